@@ -1,0 +1,1 @@
+"""The daemon behind ``twistd pgtls``: configuration, relay, service."""

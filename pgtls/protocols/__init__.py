@@ -1,0 +1,1 @@
+"""Twisted adapters of the negotiation: server and client Protocol, endpoints, endpoint strings."""

@@ -1,0 +1,1 @@
+"""What goes over the wire before authentication. Sans-I/O: no twisted, no OpenSSL."""

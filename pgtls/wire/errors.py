@@ -1,0 +1,58 @@
+"""What can go wrong, in one tree: :class:`PgTLSError` and what a caller would catch apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgtls.wire.messages import ErrorResponse
+
+
+class PgTLSError(Exception):
+    """The root of every error that pgtls raises. ``str()`` is one line for a person to read."""
+
+
+class ConfigurationError(PgTLSError):
+    """Options, a connection string or a file named in them cannot be used.
+
+    :ivar mistakes: every mistake that was found, one sentence each.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
+
+
+class ConnectFailed(PgTLSError):
+    """No connection came up: name resolution, TCP, a time limit, or the peer went away."""
+
+
+class NegotiationRefused(PgTLSError):
+    """The peer would not do what the sslmode asks for (``N``, ``E``, a failed TLS handshake)."""
+
+
+class ProtocolViolation(PgTLSError):
+    """The peer sent what the protocol does not allow."""
+
+
+class CertificateNotVerified(NegotiationRefused):
+    """The peer's certificate failed verification.
+
+    :ivar depth: place in the chain, 0 for the peer's own certificate; None where the chain is
+        sound and only the name is wrong.
+    """
+
+    def __init__(self, message: str, depth: int | None = None) -> None:
+        super().__init__(message)
+        self.depth = depth
+
+
+class ServerRejected(PgTLSError):
+    """The server answered the StartupMessage with an ErrorResponse.
+
+    :ivar response: what it said, over the connection that the sslmode asked for.
+    """
+
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(f"{response.severity}:  {response.message}")
+        self.response = response
