@@ -1,0 +1,220 @@
+"""Messages of PostgreSQL's startup phase, as bytes and as values.
+
+Source: PostgreSQL documentation, "Frontend/Backend Protocol", sections "SSL Session Encryption",
+"Message Formats" and "Error and Notice Message Fields"; the limits are those of
+``src/include/libpq/pqcomm.h``.
+
+Integers are big-endian. Strings are NUL-terminated bytes whose encoding nobody has negotiated yet,
+so they stay ``bytes`` here.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+SSL_REQUEST_CODE = 80877103
+GSSENC_REQUEST_CODE = 80877104
+CANCEL_REQUEST_CODE = 80877102
+
+#: Limits of the length word (it counts itself): the code or version must fit, and PostgreSQL reads
+#: at most MAX_STARTUP_PACKET_LENGTH = 10000 bytes after the word.
+MIN_PACKET_LENGTH = 8
+MAX_PACKET_LENGTH = 10004
+
+#: Bytes of a cancel key: 4 in protocol 3.0, up to 256 since 3.2.
+MAX_CANCEL_KEY_LENGTH = 256
+
+#: First byte of a TLS record that carries a ClientHello: the opening of ``sslnegotiation=direct``.
+TLS_HANDSHAKE_RECORD = 0x16
+
+SSL_REQUEST = struct.pack("!II", 8, SSL_REQUEST_CODE)
+GSSENC_REQUEST = struct.pack("!II", 8, GSSENC_REQUEST_CODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One whole packet of the startup phase.
+
+    :ivar raw: all of it, length word included.
+    :ivar code: the word behind the length: a protocol version or one of the request codes.
+    """
+
+    raw: bytes
+    code: int
+
+    @property
+    def body(self) -> bytes:
+        """What follows the code."""
+        return self.raw[8:]
+
+    @property
+    def major(self) -> int:
+        """Protocol version, first half."""
+        return self.code >> 16
+
+    @property
+    def minor(self) -> int:
+        """Protocol version, second half."""
+        return self.code & 0xFFFF
+
+
+class InvalidLength(ValueError):
+    """A length word outside MIN_PACKET_LENGTH..MAX_PACKET_LENGTH."""
+
+
+def split_packet(buffer: bytes) -> tuple[Packet, bytes] | None:
+    """Take the first packet of the startup phase off ``buffer``.
+
+    :returns: the packet and what stands behind it; None while it is incomplete.
+    :raises InvalidLength: as soon as the length word is there and out of bounds.
+    """
+    if len(buffer) < 4:
+        return None
+    length = int.from_bytes(buffer[:4], "big")
+    if not MIN_PACKET_LENGTH <= length <= MAX_PACKET_LENGTH:
+        raise InvalidLength(length)
+    if len(buffer) < length:
+        return None
+    return Packet(buffer[:length], int.from_bytes(buffer[4:8], "big")), buffer[length:]
+
+
+class InvalidLayout(ValueError):
+    """The parameters of a StartupMessage do not end with the terminator as last byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartupMessage:
+    """The message that opens a session.
+
+    :ivar raw: the message byte for byte, as it came or as it goes out.
+    :ivar major, minor: protocol version.
+    :ivar parameters: names and values in their order; a name may stand twice, the last one counts.
+    """
+
+    raw: bytes
+    major: int
+    minor: int
+    parameters: tuple[tuple[bytes, bytes], ...]
+
+    @classmethod
+    def parse(cls, packet: Packet) -> StartupMessage:
+        """Read the parameters as ProcessStartupPacket() does.
+
+        :raises InvalidLayout: the terminator is not the last byte.
+        """
+        strings = packet.body.split(b"\0")
+        # n pairs and the terminator, each ended by NUL: 2n + 1 ends, so 2n + 2 pieces, the last
+        # two of them empty. No name is empty: that would be the terminator.
+        names, values = strings[0:-2:2], strings[1:-2:2]
+        if len(strings) % 2 or strings[-2:] != [b"", b""] or b"" in names:
+            raise InvalidLayout
+        return cls(packet.raw, packet.major, packet.minor, tuple(zip(names, values, strict=True)))
+
+    @classmethod
+    def build(
+        cls, parameters: dict[bytes, bytes], major: int = 3, minor: int = 0
+    ) -> StartupMessage:
+        """Make the message from its parameters."""
+        pairs = tuple(parameters.items())
+        strings = b"".join(name + b"\0" + value + b"\0" for name, value in pairs) + b"\0"
+        raw = struct.pack("!IHH", 8 + len(strings), major, minor) + strings
+        return cls(raw, major, minor, pairs)
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of a parameter, None where it is not there."""
+        return dict(self.parameters).get(name)
+
+    @property
+    def user(self) -> bytes:
+        """The role that wants in; empty where none is named."""
+        return self.get(b"user") or b""
+
+    @property
+    def database(self) -> bytes:
+        """The database asked for: the user's name where none is named, as in PostgreSQL."""
+        return self.get(b"database") or self.user
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """A request to cancel what another session is doing.
+
+    :ivar raw: the packet, to be forwarded as it is.
+    :ivar key: process ID and secret, as BackendKeyData gave them. Never shown.
+    """
+
+    raw: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def parse(cls, packet: Packet) -> CancelRequest:
+        """:raises ValueError: no key, or a key longer than MAX_CANCEL_KEY_LENGTH."""
+        if not 0 < len(packet.body) - 4 <= MAX_CANCEL_KEY_LENGTH:
+            raise ValueError("invalid length of cancel key in cancel request packet")
+        return cls(packet.raw, packet.body)
+
+    @classmethod
+    def build(cls, key: bytes) -> CancelRequest:
+        """Make the request from the body of a BackendKeyData message."""
+        return cls(struct.pack("!II", 8 + len(key), CANCEL_REQUEST_CODE) + key, key)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """An error, as a server reports it.
+
+    :ivar fields: field type (one letter, e.g. "C" for the SQLSTATE) to text.
+    :ivar raw: the message as it came, type byte included; empty for one that is made here.
+    """
+
+    fields: dict[str, str]
+    raw: bytes = b""
+
+    @classmethod
+    def fatal(
+        cls, sqlstate: str, message: str, *, detail: str = "", hint: str = ""
+    ) -> ErrorResponse:
+        """A FATAL error in PostgreSQL's form."""
+        fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message}
+        if detail:
+            fields["D"] = detail
+        if hint:
+            fields["H"] = hint
+        return cls(fields)
+
+    @classmethod
+    def parse(cls, body: bytes, raw: bytes) -> ErrorResponse:
+        """Read the body of an ``E`` message; what cannot be read is left out."""
+        fields = {}
+        for part in body.split(b"\0"):
+            if part:
+                fields[chr(part[0])] = part[1:].decode("utf-8", "replace")
+        return cls(fields, raw)
+
+    @property
+    def severity(self) -> str:
+        """FATAL or ERROR, untranslated where the server says it so."""
+        return self.fields.get("V") or self.fields.get("S", "ERROR")
+
+    @property
+    def sqlstate(self) -> str:
+        """Five characters; empty where the server sent none."""
+        return self.fields.get("C", "")
+
+    @property
+    def message(self) -> str:
+        """The primary message."""
+        return self.fields.get("M", "")
+
+    def encode(self) -> bytes:
+        """The message as protocol 3 sends it."""
+        body = b"".join(
+            letter.encode("ascii") + text.encode("utf-8").replace(b"\0", b"?") + b"\0"
+            for letter, text in self.fields.items()
+        )
+        return b"E" + struct.pack("!I", 5 + len(body)) + body + b"\0"
+
+    def encode_v2(self) -> bytes:
+        """The message as protocol 2 had it: no length, no fields."""
+        return f"E{self.severity}:  {self.message}\n\0".encode()
