@@ -1,0 +1,79 @@
+"""The server's first answer to a StartupMessage: let in, asked for more, or an error.
+
+libpq's CONNECTION_AWAITING_RESPONSE, with its limits on lengths. NegotiateProtocolVersion may come
+first and is passed on with the rest.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from pgtls.wire.errors import ProtocolViolation
+from pgtls.wire.messages import ErrorResponse
+
+#: libpq's MAX_ERRLEN, and its bounds for an authentication request's length word.
+MAX_ERROR_LENGTH = 30000
+AUTHENTICATION_LENGTHS = range(8, 2001)
+
+
+class Answer(Enum):
+    """What the first answer is."""
+
+    OK = auto()
+    AUTHENTICATION_REQUEST = auto()
+    ERROR = auto()
+
+
+class FirstAnswer:
+    """Collects bytes until the first answer is known.
+
+    :ivar received: all bytes so far, at most one message and one chunk beyond the limits above.
+    :ivar error: the ErrorResponse, once the answer is :attr:`Answer.ERROR`.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.error = ErrorResponse({})
+        self._offset = 0  # where the message that decides begins
+
+    def receive(self, data: bytes) -> Answer | None:
+        """More bytes from the server.
+
+        :returns: the answer, None while it is incomplete.
+        :raises ProtocolViolation: something else came, or a length that cannot be.
+        """
+        self.received += data
+        while True:
+            message = self.received[self._offset :]
+            if not message:
+                return None
+            kind = message[:1]
+            if kind not in b"REv":
+                raise ProtocolViolation(
+                    f"expected authentication request from server, but received {kind!r}"[:120]
+                )
+            if len(message) < 5:
+                return None
+            length = int.from_bytes(message[1:5], "big")
+            self._check_length(kind, length)
+            if kind == b"R" and len(message) >= 9:
+                return Answer.AUTHENTICATION_REQUEST if any(message[5:9]) else Answer.OK
+            if kind == b"R" or len(message) < 1 + length:
+                return None
+            if kind == b"E":
+                self.error = ErrorResponse.parse(message[5 : 1 + length], message[: 1 + length])
+                return Answer.ERROR
+            if self._offset:
+                raise ProtocolViolation("received duplicate protocol negotiation message")
+            self._offset += 1 + length
+
+    @staticmethod
+    def _check_length(kind: bytes, length: int) -> None:
+        if kind == b"R" and length not in AUTHENTICATION_LENGTHS:
+            raise ProtocolViolation("received invalid authentication request")
+        if kind == b"v" and not 8 <= length <= MAX_ERROR_LENGTH:
+            raise ProtocolViolation("received invalid protocol negotiation message")
+        if kind == b"E" and not 8 <= length <= MAX_ERROR_LENGTH:
+            # What a server says before it knows the client's protocol (a failed fork): text
+            # without a length. It decides nothing, so it is not shown either.
+            raise ProtocolViolation("server sent an error response in protocol 2's format")
