@@ -102,9 +102,11 @@ def _unsupported(values: Mapping[str, str]) -> Iterator[str]:
 
 
 def _protocol_versions(values: Mapping[str, str]) -> Iterator[str]:
-    if _is_choice(values, "min_protocol_version") and _is_choice(values, "max_protocol_version"):
-        if oldest_protocol(values) > newest_protocol(values):
-            yield '"min_protocol_version" is greater than "max_protocol_version"'
+    known = _is_choice(values, "min_protocol_version") and _is_choice(
+        values, "max_protocol_version"
+    )
+    if known and oldest_protocol(values) > newest_protocol(values):
+        yield '"min_protocol_version" is greater than "max_protocol_version"'
 
 
 def _scram_keys(values: Mapping[str, str]) -> Iterator[str]:
