@@ -1,6 +1,6 @@
 """TLS for anything that speaks PostgreSQL: the public names, nothing else.
 
-They are loaded when first used, so that ``import pgtls.wire`` brings in neither Twisted nor OpenSSL.
+They are loaded when first used: ``import pgtls.wire`` brings in neither Twisted nor OpenSSL.
 """
 
 from __future__ import annotations

@@ -102,9 +102,13 @@ class ClientNegotiation:
     :param startup: the StartupMessage to send as soon as the connection is as it should be. The
         answer then decides, as in libpq, whether another attempt follows. Without it the
         application begins when TLS is up.
+    :param opening: what to report when the connection is up: the first one to a host, or another.
     """
 
-    def __init__(self, attempts: Attempts, startup: bytes | None = None) -> None:
+    def __init__(
+        self, attempts: Attempts, startup: bytes | None = None, opening: Event = Event.CONNECT
+    ) -> None:
+        self._opening = opening
         self._attempts = attempts
         self._startup = startup
         self._state = _State.START
@@ -116,13 +120,14 @@ class ClientNegotiation:
 
     def connected(self) -> list[Action]:
         """The connection is up: the opening move."""
+        report = Report(self._opening)
         if self._attempts.current is Method.PLAIN:
-            return self._session(b"")
+            return [report, *self._session(b"")]
         if self._direct:
             self._state = _State.HANDSHAKE
-            return [StartTLS()]
+            return [report, StartTLS()]
         self._state = _State.REPLY
-        return [Send(SSL_REQUEST)]
+        return [report, Send(SSL_REQUEST)]
 
     def receive(self, data: bytes) -> list[Action]:
         """Bytes from the server."""
@@ -148,12 +153,13 @@ class ClientNegotiation:
         reports: list[Action] = [Report(Event.DIRECTSSLREJECT)] if self._direct else []
         return reports + self._refused(error)
 
-    def eof(self) -> list[Action]:
-        """The server closed the connection."""
+    def lost(self, error: PgTLSError | None = None) -> list[Action]:
+        """The connection is gone; ``error`` where more is known than that."""
         if self._state is _State.DONE:
             return []
         return self._fail(
-            ConnectFailed(
+            error
+            or ConnectFailed(
                 "server closed the connection unexpectedly: it may have terminated abnormally "
                 "before or while processing the request"
             )

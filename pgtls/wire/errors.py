@@ -9,7 +9,21 @@ if TYPE_CHECKING:
 
 
 class PgTLSError(Exception):
-    """The root of every error that pgtls raises. ``str()`` is one line for a person to read."""
+    """The root of every error that pgtls raises. ``str()`` is one line for a person to read.
+
+    :ivar reason: what went wrong, without the place.
+    :ivar where: the connection that failed, as libpq names it; empty where it is none.
+    """
+
+    where = ""
+
+    @property
+    def reason(self) -> str:
+        """The message alone."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return f"{self.where} failed: {self.reason}" if self.where else self.reason
 
 
 class ConfigurationError(PgTLSError):

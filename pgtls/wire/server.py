@@ -49,13 +49,20 @@ class CancelPolicy(StrEnum):
 class ServerPolicy:
     """What this connection may do.
 
+    :ivar tls_available: whether the transport can carry TLS; a Unix socket never does.
     :ivar full: where set, nobody is let in, and this is the answer (CancelRequests still count:
         they free a place).
     """
 
     ssl: SSL = SSL.REQUIRE
     cancel: CancelPolicy = CancelPolicy.ANY
+    tls_available: bool = True
     full: ErrorResponse | None = None
+
+    @property
+    def offers_tls(self) -> bool:
+        """Whether SSLRequest is answered ``S``."""
+        return self.ssl is not SSL.OFF and self.tls_available
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +172,7 @@ class ServerNegotiation:
         return self._close("authentication_timeout is over before the startup packet was complete")
 
     def _direct_tls(self) -> list[Action]:
-        if self._policy.ssl is SSL.OFF or self._policy.full:
+        if not self._policy.offers_tls or self._policy.full:
             return self._close("received direct SSL connection request, but SSL is not available")
         self._direct = True
         return self._start_tls(self._buffer)
@@ -193,7 +200,7 @@ class ServerNegotiation:
 
     def _ssl_request(self) -> list[Action]:
         refused = self._unencrypted_data("SSL")
-        if self._policy.ssl is SSL.OFF:
+        if not self._policy.offers_tls:
             return [Send(b"N"), *refused]
         # CVE-2021-23214: what came before the handshake must not count as said inside it.
         return refused or [Send(b"S"), *self._start_tls()]

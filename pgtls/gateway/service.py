@@ -1,0 +1,184 @@
+"""The daemon: gateways as a Twisted service, checked whole before a port is opened."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pgtls.gateway.announce import announce, say
+from pgtls.gateway.embedded import EmbeddedPostgreSQL
+from pgtls.gateway.gateway import Gateway
+from pgtls.gateway.settings import Configuration, GatewaySettings
+from pgtls.gateway.state import DefaultCertificate, default_certificate, state_directory
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.server_tls import ServerTLS
+from pgtls.wire.conninfo import ConnInfo
+from pgtls.wire.errors import ConfigurationError
+from pgtls.wire.server import SSL
+
+_log = Logger(namespace="pgtls.gateway")
+
+#: File descriptors that the daemon needs besides two for each session.
+_SPARE_FILES = 64
+
+
+@attrs.frozen
+class _Prepared:
+    """A gateway whose settings have been checked; what it still lacks is known at the start."""
+
+    settings: GatewaySettings
+    tls: ServerTLS | None
+    certificate: DefaultCertificate | None
+    upstream: ConnInfo | None  # None: the embedded one
+
+
+class GatewayService(Service):
+    """Runs the gateways of a configuration.
+
+    Everything is checked when it is made; ports are opened when it is started.
+
+    :raises ConfigurationError: with every mistake.
+    """
+
+    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+        self._reactor = reactor
+        self._daemon = configuration.daemon
+        self._embedded = (
+            EmbeddedPostgreSQL(Path(self._daemon.embedded)) if self._daemon.embedded else None
+        )
+        self._gateways: list[Gateway] = []
+        self._ports: list[IListeningPort] = []
+        self._prepared: list[_Prepared] = []
+        mistakes: list[str] = []
+        for settings in configuration.gateways:
+            self._prepare(settings, mistakes)
+        if mistakes:
+            raise ConfigurationError(*mistakes)
+
+    def _prepare(self, settings: GatewaySettings, mistakes: list[str]) -> None:
+        """Check one gateway's settings, all of them."""
+        steps: dict[str, Any] = {
+            "listen": partial(_check_listen, self._reactor, settings.listen),
+            "certificate": partial(self._certificate, settings),
+            "upstream": partial(self._upstream, settings),
+        }
+        made: dict[str, Any] = {}
+        for step, make in steps.items():
+            try:
+                made[step] = make()
+            except ConfigurationError as error:
+                mistakes.extend(f"{settings.listen}: {mistake}" for mistake in error.mistakes)
+        if len(made) == len(steps):
+            tls, certificate = made["certificate"]
+            self._prepared.append(_Prepared(settings, tls, certificate, made["upstream"]))
+
+    def _certificate(
+        self, settings: GatewaySettings
+    ) -> tuple[ServerTLS | None, DefaultCertificate | None]:
+        """What the listener shows: what its settings name, else what the daemon made itself."""
+        tls = settings.listener.tls
+        if settings.listener.ssl is SSL.OFF:
+            return None, None
+        if tls.ssl_cert_file or tls.ssl_key_file:
+            return ServerTLS(tls), None
+        made = default_certificate(state_directory(self._daemon.state_dir or None))
+        tls = attrs.evolve(
+            tls, ssl_cert_file=str(made.server_crt), ssl_key_file=str(made.server_key)
+        )
+        return ServerTLS(tls), made
+
+    def _upstream(self, settings: GatewaySettings) -> ConnInfo | None:
+        if self._embedded is not None and not settings.upstream:
+            return None
+        conninfo = ConnInfo.parse(settings.upstream, os.environ)
+        missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
+        if not settings.upstream and missing:
+            raise ConfigurationError(
+                f"no PostgreSQL is at {missing[0]}: name a server with --upstream, "
+                "or have one started with --embedded DIR"
+            )
+        PgTLSClientEndpoint(self._reactor, conninfo).check()
+        return conninfo
+
+    def startService(self) -> None:
+        """Start the embedded PostgreSQL, open the ports, say how to reach them."""
+        super().startService()  # type: ignore[no-untyped-call]
+        _allow_open_files(sum(p.settings.listener.max_connections for p in self._prepared))
+        embedded = ""
+        if self._embedded is not None:
+            embedded = self._embedded.start(say)
+        for prepared in self._prepared:
+            conninfo = prepared.upstream or ConnInfo.parse(embedded, {})
+            upstream = PgTLSClientEndpoint(self._reactor, conninfo)
+            gateway = Gateway(self._reactor, prepared.settings, prepared.tls, upstream)
+            self._gateways.append(gateway)
+            endpoint = serverFromString(self._reactor, prepared.settings.listen)
+            endpoint.listen(gateway.factory).addCallbacks(
+                self._listening, _raise_now, callbackArgs=(prepared,)
+            )
+
+    def _listening(self, port: IListeningPort, prepared: _Prepared) -> None:
+        self._ports.append(port)
+        announce(port.getHost(), prepared.settings, prepared.certificate, self._daemon)
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening, let sessions finish for ``shutdown_timeout``, then close them."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        count = sum(len(gateway.factory.connections) for gateway in self._gateways)
+        timeout = self._daemon.shutdown_timeout
+        if count:
+            _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
+        yield DeferredList([gateway.factory.drain(timeout) for gateway in self._gateways])
+        if self._embedded is not None:
+            yield deferToThread(self._embedded.stop)
+
+
+def _check_listen(reactor: Any, description: str) -> None:
+    try:
+        serverFromString(reactor, description)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(
+            f'listen: "{description}" is not a Twisted endpoint string such as "tcp:6432" '
+            f'or "tcp:6432:interface=127.0.0.1": {error}'
+        ) from error
+
+
+def _missing_socket(path: str | None) -> bool:
+    return path is not None and not path.startswith("@") and not os.path.exists(path)
+
+
+def _raise_now(failure: Failure) -> None:
+    """A port that cannot be opened ends the start, with a sentence instead of a traceback."""
+    raise ConfigurationError(str(failure.value)) from failure.value
+
+
+def _allow_open_files(sessions: int) -> None:
+    """Two descriptors for each session, and a few: as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * sessions + _SPARE_FILES
+    unlimited = hard == resource.RLIM_INFINITY
+    if soft < needed:
+        granted = needed if unlimited else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+        if granted < needed:
+            _log.warn(
+                "max_connections needs {needed} open files, the limit is {granted}: raise it "
+                "(ulimit -n, LimitNOFILE=)",
+                needed=needed,
+                granted=granted,
+            )

@@ -1,0 +1,221 @@
+"""One session: the client's connection, the upstream's, and the relay between them."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.interfaces import IPostgreSQLApplication
+from pgtls.protocols.negotiated import address_text
+from pgtls.protocols.text import printable
+from pgtls.tls.facts import NegotiatedTLS
+from pgtls.wire.conninfo import Host
+from pgtls.wire.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
+from pgtls.wire.session_start import SessionStart
+
+if TYPE_CHECKING:
+    from pgtls.gateway.gateway import Gateway
+
+_log = Logger(namespace="pgtls.gateway")
+
+#: What a client may send before its upstream is there; one that sends more is not read from.
+EARLY_LIMIT = 65536
+
+#: Seconds that one side may take to read what is left for it when the other side is gone.
+DRAIN_TIMEOUT = 60.0
+
+
+class Leg(Protocol):
+    """One of the two connections of a session: passes what comes to the other one."""
+
+    transport: Any  # ITCPTransport, with TLS on it or not
+    _other: Leg | None = None
+    _drain: IDelayedCall | None = None
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def join(self, other: Leg) -> None:
+        """From now on pass everything to ``other``, no faster than it reads."""
+        self._other = other
+        other.transport.registerProducer(self.transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from this side's peer."""
+        if self._other is not None:
+            self._other.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """This side is gone: the other one reads what is left for it, and goes too."""
+        if self._drain is not None:
+            self._drain.cancel()
+            self._drain = None
+        other, self._other = self._other, None
+        if other is not None:
+            other.transport.unregisterProducer()
+            other.finish()
+
+    def finish(self) -> None:
+        """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
+        self._other = None
+        if self.connected and self._drain is None:
+            self._drain = self._gateway.reactor.callLater(DRAIN_TIMEOUT, self._drained)
+            self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
+            self.transport.loseConnection()
+
+    def _drained(self) -> None:
+        self._drain = None
+        self.transport.abortConnection()
+
+
+class UpstreamLeg(Leg):
+    """The connection to the server."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self._start: SessionStart | None = SessionStart()
+        self._key = b""
+        self.host: Host | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the server; until ReadyForQuery they are watched."""
+        start = self._start
+        if start is not None:
+            data = start.receive(data)
+            if start.done:
+                self._key, self._start = start.key, None
+                if self.host is not None:
+                    self._gateway.cancel_keys.add(self._key, self.host)
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The server is gone."""
+        self._gateway.cancel_keys.remove(self._key)
+        super().connectionLost(reason)
+
+
+class _UpstreamLegs(Factory):
+    noisy = False
+
+
+@implementer(IPostgreSQLApplication)
+class ClientLeg(Leg):
+    """The connection from the client, from its StartupMessage on."""
+
+    def __init__(self, gateway: Gateway, address: IAddress | None) -> None:
+        super().__init__(gateway)
+        self._address = address_text(address)
+        self._early = b""
+        self._connecting: Deferred[Any] | None = None
+
+    def startup_received(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
+        """The client wants a session: connect to the server for it."""
+        self._began = monotonic()
+        self._who = (
+            f"user={printable(startup.user.decode('utf-8', 'replace'))} "
+            f"database={printable(startup.database.decode('utf-8', 'replace'))}"
+        )
+        _log.info(
+            "{client}: {who} {tls}",
+            client=self._address,
+            who=self._who,
+            tls=_shown(tls),
+        )
+        endpoint = self._gateway.upstream.for_session(startup)
+        factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(self._gateway))
+        self._connecting = endpoint.connect(factory)
+        self._connecting.addTimeout(self._gateway.authentication_timeout, self._gateway.reactor)
+        self._connecting.addCallbacks(self._connected, self._refused, callbackArgs=(endpoint,))
+
+    def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
+        """Pass the request on to where the session's backend is; then close, without an answer."""
+        self._connecting = self._gateway.cancel(request)
+        self._connecting.addBoth(lambda _: self.finish())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client; before the server is there they wait."""
+        if self._other is not None or self._connecting is None:
+            super().dataReceived(data)
+            return
+        self._early += data
+        if len(self._early) > EARLY_LIMIT:
+            self.transport.pauseProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client is gone."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        elif self._began:
+            _log.info(
+                "{client}: disconnection: {who} session time: {seconds:.3f} s",
+                client=self._address,
+                who=self._who,
+                seconds=monotonic() - self._began,
+            )
+        super().connectionLost(reason)
+
+    _began = 0.0
+    _who = ""
+
+    def _connected(self, upstream: UpstreamLeg, endpoint: PgTLSClientEndpoint) -> None:
+        self._connecting = None
+        upstream.host = endpoint.reached
+        self.join(upstream)
+        upstream.join(self)
+        self.transport.resumeProducing()
+        early, self._early = self._early, b""
+        if early:
+            upstream.transport.write(early)
+
+    def _refused(self, failure: Failure) -> None:
+        self._connecting = None
+        if failure.check(CancelledError):
+            return
+        error = failure.value
+        if isinstance(error, DeferredTimeout):
+            error = ConnectFailed("authentication_timeout is over")
+        if not isinstance(error, PgTLSError):
+            _log.failure("{client}: {who}", failure, client=self._address, who=self._who)
+            error = ConnectFailed("internal error; the gateway's log has it")
+        else:
+            _log.error(
+                "{client}: {who} upstream: {error}",
+                client=self._address,
+                who=self._who,
+                error=error,
+            )
+        self.transport.write(error_for_client(error))
+        self.finish()
+
+
+def _shown(tls: NegotiatedTLS | None) -> str:
+    if tls is None:
+        return "SSL=off"
+    return f"SSL={tls.version} cipher={tls.cipher} group={tls.group}"
+
+
+def error_for_client(error: PgTLSError) -> bytes:
+    """What a client gets to read when its upstream cannot be had.
+
+    The server's own words as they came; otherwise FATAL 08006 where there is no connection and
+    08001 where one was refused, without the place: that is for the log.
+    """
+    if isinstance(error, ServerRejected):
+        return error.response.raw
+    if isinstance(error, ConnectFailed):
+        return ErrorResponse.fatal(
+            "08006", f"could not connect to the upstream server: {error.reason}"
+        ).encode()
+    return ErrorResponse.fatal(
+        "08001", f"could not make a secure connection to the upstream server: {error.reason}"
+    ).encode()

@@ -1,0 +1,214 @@
+"""The client endpoint: a libpq connection string in, a connection that is as it should be out."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pgtls.protocols.client import Outcome, PgTLSClientProtocol
+from pgtls.tls.client_context import ClientTLS
+from pgtls.wire.attempts import Attempts, SSLMode
+from pgtls.wire.client import ClientNegotiation, Event, Fail, NextHost, Reconnect
+from pgtls.wire.conninfo import ConnInfo, Host
+from pgtls.wire.errors import ConnectFailed, PgTLSError
+from pgtls.wire.messages import StartupMessage
+
+_log = Logger(namespace="pgtls.client")
+
+
+class _Attempt(Factory):
+    """Hands out the one Protocol of an attempt."""
+
+    noisy = False
+
+
+#: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
+TCP_TIMEOUT = 120.0
+
+
+@implementer(IStreamClientEndpoint)
+class PgTLSClientEndpoint:
+    """Connects as a libpq client would under a connection string.
+
+    :param reactor: Twisted's reactor.
+    :param conninfo: a libpq connection string (PG* environment variables and ``~/.postgresql``
+        count), or one already parsed.
+    :param startup: where given, it is sent as soon as the connection is as it should be, and the
+        server's first answer decides as in libpq: an error leads allow and prefer to their other
+        method, "cannot connect now" to the next host. The application then reads the answer, and
+        does not send the message again.
+    :param observe: is told what happens, as it happens.
+    :ivar reached: the host that the last :meth:`connect` ended at, with the address that it has;
+        None before.
+    :raises ConfigurationError: the connection string cannot be used.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        conninfo: str | ConnInfo,
+        *,
+        startup: StartupMessage | None = None,
+        observe: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self._reactor = reactor
+        if isinstance(conninfo, str):
+            conninfo = ConnInfo.parse(conninfo, os.environ)
+        self.conninfo = conninfo
+        self._startup = startup
+        self._observe = observe
+        self._tls: ClientTLS | None = None
+        self.reached: Host | None = None
+
+    def for_session(
+        self, startup: StartupMessage | None = None, host: Host | None = None
+    ) -> PgTLSClientEndpoint:
+        """The same endpoint for one session: its StartupMessage, or just one of the hosts. What
+        has been made for TLS is shared."""
+        conninfo = self.conninfo if host is None else replace(self.conninfo, hosts=(host,))
+        endpoint = PgTLSClientEndpoint(
+            self._reactor, conninfo, startup=startup, observe=self._observe
+        )
+        endpoint.tls = self.tls  # type: ignore[method-assign]
+        return endpoint
+
+    def tls(self) -> ClientTLS:
+        """What the connection string asks of TLS; made once.
+
+        :raises ConfigurationError: a file it names cannot be used.
+        """
+        if self._tls is None:
+            self._tls = ClientTLS(self.conninfo)
+        return self._tls
+
+    def check(self) -> None:
+        """See now whether TLS can be had as the connection string has it, where any of its hosts
+        may come to it.
+
+        :raises ConfigurationError: it cannot.
+        """
+        if self.conninfo.sslmode is not SSLMode.DISABLE and any(
+            host.unix_path is None for host in self.conninfo.hosts
+        ):
+            self.tls()
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect.
+
+        :returns: fires with the application's protocol when TLS is up and the server verified
+            (with ``startup``: when it has answered), fails with a :class:`PgTLSError`. Cancelling
+            it closes the attempt.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        hosts = list(self.conninfo.hosts)
+        if self.conninfo.load_balance_hosts == "random":
+            random.shuffle(hosts)
+        errors: list[PgTLSError] = []
+        for host in hosts:
+            outcome = await self._try_host(host, factory)
+            if not isinstance(outcome, Fail | NextHost):
+                return outcome
+            outcome.error.where = _where(host)
+            errors.append(outcome.error)
+            if isinstance(outcome, Fail):
+                break  # libpq's rule: only a host that cannot be reached leads to the next one
+        for earlier in errors[:-1]:
+            errors[-1].add_note(str(earlier))
+        raise errors[-1]
+
+    async def _try_host(self, host: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
+        """All attempts at one host, within ``connect_timeout``."""
+        attempts = Deferred.fromCoroutine(self._attempts(host, factory))
+        timeout = self.conninfo.connect_timeout
+        if timeout is not None:
+            attempts.addTimeout(timeout, self._reactor)
+        try:
+            return await attempts
+        except DeferredTimeout:
+            return NextHost(ConnectFailed("timeout expired"))
+
+    async def _attempts(self, host: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
+        attempts = Attempts.plan(
+            self.conninfo.sslmode,
+            self.conninfo.sslnegotiation,
+            unix_socket=host.unix_path is not None,
+        )
+        connected = Event.CONNECT
+        while True:
+            outcome = await self._attempt(host, attempts, connected, factory)
+            if not isinstance(outcome, Reconnect):
+                return outcome
+            _log.info(
+                "{host}: {method} failed ({error}); next: {next}",
+                host=_where(host),
+                method=attempts.current.value,
+                error=outcome.error,
+                next=outcome.attempts.current.value,
+            )
+            attempts, connected = outcome.attempts, Event.RECONNECT
+
+    async def _attempt(
+        self, host: Host, attempts: Attempts, connected: Event, factory: IProtocolFactory
+    ) -> Outcome:
+        """One connection."""
+        startup = self._startup.raw if self._startup is not None else None
+        protocol = PgTLSClientProtocol(
+            ClientNegotiation(attempts, startup, connected),
+            host,
+            self.tls,
+            factory,
+            self._observe,
+            self._reactor,
+        )
+        try:
+            await self._transport_endpoint(host).connect(_Attempt.forProtocol(lambda: protocol))
+        except (ConnectError, DNSLookupError, OSError) as error:
+            return NextHost(ConnectFailed(_connect_reason(host, error)))
+        outcome = await protocol.outcome
+        if not isinstance(outcome, Reconnect | NextHost | Fail):
+            address = "" if host.unix_path else protocol.transport.getPeer().host
+            self.reached = replace(host, hostaddr=address)
+        return outcome
+
+    def _transport_endpoint(self, host: Host) -> IStreamClientEndpoint:
+        timeout = self.conninfo.connect_timeout or TCP_TIMEOUT
+        if host.unix_path is not None:
+            path = host.unix_path
+            if path.startswith("@"):  # an abstract socket of Linux
+                path = "\0" + path[1:]
+            return UNIXClientEndpoint(self._reactor, path, timeout=timeout)
+        return HostnameEndpoint(self._reactor, host.address, host.port, timeout=timeout)
+
+
+def _where(host: Host) -> str:
+    """A host as libpq names it in errors."""
+    if host.unix_path is not None:
+        return f'connection to server on socket "{host.unix_path}"'
+    return f'connection to server at "{host.name}", port {host.port}'
+
+
+def _connect_reason(host: Host, error: Exception) -> str:
+    if isinstance(error, DNSLookupError):
+        return f'could not translate host name "{host.address}" to address'
+    number = getattr(error, "osError", None) or getattr(error, "errno", None)
+    if isinstance(number, int):
+        return os.strerror(number)
+    return str(error)

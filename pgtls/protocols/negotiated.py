@@ -1,0 +1,27 @@
+"""What the two Protocols know of a transport: its TLS, its address, its time to close."""
+
+from __future__ import annotations
+
+from OpenSSL.SSL import Connection
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, ITransport
+
+from pgtls.tls.facts import NegotiatedTLS, describe
+
+#: Seconds that a connection which we close may take to go: a TLS peer owes a close_notify.
+CLOSE_TIMEOUT = 10.0
+
+
+def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
+    """What was negotiated on a transport, from either end; None in plaintext."""
+    # Not ISSLTransport.providedBy(): a wrapper such as haproxy's took its interfaces from the
+    # transport before TLS began.
+    handle = getattr(transport, "getHandle", lambda: None)()
+    return describe(handle) if isinstance(handle, Connection) else None
+
+
+def address_text(address: IAddress | None) -> str:
+    """An address as PostgreSQL's log shows it: ``host(port)``, ``[local]`` for a Unix socket."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return f"{address.host}({address.port})"
+    return "[local]" if isinstance(address, UNIXAddress) else str(address)

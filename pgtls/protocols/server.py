@@ -1,0 +1,262 @@
+"""The server Protocol: answers the SSL probe, starts TLS, hands over the StartupMessage.
+
+The rules are :mod:`pgtls.wire.server`'s; here they meet a Twisted transport.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    ITCPTransport,
+    ITLSTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from pgtls.protocols.interfaces import IPostgreSQLApplication
+from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
+from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.protocols.text import tls_reason
+from pgtls.wire.errors import ConfigurationError
+from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
+from pgtls.wire.server import (
+    SSL,
+    Action,
+    Cancel,
+    Close,
+    Send,
+    ServerNegotiation,
+    ServerPolicy,
+    StartTLS,
+    Startup,
+)
+
+_log = Logger(namespace="pgtls.server")
+
+#: Seconds that a client has to say what it wants where there is no room for it.
+FULL_TIMEOUT = 5.0
+
+
+@implementer(IHandshakeListener)
+class PgTLSServerProtocol(Protocol):
+    """One client's connection.
+
+    Until the StartupMessage is there it negotiates; from then on it passes everything to the
+    application's protocol, whose transport is this connection's own, with TLS on it or not.
+    """
+
+    factory: PgTLSServerFactory
+    transport: Any  # ITCPTransport, ITLSTransport where it can be; or a wrapper of one
+
+    def __init__(self, address: IAddress | None, full: bool) -> None:
+        self._address = address
+        self._full = full
+        self._application: IProtocol | None = None
+        self._handshaking = False
+        self._timer: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
+        factory = self.factory
+        factory.connections.add(self)
+        host = self.transport.getHost()
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+        self._negotiation = ServerNegotiation(
+            ServerPolicy(
+                ssl=factory.settings.ssl,
+                cancel=factory.settings.cancel,
+                tls_available=ITLSTransport.providedBy(self.transport)
+                and not isinstance(host, UNIXAddress),
+                full=TOO_MANY_CLIENTS if self._full else None,
+            )
+        )
+        timeout = FULL_TIMEOUT if self._full else factory.settings.authentication_timeout
+        self._timer = factory.reactor.callLater(timeout, self._timed_out)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client, decrypted where TLS is up."""
+        if self._application is not None:
+            self._application.dataReceived(data)
+        else:
+            self._perform(self._negotiation.receive(data))
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        self._handshaking = False
+        tls = negotiated_tls(self.transport)
+        self._perform(self._negotiation.handshake_completed(tls.alpn if tls else None))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client is gone."""
+        self._stop_timer()
+        if self._application is not None:
+            self._application.connectionLost(reason)
+        elif self._handshaking:
+            self._note(f"could not accept SSL connection: {tls_reason(reason)}")
+        else:
+            self._perform(self._negotiation.eof())
+        self.factory.connection_lost(self)
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(data):
+                    self.transport.write(data)
+                case StartTLS(data):
+                    self._start_tls(data)
+                case Startup(message, rest):
+                    self._deliver(message, rest)
+                case Cancel(request):
+                    self._deliver(request, b"")
+                case Close(reason):
+                    self._close(reason)
+
+    def _start_tls(self, client_hello: bytes) -> None:
+        self._handshaking = True
+        if isinstance(self.transport, ProtocolWrapper):
+            # Twisted reports the handshake to the protocol at the bottom, which here is the
+            # wrapper (haproxy's): let it pass the news on.
+            self.transport.handshakeCompleted = self.handshakeCompleted  # type: ignore[attr-defined]
+            alsoProvides(self.transport, IHandshakeListener)
+        self.transport.startTLS(self.factory.tls)
+        if client_hello:
+            self.transport.protocol.dataReceived(client_hello)
+
+    def _deliver(self, packet: StartupMessage | CancelRequest, rest: bytes) -> None:
+        self._stop_timer()
+        application = self.factory.wrapped.buildProtocol(self._address)  # type: ignore[arg-type]
+        if application is None:
+            self._close("the application takes no connection")
+            return
+        self._application = application
+        application.makeConnection(self.transport)
+        if not IPostgreSQLApplication.providedBy(application):
+            application.dataReceived(packet.raw + rest)
+            return
+        tls = negotiated_tls(self.transport)
+        if isinstance(packet, CancelRequest):
+            application.cancel_requested(packet, tls)
+            return
+        application.startup_received(packet, tls)
+        if rest:
+            application.dataReceived(rest)
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        self._perform(self._negotiation.timed_out())
+
+    def _close(self, reason: str | None) -> None:
+        if reason is not None:
+            self._note(reason)
+        self._stop_timer()
+        if self.connected:
+            self._timer = self.factory.reactor.callLater(CLOSE_TIMEOUT, self._abort)
+            self.transport.loseConnection()
+
+    def _abort(self) -> None:
+        self._timer = None
+        self.transport.abortConnection()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _note(self, reason: str) -> None:
+        _log.info("{address}: {reason}", address=address_text(self._address), reason=reason)
+
+
+TOO_MANY_CLIENTS = ErrorResponse.fatal("53300", "sorry, too many clients already")
+
+
+class PgTLSServerFactory(Factory):
+    """Makes the server side of PostgreSQL's negotiation in front of an application's factory.
+
+    :param wrapped: the application's factory. Its protocols get the StartupMessage byte for byte
+        in ``dataReceived``, or as values if they provide
+        :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication`.
+    :param tls: makes the TLS connections; may be None where ``ssl`` is off.
+    :param settings: whether TLS is offered or required, limits of time and number.
+    :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        tls: IOpenSSLServerConnectionCreator | None,
+        settings: ListenerSettings | None = None,
+        *,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        settings = settings or ListenerSettings()
+        if tls is None and settings.ssl is not SSL.OFF:
+            raise ConfigurationError(f'ssl is "{settings.ssl}", but there is no certificate for it')
+        self.wrapped = wrapped
+        self.tls = tls
+        self.settings = settings
+        self.connections: set[PgTLSServerProtocol] = set()
+        self._drained: Deferred[None] | None = None
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+        self.reactor: IReactorTime = reactor  # type: ignore[assignment]
+
+    def buildProtocol(self, addr: IAddress | None) -> PgTLSServerProtocol | None:  # type: ignore[override]
+        """A connection came in. Past ``max_connections`` it only gets to hear so; where as many
+        again are waiting to hear it, it is closed at once."""
+        limit = self.settings.max_connections
+        open_now = len(self.connections)
+        if open_now >= 2 * limit:
+            return None
+        protocol = PgTLSServerProtocol(addr, full=open_now >= limit)
+        protocol.factory = self
+        return protocol
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """Wait until every connection is closed; those that are not in ``timeout`` seconds are
+        closed then.
+
+        :returns: fires when none is left.
+        """
+        if not self.connections:
+            return succeed(None)
+        self._drained = Deferred()
+        abort = self.reactor.callLater(timeout, self._abort_all)
+        return self._drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
+
+    def _abort_all(self) -> None:
+        for connection in list(self.connections):
+            connection.transport.abortConnection()
+
+    def connection_lost(self, connection: PgTLSServerProtocol) -> None:
+        """A connection is closed."""
+        self.connections.discard(connection)
+        if self._drained is not None and not self.connections:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def doStart(self) -> None:
+        """Start the application's factory too."""
+        super().doStart()  # type: ignore[no-untyped-call]
+        self.wrapped.doStart()
+
+    def doStop(self) -> None:
+        """Stop the application's factory too."""
+        self.wrapped.doStop()
+        super().doStop()  # type: ignore[no-untyped-call]

@@ -1,0 +1,30 @@
+"""Text from a peer or a library, made fit for one line of a log."""
+
+from __future__ import annotations
+
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionClosed
+from twisted.python.failure import Failure
+
+#: Characters of a peer's text that a log line shows.
+LOG_LIMIT = 200
+
+
+def printable(text: str) -> str:
+    """``text`` with everything escaped that could break a line or a terminal, cut at LOG_LIMIT."""
+    shown = text if len(text) <= LOG_LIMIT else text[:LOG_LIMIT] + "..."
+    return shown.encode("unicode_escape").decode("ascii")
+
+
+def tls_reason(reason: Failure) -> str:
+    """Why a handshake failed, in OpenSSL's words, as libpq and PostgreSQL show them."""
+    error = reason.value
+    if isinstance(error, SSL.SysCallError):
+        return "SSL SYSCALL error: EOF detected"
+    if isinstance(error, SSL.Error):
+        queue = error.args[0] if error.args else []
+        words = [entry[2] for entry in queue if entry[2]]
+        return f"SSL error: {printable(words[-1])}" if words else "SSL error: unexpected eof"
+    if isinstance(error, ConnectionClosed):
+        return "SSL SYSCALL error: EOF detected"
+    return printable(str(error))
