@@ -1,7 +1,8 @@
-"""Two pyOpenSSL connections that talk to each other without a network."""
+"""Connections that talk to each other without a network: pyOpenSSL's, or Python's own client."""
 
 from __future__ import annotations
 
+import ssl
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -94,3 +95,41 @@ def reason(error: SSL.Error) -> str:
     """OpenSSL's words for an error."""
     queue = error.args[0] if error.args else []
     return str(queue[-1][2]) if queue else type(error).__name__
+
+
+def handshake_with_python(
+    server: SSL.Context, client: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[SSL.Connection, ssl.SSLObject]:
+    """Let Python's ``ssl``, with an OpenSSL of its own, connect to a server of that context.
+
+    :raises ssl.SSLError: the client's handshake failed.
+    """
+    accepting = SSL.Connection(server)
+    accepting.set_accept_state()
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connecting = client.wrap_bio(to_client, to_server, session=session)
+    errors: dict[SSL.Connection, str | None] = {}
+    for _ in range(_FLIGHTS):
+        with suppress(ssl.SSLWantReadError):
+            connecting.do_handshake()
+            connecting.read(1)
+        if to_server.pending:
+            accepting.bio_write(to_server.read())
+        if accepting not in errors:
+            _step(accepting, errors)
+        with suppress(SSL.WantReadError):
+            to_client.write(accepting.bio_read(1 << 16))
+    return accepting, connecting
+
+
+def python_client(
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, ciphers: str | None = None
+) -> ssl.SSLContext:
+    """A client of Python's that verifies nothing and knows no later version."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = version
+    if ciphers is not None:
+        context.set_ciphers(ciphers)
+    return context

@@ -1,0 +1,141 @@
+"""Parameters for ephemeral Diffie-Hellman in TLS 1.2, built in and from ``ssl_dh_params_file``.
+
+A client that names RFC 7919's groups, as OpenSSL 3 and later do where TLS 1.3 is on as well, gets
+one of those from OpenSSL 4 and never sees the parameters; they are for all others.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import secrets
+from importlib.resources import as_file, files
+
+from OpenSSL import SSL
+
+from pgtls.wire.errors import ConfigurationError
+
+Path = str | os.PathLike[str]
+
+#: Bits of the smallest prime that is accepted; OpenSSL's security level 2 refuses less as well.
+SMALLEST = 2048
+#: Bits of the largest; OpenSSL computes with no more.
+LARGEST = 10000
+
+# A composite number passes one round by chance with probability 1/4 at most.
+_ROUNDS = 12
+
+
+def load_builtin_dh_params(context: SSL.Context) -> None:
+    """Use ffdhe3072 of RFC 7919, which is built in."""
+    with as_file(files("pgtls.tls") / "ffdhe3072.pem") as path:
+        context.load_tmp_dh(path)
+
+
+def load_dh_params(context: SSL.Context, path: Path) -> None:
+    """Use the parameters in a PEM file (``openssl dhparam`` makes them), as ``ssl_dh_params_file``.
+
+    They are checked as PostgreSQL's ``load_dh_file`` does it, and for their size.
+
+    :raises ConfigurationError: the file cannot be read, or the parameters are unsafe.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise ConfigurationError(
+            f'could not open DH parameters file "{name}": {error.strerror}'
+        ) from error
+    try:
+        prime, generator = _parse(content)
+    except ValueError as error:
+        raise ConfigurationError(f'could not load DH parameters file "{name}": {error}') from error
+    if mistake := _mistake(prime, generator):
+        raise ConfigurationError(f'invalid DH parameters in "{name}": {mistake}')
+    try:
+        context.load_tmp_dh(path)
+    except SSL.Error as error:
+        raise ConfigurationError(
+            f'could not load DH parameters file "{name}": OpenSSL refuses them'
+        ) from error
+
+
+def _mistake(prime: int, generator: int) -> str | None:
+    """What is wrong with parameters.
+
+    PostgreSQL lets a safe prime make up for a bad generator. We don't: the generators that
+    ``DH_check`` finds unsuitable, 1 and p-1 and beyond, make the secret known to everybody.
+    """
+    bits = prime.bit_length()
+    if not SMALLEST <= bits <= LARGEST:
+        return f"p has {bits} bits; from {SMALLEST} to {LARGEST} are accepted"
+    if not _is_prime(prime):
+        return "p is not prime"
+    if not 1 < generator < prime - 1:
+        return "not a suitable generator"
+    return None
+
+
+def _is_prime(number: int) -> bool:
+    """Miller and Rabin's test with bases that nobody can foresee, of a number over 3."""
+    if number % 2 == 0:
+        return False
+    odd = number - 1
+    twos = (odd & -odd).bit_length() - 1
+    odd >>= twos
+    return all(
+        _passes(number, odd, twos, 2 + secrets.randbelow(number - 3)) for _ in range(_ROUNDS)
+    )
+
+
+def _passes(number: int, odd: int, twos: int, base: int) -> bool:
+    power = pow(base, odd, number)
+    if power in (1, number - 1):
+        return True
+    for _ in range(twos - 1):
+        power = power * power % number
+        if power == number - 1:
+            return True
+    return False
+
+
+# cryptography reads these files too, but warns that it will cease to. -----------------------------
+
+
+def _parse(pem: bytes) -> tuple[int, int]:
+    """The prime and the generator, which PKCS #3 and X9.42 both begin with.
+
+    :raises ValueError: there are none.
+    """
+    block = re.search(
+        rb"-----BEGIN ((?:X9\.42 )?DH PARAMETERS)-----(.*?)-----END \1-----", pem, re.DOTALL
+    )
+    if block is None:
+        raise ValueError("no DH PARAMETERS in PEM in it")
+    try:
+        der = base64.b64decode(b"".join(block[2].split()), validate=True)
+        sequence, _ = _value(der, 0x30)
+        prime, rest = _value(sequence, 0x02)
+        generator, _ = _value(rest, 0x02)
+    except (binascii.Error, IndexError) as error:
+        raise ValueError("what is in it cannot be decoded") from error
+    return int.from_bytes(prime, signed=True), int.from_bytes(generator, signed=True)
+
+
+def _value(der: bytes, tag: int) -> tuple[bytes, bytes]:
+    """The content of a DER value, and what is behind it.
+
+    :raises IndexError: there is no such value.
+    """
+    if der[0] != tag:
+        raise IndexError(f"no DER value with the tag {tag}")
+    start, length = 2, der[1]
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(der[2:start])
+    if len(der) < start + length:
+        raise IndexError("a DER value is cut off")
+    return der[start : start + length], der[start + length :]

@@ -1,0 +1,59 @@
+"""TLS secrets in a file, for Wireshark and tshark: ``ssl_keylog_file`` and ``sslkeylogfile``."""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+from contextlib import suppress
+
+from OpenSSL import SSL
+
+from pgtls.wire.errors import ConfigurationError
+
+Path = str | os.PathLike[str]
+
+
+def keylog_to(context: SSL.Context, path: Path) -> None:
+    """Append the secrets of each handshake of a context to a file, in the NSS key log format.
+
+    The file is created with mode 0600 and stays open as long as the context lives. Who reads it
+    can decrypt every connection, so a file that others may read is refused.
+
+    :raises ConfigurationError: it cannot be opened, is no regular file or a symbolic link, belongs
+        to another user, or has wider permissions.
+    """
+    descriptor = _open(path)
+    weakref.finalize(context, os.close, descriptor)
+
+    def append(_connection: SSL.Connection, line: bytes) -> None:
+        # O_APPEND and one write a line: workers may share the file. A full disk ends no session.
+        with suppress(OSError):
+            os.write(descriptor, line + b"\n")
+
+    context.set_keylog_callback(append)
+
+
+def _open(path: Path) -> int:
+    # O_NONBLOCK: to open a FIFO would wait for its reader.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    name = os.fspath(path)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        reason = "it is a symbolic link" if os.path.islink(path) else error.strerror
+        raise ConfigurationError(f'could not open SSL key log file "{name}": {reason}') from error
+    if mistake := _mistake(os.fstat(descriptor)):
+        os.close(descriptor)
+        raise ConfigurationError(f'SSL key log file "{name}" {mistake}')
+    return descriptor
+
+
+def _mistake(status: os.stat_result) -> str | None:
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"
+    if status.st_uid != os.geteuid():
+        return f"is owned by user {status.st_uid}; it must be owned by user {os.geteuid()}"
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return "has group or world access; it must have permissions u=rw (0600) or less"
+    return None

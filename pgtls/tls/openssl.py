@@ -1,0 +1,167 @@
+"""What pyOpenSSL has no public call for, and what its public calls get right only in one way.
+
+Each function takes a pyOpenSSL ``Context`` that no connection has used yet. Where pyOpenSSL lacks
+the call, ``OpenSSL._util.lib`` is asked for it, and nowhere else in pgtls. A test for each fails on
+the day that pyOpenSSL gains a public one.
+
+One wish stays open: neither pyOpenSSL nor its ``lib`` has ``SSL_CTX_set_num_tickets``. A server
+therefore sends each TLS 1.3 client two session tickets, some 500 bytes. With
+:func:`forbid_resumption` they are names of sessions that nobody keeps, and resume nothing. Who
+wants them gone sets ``NumTickets = 0`` in the ``system_default`` section of the file that the
+environment variable ``OPENSSL_CONF`` names; a library must not do that to its process.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import PublicKeyAlgorithmOID
+from OpenSSL import SSL, crypto
+from OpenSSL._util import ffi, lib
+
+from pgtls.wire.errors import ConfigurationError
+
+#: The ALPN name of PostgreSQL's protocol.
+POSTGRESQL = b"postgresql"
+
+# AlgorithmIdentifier of id-RSASSA-PSS without parameters, in DER (RFC 4055, section 1.2).
+_RSASSA_PSS = bytes.fromhex("300b06092a864886f70d01010a")
+
+
+def select_alpn(context: SSL.Context) -> None:
+    """Select ``postgresql`` from what a client offers; offered without it, the handshake ends.
+
+    A client that offers nothing is accepted. PostgreSQL's ``alpn_cb`` does the same.
+    """
+    context.set_alpn_select_callback(_selected)
+
+
+def _selected(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    # Of all that a callback can do, only raising makes pyOpenSSL answer SSL_TLSEXT_ERR_ALERT_FATAL,
+    # from which OpenSSL sends no_application_protocol. NO_OVERLAPPING_PROTOCOLS goes on without
+    # ALPN, and the empty string that the documentation names sends internal_error. The exception
+    # comes out of do_handshake(), so it is the one that OpenSSL itself would have caused there.
+    if POSTGRESQL in offered:
+        return POSTGRESQL
+    raise SSL.Error([("SSL routines", "", "no application protocol")])
+
+
+def forbid_resumption(context: SSL.Context) -> None:
+    """No session tickets, no session cache, as PostgreSQL has it.
+
+    Both are needed: with either alone, OpenSSL resumes TLS 1.3 sessions.
+    """
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+
+
+def forbid_renegotiation_and_compression(context: SSL.Context) -> None:
+    """No renegotiation in TLS 1.2, and no compression (CRIME)."""
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+
+
+def set_groups(context: SSL.Context, groups: str) -> None:
+    """Set the key exchange groups, as ``ssl_groups``.
+
+    Without it OpenSSL's default holds, which has X25519MLKEM768 in front since 3.5, and the
+    ffdhe groups of RFC 7919 too. A list without those leaves TLS 1.2 clients that offer them
+    no DHE suite, whatever parameters were loaded (RFC 7919, section 4).
+
+    :param groups: names with colons between them, the preferred one first, for example
+        ``X25519MLKEM768:X25519:prime256v1``.
+    :raises ConfigurationError: a name that this OpenSSL does not know, or none at all.
+    """
+    if not _groups_set(context, groups):
+        raise ConfigurationError(
+            "could not set group names specified in ssl_groups: " + _groups_mistake(groups)
+        )
+
+
+def _groups_set(context: SSL.Context, groups: str) -> bool:
+    """Whether OpenSSL took the list; its reasons for not taking one name no name."""
+    if not groups.strip(":"):
+        return False  # OpenSSL takes an empty list, and then no handshake succeeds
+    taken = lib.SSL_CTX_set1_curves_list(context._context, groups.encode()) == 1
+    lib.ERR_clear_error()  # what is left in the queue would be read as the next call's error
+    return bool(taken)
+
+
+def _groups_mistake(groups: str) -> str:
+    scratch = SSL.Context(SSL.TLS_METHOD)
+    # OpenSSL 3.5 has "/" between tuples of groups and "*", "?", "-" before a name.
+    names = [name.lstrip("*?-") for name in re.split("[:/]", groups)]
+    unknown = [f'"{name}"' for name in names if name and not _groups_set(scratch, name)]
+    version = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().rsplit(" ", 3)[0]
+    if unknown:
+        return f"{version} has no group {', '.join(unknown)}"
+    return f'"{groups}" is not a list of group names with a colon between them'
+
+
+def verify_error_text(error: int) -> str:
+    """OpenSSL's words for what a verify callback gets as a number."""
+    text: bytes = ffi.string(lib.X509_verify_cert_error_string(error))
+    return text.decode()
+
+
+def use_key_pair(context: SSL.Context, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
+    """Add a certificate, its intermediates and its private key to a context.
+
+    A context takes one of each kind of key: with RSA and ECDSA, OpenSSL uses what the client
+    can verify.
+
+    :param chain: the certificate itself first.
+    :raises ConfigurationError: OpenSSL refuses them, for a weak key for example, or they do not
+        belong together.
+    """
+    try:
+        _use_chain(context, chain)
+        if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+            _use_rsa_pss_key(context, key)
+        else:
+            context.use_privatekey(key)  # type: ignore[arg-type] # what it can't use, it refuses
+        context.check_privatekey()
+    except (SSL.Error, TypeError) as error:
+        raise ConfigurationError(
+            f"could not use the certificate with its private key: {_reason(error)}"
+        ) from error
+
+
+def _use_chain(context: SSL.Context, chain: Sequence[x509.Certificate]) -> None:
+    # add_extra_chain_cert() holds intermediates for the context as a whole: each of several
+    # certificates would be sent with those of all. Only the call that reads a file holds them by
+    # certificate, and a file it must be.
+    with tempfile.NamedTemporaryFile(suffix=".crt") as file:
+        file.write(b"".join(each.public_bytes(Encoding.PEM) for each in chain))
+        file.flush()
+        context.use_certificate_chain_file(file.name)
+
+
+def _use_rsa_pss_key(context: SSL.Context, key: PrivateKey) -> None:
+    # cryptography reads a key whose algorithm is RSASSA-PSS and writes it as plain RSA, with which
+    # OpenSSL makes no signature for such a certificate. So the algorithm is put back.
+    rsa = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    pkcs8 = _der(0x30, _der(0x02, b"\0") + _RSASSA_PSS + _der(0x04, rsa))
+    pkey = crypto.load_privatekey(crypto.FILETYPE_ASN1, pkcs8)
+    # Context.use_privatekey() deprecates PKey objects, and cryptography has no key to give instead.
+    if not lib.SSL_CTX_use_PrivateKey(context._context, pkey._pkey):
+        lib.ERR_clear_error()
+        raise TypeError("not an RSA-PSS key")
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """One value in DER."""
+    length = len(content)
+    if length < 0x80:
+        return bytes([tag, length]) + content
+    octets = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes([tag, 0x80 | len(octets)]) + octets + content
+
+
+def _reason(error: Exception) -> str:
+    queue = error.args[0] if isinstance(error, SSL.Error) and error.args else []
+    return queue[-1][2] if queue else str(error)
