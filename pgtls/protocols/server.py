@@ -26,10 +26,12 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from pgtls.protocols.admission import Admission
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.text import tls_reason
+from pgtls.tls.client_identity import ClientNotVerified
 from pgtls.wire.errors import ConfigurationError
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.server import (
@@ -138,6 +140,14 @@ class PgTLSServerProtocol(Protocol):
             self.transport.protocol.dataReceived(client_hello)
 
     def _deliver(self, packet: StartupMessage | CancelRequest, rest: bytes) -> None:
+        tls = negotiated_tls(self.transport)
+        if isinstance(packet, StartupMessage):
+            try:
+                self.factory.admission.admit(packet, tls)
+            except ClientNotVerified as error:
+                self.transport.write(error.response.encode())
+                self._close(error.log_detail)
+                return
         self._stop_timer()
         application = self.factory.wrapped.buildProtocol(self._address)  # type: ignore[arg-type]
         if application is None:
@@ -148,7 +158,6 @@ class PgTLSServerProtocol(Protocol):
         if not IPostgreSQLApplication.providedBy(application):
             application.dataReceived(packet.raw + rest)
             return
-        tls = negotiated_tls(self.transport)
         if isinstance(packet, CancelRequest):
             application.cancel_requested(packet, tls)
             return
@@ -211,6 +220,7 @@ class PgTLSServerFactory(Factory):
         self.wrapped = wrapped
         self.tls = tls
         self.settings = settings
+        self.admission = Admission(settings)
         self.connections: set[PgTLSServerProtocol] = set()
         self._drained: Deferred[None] | None = None
         if reactor is None:

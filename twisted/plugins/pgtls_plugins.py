@@ -1,10 +1,14 @@
-"""Makes pgtls known to twistd, and its endpoint strings to Twisted."""
+"""Makes ``twistd pgtls`` and the ``pgtls:`` endpoint strings known to Twisted."""
 
 from twisted.application.service import ServiceMaker
 
-pgtls = ServiceMaker(
+from pgtls.protocols.strings import ClientStringParser, ServerStringParser
+
+gateway = ServiceMaker(
     "pgtls",
     "pgtls.gateway.options",
     "TLS for anything that speaks PostgreSQL.",
     "pgtls",
 )
+client_endpoint = ClientStringParser()
+server_endpoint = ServerStringParser()

@@ -1,0 +1,48 @@
+"""Whom a listener lets in: the client's certificate held against the role that it asks for."""
+
+from __future__ import annotations
+
+from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.tls.client_identity import ClientCert, check_client
+from pgtls.tls.facts import NegotiatedTLS
+from pgtls.tls.ident_map import IdentMap
+from pgtls.wire.errors import ConfigurationError
+from pgtls.wire.messages import StartupMessage
+from pgtls.wire.server import SSL
+
+
+class Admission:
+    """``clientcert``, ``clientname``, ``map`` and ``ident_file`` at work.
+
+    :raises ConfigurationError: they do not go together, or the file cannot be used.
+    """
+
+    def __init__(self, listener: ListenerSettings) -> None:
+        self._listener = listener
+        mistakes = []
+        if listener.clientcert is not ClientCert.NO:
+            if not listener.tls.ssl_ca_file:
+                mistakes.append(f"clientcert = {listener.clientcert} needs ssl_ca_file")
+            if listener.ssl is not SSL.REQUIRE:
+                mistakes.append(f"clientcert = {listener.clientcert} needs ssl = require")
+        if bool(listener.map) != bool(listener.ident_file):
+            mistakes.append("map and ident_file are needed together")
+        if listener.map and listener.clientcert is not ClientCert.VERIFY_FULL:
+            mistakes.append("map needs clientcert = verify-full")
+        if mistakes:
+            raise ConfigurationError(*mistakes)
+        self._ident_map = IdentMap.load(listener.ident_file) if listener.ident_file else None
+
+    def admit(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
+        """Let the client in, or not.
+
+        :raises ClientNotVerified: it has no certificate, or none for this role.
+        """
+        check_client(
+            tls.peer_certificate if tls is not None else None,
+            startup.user,
+            clientcert=self._listener.clientcert,
+            clientname=self._listener.clientname,
+            ident_map=self._ident_map,
+            map_name=self._listener.map or None,
+        )

@@ -1,0 +1,95 @@
+"""Endpoint strings: ``pgtls:`` for ``clientFromString`` and ``serverFromString``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.protocols.server_tls import ServerTLS
+from pgtls.tls import settings
+from pgtls.wire.conninfo import ConnInfo
+from pgtls.wire.errors import ConfigurationError
+from pgtls.wire.server import SSL
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class ClientStringParser:
+    """``pgtls:host=db.example.com:port=5432:sslmode=verify-full``: any libpq parameters."""
+
+    prefix = "pgtls"
+
+    def parseStreamClient(self, reactor: Any, *args: str, **kwargs: str) -> PgTLSClientEndpoint:
+        """:raises ConfigurationError: a parameter is unknown or cannot be used."""
+        if args:
+            raise ConfigurationError(
+                f'"{args[0]}": write parameters as name=value, for example '
+                "pgtls:host=db.example.com:sslmode=verify-full"
+            )
+        return PgTLSClientEndpoint(reactor, ConnInfo.from_parameters(kwargs, os.environ))
+
+
+@implementer(IStreamServerEndpoint)
+class PgTLSServerEndpoint:
+    """Listens where another endpoint does, and does PostgreSQL's negotiation there.
+
+    :param wrapped: the endpoint that listens.
+    :param listener: how to negotiate; ``ssl_cert_file`` and ``ssl_key_file`` are needed unless
+        ``ssl`` is off.
+    :raises ConfigurationError: a setting or a file cannot be used.
+    """
+
+    def __init__(
+        self, reactor: Any, wrapped: IStreamServerEndpoint, listener: ListenerSettings
+    ) -> None:
+        self._reactor = reactor
+        self._wrapped = wrapped
+        self._listener = listener
+        self._tls = None if listener.ssl is SSL.OFF else ServerTLS(listener.tls)
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen; the application's protocols come up with the StartupMessage."""
+        factory = PgTLSServerFactory(
+            protocolFactory, self._tls, self._listener, reactor=self._reactor
+        )
+        return self._wrapped.listen(factory)
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class ServerStringParser:
+    """``pgtls:tcp:5432:ssl_cert_file=server.crt:ssl_key_file=server.key``.
+
+    Arguments named as a listener's settings are ours, the rest goes on to the wrapped endpoint.
+    """
+
+    prefix = "pgtls"
+
+    def parseStreamServer(  # type: ignore[override]
+        self, reactor: Any, *args: str, **kwargs: str
+    ) -> PgTLSServerEndpoint:
+        """:raises ConfigurationError: a setting or a file cannot be used."""
+        ours = {field.name for field in settings.fields(ListenerSettings)}
+        rest = [f"{name}={_quoted(kwargs[name])}" for name in kwargs if name not in ours]
+        if not args:
+            raise ConfigurationError("name where to listen, for example pgtls:tcp:5432")
+        wrapped = serverFromString(reactor, ":".join([*map(_quoted, args), *rest]))
+        mine = {name: value for name, value in kwargs.items() if name in ours}
+        return PgTLSServerEndpoint(reactor, wrapped, settings.read(ListenerSettings, mine))
+
+
+def _quoted(argument: str) -> str:
+    return str(quoteStringArgument(argument)).replace("=", "\\=")
