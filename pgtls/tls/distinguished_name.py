@@ -1,0 +1,294 @@
+r"""Distinguished names as PostgreSQL prints them, which is as OpenSSL prints them.
+
+Source: X509_NAME_print_ex() and ASN1_STRING_print_ex() in OpenSSL's ``crypto/asn1/a_strex.c`` with
+the flags that ``src/backend/libpq/be-secure-openssl.c`` gives: XN_FLAG_RFC2253 for the name that
+``clientname=DN`` compares, X509_NAME_to_cstring() and prepare_cert_name() for the log.
+
+``cryptography`` has its own RFC 4514 text, which differs (OIDs as names of attributes, non-ASCII
+left as it is), and refuses names whose strings are not in the encoding that they claim. The name is
+therefore taken from the DER text, with the string types in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pgtls.tls.facts import serial
+from pgtls.wire.clean_ascii import clean_ascii
+
+#: Bytes of a name that a log line shows: a CN of 64 with ``.../CN=`` before it.
+LOG_LIMIT = 71
+
+COMMON_NAME = "2.5.4.3"
+
+# Types that are numbered without a gap.
+_X520 = """
+    CN SN serialNumber C L ST street O OU title description searchGuide businessCategory
+    postalAddress postalCode postOfficeBox physicalDeliveryOfficeName telephoneNumber telexNumber
+    teletexTerminalIdentifier facsimileTelephoneNumber x121Address internationaliSDNNumber
+    registeredAddress destinationIndicator preferredDeliveryMethod presentationAddress
+    supportedApplicationContext member owner roleOccupant seeAlso userPassword userCertificate
+    cACertificate authorityRevocationList certificateRevocationList crossCertificatePair name GN
+    initials generationQualifier x500UniqueIdentifier dnQualifier enhancedSearchGuide
+    protocolInformation distinguishedName uniqueMember houseIdentifier supportedAlgorithms
+    deltaRevocationList dmdName
+""".split()  # noqa: SIM905 - one name a line would be a page
+
+_PILOT = """
+    UID textEncodedORAddress mail info favouriteDrink roomNumber photo userClass host manager
+    documentIdentifier documentTitle documentVersion documentAuthor documentLocation
+""".split()  # noqa: SIM905
+
+#: OpenSSL's short names of attributes. One that is not here prints as OID and hexadecimal, as in
+#: an OpenSSL that does not know it.
+SHORT_NAMES = {
+    **{f"2.5.4.{arc}": name for arc, name in enumerate(_X520, 3)},
+    "2.5.4.65": "pseudonym",
+    "2.5.4.72": "role",
+    "2.5.4.97": "organizationIdentifier",
+    **{f"0.9.2342.19200300.100.1.{arc}": name for arc, name in enumerate(_PILOT, 1)},
+    "0.9.2342.19200300.100.1.25": "DC",
+    "0.9.2342.19200300.100.1.37": "associatedDomain",
+    "0.9.2342.19200300.100.1.43": "friendlyCountryName",
+    "1.2.840.113549.1.9.1": "emailAddress",
+    "1.2.840.113549.1.9.2": "unstructuredName",
+    "1.2.840.113549.1.9.8": "unstructuredAddress",
+    "1.2.840.113549.1.9.20": "friendlyName",
+    "1.2.643.3.131.1.1": "INN",
+    "1.2.643.100.1": "OGRN",
+    "1.2.643.100.3": "SNILS",
+    "1.3.6.1.4.1.311.20.2.3": "msUPN",
+    "1.3.6.1.4.1.311.60.2.1.1": "jurisdictionL",
+    "1.3.6.1.4.1.311.60.2.1.2": "jurisdictionST",
+    "1.3.6.1.4.1.311.60.2.1.3": "jurisdictionC",
+}
+
+_UTF8_STRING = 12
+
+#: Bytes of a character, by the tag of the string: Numeric, Printable, T61 (read as Latin-1), IA5,
+#: UTCTime, GeneralizedTime, Visible; Universal; BMP. Other types print as hexadecimal.
+_WIDTHS = {18: 1, 19: 1, 20: 1, 22: 1, 23: 1, 24: 1, 26: 1, 28: 4, 30: 2}
+
+_SEQUENCE = 0x30
+_OBJECT_IDENTIFIER = 6
+_EXPLICIT_VERSION = 0xA0
+
+# OpenSSL does not escape a "#" that is all there is.
+_SPECIAL = re.compile(rb'[,+"\\<>;]|\A#(?!\Z)|\A[ ]|[ ]\Z')
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_CONTROL_OR_HIGH = re.compile(rb"[\x00-\x1f\x7f-\xff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a name.
+
+    :ivar oid: its type, in dots and numbers.
+    :ivar tag: the ASN.1 type of the value.
+    :ivar value: the value's bytes, in the encoding of that type.
+    :ivar der: the value with tag and length.
+    """
+
+    oid: str
+    tag: int
+    value: bytes
+    der: bytes
+
+    @property
+    def short_name(self) -> str:
+        """OpenSSL's name of the type, its OID where there is none."""
+        return SHORT_NAMES.get(self.oid, self.oid)
+
+    def escaped(self, *, to_hex: re.Pattern[bytes]) -> bytes:
+        """The value by RFC 2253, bytes that ``to_hex`` finds as a backslash and two digits.
+
+        :raises ValueError: the string is not of the type that it claims to be.
+        """
+        if self.tag != _UTF8_STRING and self.tag not in _WIDTHS:
+            return self.dumped()
+        text = _SPECIAL.sub(rb"\\\g<0>", self._utf8())
+        return to_hex.sub(lambda byte: b"\\%02X" % ord(byte[0]), text)
+
+    def dumped(self) -> bytes:
+        """The value in hexadecimal."""
+        return b"#" + self.der.hex().upper().encode()
+
+    def _utf8(self) -> bytes:
+        if self.tag == _UTF8_STRING:
+            return self.value.decode("utf-8").encode("utf-8")
+        width = _WIDTHS[self.tag]
+        if len(self.value) % width:
+            raise ValueError(f"a string of {width}-byte characters has {len(self.value)} bytes")
+        # Character by character: a pair of surrogates is not one in a BMPString.
+        return "".join(
+            chr(int.from_bytes(self.value[at : at + width], "big"))
+            for at in range(0, len(self.value), width)
+        ).encode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class DistinguishedName:
+    """A subject or an issuer.
+
+    :ivar rdns: its parts in the order of the certificate, each of one attribute or more.
+    """
+
+    rdns: tuple[tuple[Attribute, ...], ...]
+
+    @classmethod
+    def parse(cls, der: bytes) -> DistinguishedName:
+        """Read the contents of a Name, without its own tag and length.
+
+        :raises ValueError: it is none.
+        """
+        return cls(
+            tuple(
+                tuple(_attribute(contents) for _, contents, _ in _elements(rdn))
+                for _, rdn, _ in _elements(der)
+            )
+        )
+
+    def first(self, oid: str) -> bytes | None:
+        """The bytes of the first attribute of a type, as X509_NAME_get_text_by_NID() finds it."""
+        values = (attribute.value for rdn in self.rdns for attribute in rdn if attribute.oid == oid)
+        return next(values, None)
+
+    def rfc2253(self) -> str:
+        """The last part first, as ``openssl x509 -nameopt RFC2253`` prints it. Pure ASCII.
+
+        :raises ValueError: a string is not of the type that it claims to be.
+        """
+        return ",".join(
+            "+".join(_rfc2253_attribute(attribute) for attribute in reversed(rdn))
+            for rdn in reversed(self.rdns)
+        )
+
+    def oneline(self) -> bytes:
+        """``/C=DE/CN=name`` in the order of the certificate, UTF-8, as PostgreSQL's log has it.
+
+        :raises ValueError: a string is not of the type that it claims to be.
+        """
+        return b"".join(
+            b"/" + attribute.short_name.encode() + b"=" + attribute.escaped(to_hex=_CONTROL)
+            for rdn in self.rdns
+            for attribute in rdn
+        )
+
+
+def subject_of(certificate: x509.Certificate) -> DistinguishedName:
+    """Whose certificate it is.
+
+    :raises ValueError: the name cannot be read.
+    """
+    return _names_in(certificate)[1]
+
+
+def issuer_of(certificate: x509.Certificate) -> DistinguishedName:
+    """Who signed it.
+
+    :raises ValueError: the name cannot be read.
+    """
+    return _names_in(certificate)[0]
+
+
+def subject_line(certificate: x509.Certificate) -> str:
+    """The subject for a log line, as PostgreSQL writes it there."""
+    return _line(certificate, 1)
+
+
+def issuer_line(certificate: x509.Certificate) -> str:
+    """The issuer for a log line, as PostgreSQL writes it there."""
+    return _line(certificate, 0)
+
+
+def serial_hex(certificate: x509.Certificate) -> str:
+    """The serial number as ``openssl x509 -serial`` prints it."""
+    return serial(certificate.serial_number)
+
+
+def printable(text: str | bytes, limit: int = LOG_LIMIT) -> str:
+    r"""Text of a stranger for a log line, as prepare_cert_name() makes it.
+
+    :param limit: the last bytes that are kept, with ``...`` in place of the first three of them:
+        the end says most. Escaped (``\xXX``) they can take four times the room.
+    """
+    octets = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    if len(octets) > limit:
+        octets = b"..." + octets[len(octets) - limit + 3 :]
+    return clean_ascii(octets)
+
+
+def _line(certificate: x509.Certificate, which: int) -> str:
+    try:
+        return printable(_names_in(certificate)[which].oneline())
+    except ValueError:
+        return "(unreadable name)"
+
+
+def _rfc2253_attribute(attribute: Attribute) -> str:
+    known = attribute.oid in SHORT_NAMES
+    value = attribute.escaped(to_hex=_CONTROL_OR_HIGH) if known else attribute.dumped()
+    return f"{attribute.short_name}={value.decode('ascii')}"
+
+
+def _names_in(certificate: x509.Certificate) -> tuple[DistinguishedName, DistinguishedName]:
+    """Issuer and subject of a certificate."""
+    ((_, outer, _),) = _elements(certificate.public_bytes(Encoding.DER))
+    _, to_be_signed, _ = next(_elements(outer))
+    fields = [(tag, value) for tag, value, _ in _elements(to_be_signed) if tag != _EXPLICIT_VERSION]
+    # serialNumber, signature, issuer, validity, subject
+    (issuer_tag, issuer), (subject_tag, subject) = fields[2], fields[4]
+    if issuer_tag != _SEQUENCE or subject_tag != _SEQUENCE:
+        raise ValueError("a name is not a SEQUENCE")
+    return DistinguishedName.parse(issuer), DistinguishedName.parse(subject)
+
+
+def _attribute(der: bytes) -> Attribute:
+    (type_tag, oid, _), (tag, value, whole) = _elements(der)
+    if type_tag != _OBJECT_IDENTIFIER:
+        raise ValueError("the type of an attribute is not an OBJECT IDENTIFIER")
+    return Attribute(_dotted(oid), tag, value, whole)
+
+
+def _dotted(oid: bytes) -> str:
+    """An OBJECT IDENTIFIER as text."""
+    if not oid or oid[-1] & 0x80:
+        raise ValueError("not an OBJECT IDENTIFIER")
+    arcs, arc = [], 0
+    for octet in oid:
+        arc = arc << 7 | octet & 0x7F
+        if not octet & 0x80:
+            arcs.append(arc)
+            arc = 0
+    root = min(arcs[0] // 40, 2)
+    return ".".join(str(number) for number in (root, arcs[0] - 40 * root, *arcs[1:]))
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """The elements that stand side by side: tag, contents, the whole of each.
+
+    :raises ValueError: it is not DER.
+    """
+    position = 0
+    while position < len(der):
+        start = position
+        tag, length, position = der[start], *_length(der, start + 1)
+        contents = der[position : position + length]
+        if tag & 0x1F == 0x1F or len(contents) != length:
+            raise ValueError("not DER")
+        position += length
+        yield tag, contents, der[start:position]
+
+
+def _length(der: bytes, position: int) -> tuple[int, int]:
+    """The length that stands at ``position``, and where it ends."""
+    first = int.from_bytes(der[position : position + 1], "big")
+    if first < 0x80:
+        return first, position + 1
+    end = position + 1 + (first & 0x7F)
+    return int.from_bytes(der[position + 1 : end], "big"), end
