@@ -1,0 +1,73 @@
+"""Names in certificates: what somebody types, as the subject and the subject alternative names."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+
+import idna
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from pgtls.wire.errors import ConfigurationError
+
+#: The longest common name that RFC 5280 has room for (ub-common-name).
+_MAX_COMMON_NAME = 64
+
+_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
+
+
+def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
+    """Host names and addresses as subject alternative names, each once, in the order given.
+
+    :raises ConfigurationError: some are neither (all of those are named), or there are none.
+    """
+    found: dict[x509.GeneralName, None] = {}
+    mistakes = []
+    for name in names:
+        try:
+            found[_general_name(name)] = None
+        except ValueError:
+            mistakes.append(f'"{name}" is neither a host name nor an IP address')
+    if not found and not mistakes:
+        mistakes.append("a server certificate needs a host name or an IP address")
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return list(found)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    """:raises ValueError: it is neither a host name nor an IP address."""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return _host_name(name.removesuffix(".").lower())
+    if "%" in name:  # a scope means something on one machine only
+        raise ValueError(name)
+    return x509.IPAddress(address)
+
+
+def _host_name(host: str) -> x509.DNSName:
+    """:raises ValueError: it is none."""
+    if not host.isascii():
+        wildcard = "*." if host.startswith("*.") else ""
+        host = wildcard + idna.encode(host.removeprefix(wildcard), uts46=True).decode("ascii")
+    # A last label of digits alone: an address that somebody mistyped (RFC 3696, section 2).
+    if not _HOST_NAME.fullmatch(host) or len(host) > 253 or host.rpartition(".")[2].isdigit():
+        raise ValueError(host)
+    return x509.DNSName(host)
+
+
+def common_name(alternatives: Sequence[x509.GeneralName]) -> x509.Name:
+    """The first name, where it fits; else the first that does, else an empty subject."""
+    texts = [str(name.value) for name in alternatives]
+    return distinguished_name(next((text for text in texts if len(text) <= _MAX_COMMON_NAME), None))
+
+
+def distinguished_name(common_name: str | None) -> x509.Name:
+    """A name that is just a common name, cut to the length that it may have; or empty."""
+    if common_name is None:
+        return x509.Name([])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_MAX_COMMON_NAME])])
