@@ -33,7 +33,9 @@ class ClientStringParser:
 
     prefix = "pgtls"
 
-    def parseStreamClient(self, reactor: Any, *args: str, **kwargs: str) -> PgTLSClientEndpoint:
+    def parseStreamClient(  # type: ignore[override]
+        self, reactor: Any, *args: str, **kwargs: str
+    ) -> PgTLSClientEndpoint:
         """:raises ConfigurationError: a parameter is unknown or cannot be used."""
         if args:
             raise ConfigurationError(
