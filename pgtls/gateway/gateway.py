@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
 
+from pgtls.gateway.binding import ChannelBinding
 from pgtls.gateway.cancel import CancelKeys, forward
 from pgtls.gateway.session import ClientLeg
 from pgtls.gateway.settings import GatewaySettings
@@ -36,6 +37,7 @@ class Gateway:
     :param upstream: connects to the server.
     :ivar factory: what is to listen.
     :ivar cancel_keys: the open sessions, as CancelRequests name them.
+    :ivar binding: what is to be done about SCRAM's channel binding.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Gateway:
         self.reactor = reactor
         self.upstream = upstream
         self.cancel_keys = CancelKeys()
+        self.binding = ChannelBinding()
+        self.tls_parameters = settings.tls_parameters
         self.authentication_timeout = settings.listener.authentication_timeout
         self.factory = PgTLSServerFactory(
             _ClientLegs(self), tls, settings.listener, reactor=reactor

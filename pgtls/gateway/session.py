@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.gateway.client_facts import log_text, tls_parameters
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import address_text
@@ -22,6 +23,7 @@ from pgtls.wire.conninfo import Host
 from pgtls.wire.errors import ConnectFailed, PgTLSError, ServerRejected
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.session_start import SessionStart
+from pgtls.wire.startup_parameters import with_tls_parameters
 
 if TYPE_CHECKING:
     from pgtls.gateway.gateway import Gateway
@@ -85,7 +87,14 @@ class UpstreamLeg(Leg):
         super().__init__(gateway)
         self._start: SessionStart | None = SessionStart()
         self._key = b""
-        self.host: Host | None = None
+        self._host: Host | None = None
+
+    def begin(self, client: ClientLeg, host: Host | None) -> None:
+        """Relay for ``client`` what comes from ``host``; nothing has been read yet."""
+        self._host = host
+        self._start = SessionStart(self._gateway.binding.editor(client.transport, self.transport))
+        self.join(client)
+        client.join(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the server; until ReadyForQuery they are watched."""
@@ -94,8 +103,8 @@ class UpstreamLeg(Leg):
             data = start.receive(data)
             if start.done:
                 self._key, self._start = start.key, None
-                if self.host is not None:
-                    self._gateway.cancel_keys.add(self._key, self.host)
+                if self._host is not None:
+                    self._gateway.cancel_keys.add(self._key, self._host)
         super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -114,6 +123,7 @@ class ClientLeg(Leg):
 
     def __init__(self, gateway: Gateway, address: IAddress | None) -> None:
         super().__init__(gateway)
+        self._peer = address
         self._address = address_text(address)
         self._early = b""
         self._connecting: Deferred[Any] | None = None
@@ -129,8 +139,13 @@ class ClientLeg(Leg):
             "{client}: {who} {tls}",
             client=self._address,
             who=self._who,
-            tls=_shown(tls),
+            tls=log_text(tls),
+            user=startup.user,
+            database=startup.database,
+            negotiated=tls,
         )
+        if self._gateway.tls_parameters:
+            startup = with_tls_parameters(startup, tls_parameters(tls, self._peer))
         endpoint = self._gateway.upstream.for_session(startup)
         factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(self._gateway))
         self._connecting = endpoint.connect(factory)
@@ -139,8 +154,8 @@ class ClientLeg(Leg):
 
     def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
         """Pass the request on to where the session's backend is; then close, without an answer."""
-        self._connecting = self._gateway.cancel(request)
-        self._connecting.addBoth(lambda _: self.finish())
+        # Not self._connecting: a client that does not wait for the end still wants it done.
+        self._gateway.cancel(request).addBoth(lambda _: self.finish())
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client; before the server is there they wait."""
@@ -169,9 +184,7 @@ class ClientLeg(Leg):
 
     def _connected(self, upstream: UpstreamLeg, endpoint: PgTLSClientEndpoint) -> None:
         self._connecting = None
-        upstream.host = endpoint.reached
-        self.join(upstream)
-        upstream.join(self)
+        upstream.begin(self, endpoint.reached)
         self.transport.resumeProducing()
         early, self._early = self._early, b""
         if early:
@@ -196,12 +209,6 @@ class ClientLeg(Leg):
             )
         self.transport.write(error_for_client(error))
         self.finish()
-
-
-def _shown(tls: NegotiatedTLS | None) -> str:
-    if tls is None:
-        return "SSL=off"
-    return f"SSL={tls.version} cipher={tls.cipher} group={tls.group}"
 
 
 def error_for_client(error: PgTLSError) -> bytes:

@@ -24,6 +24,9 @@ class GatewaySettings:
     upstream: str = settings.text(
         "", "the server: a libpq connection string; empty for the local one, as libpq finds it"
     )
+    tls_parameters: bool = settings.boolean(
+        False, "tell the server of the client's TLS: pgtls.client_dn and others, as settings"
+    )
     listener: ListenerSettings = settings.group(ListenerSettings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cryptography import x509
 from OpenSSL.SSL import Connection
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ITransport
@@ -18,6 +19,15 @@ def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
     # transport before TLS began.
     handle = getattr(transport, "getHandle", lambda: None)()
     return describe(handle) if isinstance(handle, Connection) else None
+
+
+def own_certificate(transport: ITransport) -> x509.Certificate | None:
+    """The certificate that this end shows the other one; None in plaintext."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if not isinstance(handle, Connection):
+        return None
+    certificate = handle.get_certificate()
+    return certificate.to_cryptography() if certificate is not None else None
 
 
 def address_text(address: IAddress | None) -> str:

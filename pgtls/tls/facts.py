@@ -52,7 +52,7 @@ def describe(connection: Connection) -> NegotiatedTLS:
         group=_group(connection),
         alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
         forward_secret=version == "TLSv1.3" or is_ephemeral(cipher),
-        peer_certificate=_peer_certificate(connection),
+        peer_certificate=peer_certificate(connection),
     )
 
 
@@ -68,7 +68,7 @@ def _group(connection: Connection) -> str | None:
         return None
 
 
-def _peer_certificate(connection: Connection) -> x509.Certificate | None:
+def peer_certificate(connection: Connection) -> x509.Certificate | None:
     try:
         return connection.get_peer_certificate(as_cryptography=True)
     except ValueError:

@@ -8,29 +8,37 @@ Source: PostgreSQL documentation, "Message Flow", "Start-up".
 
 from __future__ import annotations
 
-from pgtls.wire.first_answer import MAX_ERROR_LENGTH
+from collections.abc import Callable
+
+from pgtls.wire.first_answer import AUTHENTICATION_LENGTHS, MAX_ERROR_LENGTH
 from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
 
 #: type byte and length word
 _HEADER = 5
 
 #: The messages that are held, with the greatest length word that makes sense for each.
-_HELD = {ord("K"): 8 + MAX_CANCEL_KEY_LENGTH, ord("E"): MAX_ERROR_LENGTH}
+_HELD = {
+    ord("R"): AUTHENTICATION_LENGTHS[-1],
+    ord("K"): 8 + MAX_CANCEL_KEY_LENGTH,
+    ord("E"): MAX_ERROR_LENGTH,
+}
 _READY_FOR_QUERY = ord("Z")
 
 
 class SessionStart:
     """Watches the server's messages until ReadyForQuery.
 
+    :param edit: is given each whole ``R`` and ``E`` message and returns it as it is to go on.
     :ivar done: nothing more to see here; the stream goes on unwatched.
     :ivar key: process ID and secret key of the session, once BackendKeyData came; else empty.
     :ivar error: the last ErrorResponse, None where there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, edit: Callable[[bytes], bytes] | None = None) -> None:
         self.done = False
         self.key = b""
         self.error: ErrorResponse | None = None
+        self._edit = edit
         self._held = b""  # the beginning of a message that must be whole
         self._passing = 0  # bytes still to come of a message that passes through
 
@@ -41,42 +49,43 @@ class SessionStart:
         """
         data = self._held + data
         self._held = b""
-        position = 0
-        while position < len(data) and not self.done:
+        out: list[bytes] = []
+        while data and not self.done:
+            length = min(self._passing, len(data)) or self._message(data)
+            if not length:
+                self._held = data
+                return b"".join(out)
+            piece, data = data[:length], data[length:]
             if self._passing:
-                step = min(self._passing, len(data) - position)
-                self._passing -= step
+                self._passing -= length
             else:
-                step = self._message(data, position)
-                if not step:
-                    self._held = data[position:]
-                    return data[:position]
-            position += step
-        return data
+                piece = self._whole(piece)
+            out.append(piece)
+        return b"".join(out) + data
 
-    def _message(self, data: bytes, start: int) -> int:
-        """Look at the message that begins at ``start``.
+    def _message(self, data: bytes) -> int:
+        """Look at the message that ``data`` begins with.
 
-        :returns: how many of its bytes may go on; 0 where it must wait for more.
+        :returns: how many bytes of it may go on now; 0 where more of it must come first.
         """
-        if len(data) - start < _HEADER:
+        if len(data) < _HEADER:
             return 0
-        kind = data[start]
-        length = int.from_bytes(data[start + 1 : start + _HEADER], "big")
-        if kind == _READY_FOR_QUERY or length < 4:
+        length = int.from_bytes(data[1:_HEADER], "big")
+        if data[0] == _READY_FOR_QUERY or length < 4:
             self.done = True  # or this is not the protocol at all: not ours to judge
-            return len(data) - start
-        end = start + 1 + length
-        if 4 < length <= _HELD.get(kind, 0):
-            if len(data) < end:
-                return 0
-            self._whole(kind, data[start:end])
-            return end - start
-        self._passing = 1 + length - _HEADER
-        return _HEADER
+            return len(data)
+        if length <= _HELD.get(data[0], 0):
+            return 1 + length if len(data) > length else 0
+        self._passing = 1 + length
+        return min(self._passing, len(data))
 
-    def _whole(self, kind: int, message: bytes) -> None:
+    def _whole(self, message: bytes) -> bytes:
+        kind = message[0]
         if kind == ord("K"):
             self.key = message[_HEADER:]
-        else:
-            self.error = ErrorResponse.parse(message[_HEADER:], message)
+        elif kind in b"RE" and not self.done:
+            if kind == ord("E"):
+                self.error = ErrorResponse.parse(message[_HEADER:], message)
+            if self._edit is not None:
+                return self._edit(message)
+        return message

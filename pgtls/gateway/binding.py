@@ -1,0 +1,49 @@
+"""What a session's two legs mean for SCRAM's channel binding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography import x509
+from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger
+
+from pgtls.certs.authority import fingerprint
+from pgtls.protocols.negotiated import negotiated_tls, own_certificate
+from pgtls.wire.channel_binding import WAYS_OUT, CauseTold, PlusRemoved
+
+_log = Logger(namespace="pgtls.gateway")
+
+
+class ChannelBinding:
+    """Compares the certificates that the two legs are bound to; warns once of each difference."""
+
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
+    def editor(self, client: ITransport, upstream: ITransport) -> Callable[[bytes], bytes] | None:
+        """What is to be done with the server's authentication messages on their way to the client;
+        None where nothing is."""
+        server_leg = negotiated_tls(upstream)
+        if server_leg is None or server_leg.peer_certificate is None:
+            return None
+        shown = own_certificate(client)
+        if shown is None:
+            return PlusRemoved()
+        if shown == server_leg.peer_certificate:
+            return None
+        return CauseTold(self._different(shown, server_leg.peer_certificate))
+
+    def _different(self, shown: x509.Certificate, upstreams: x509.Certificate) -> str:
+        cause = (
+            "The gateway shows clients another certificate (SHA-256 "
+            f"{fingerprint(shown)}) than the server shows the gateway ({fingerprint(upstreams)})."
+        )
+        if cause not in self._warned:
+            self._warned.add(cause)
+            _log.warn(
+                "SCRAM channel binding will fail: {cause} {ways_out}",
+                cause=cause,
+                ways_out=WAYS_OUT,
+            )
+        return cause
