@@ -54,25 +54,25 @@ class VerifyFailureTests(SynchronousTestCase):
         failure = self.failure(issued)
         self.assertEqual(
             (failure.depth, failure.reason, failure.subject, failure.issuer),
-            (0, "certificate has expired", "CN=bob", "CN=clients"),
+            (0, "certificate has expired", "/CN=bob", "/CN=clients"),
         )
         self.assertEqual(int(failure.serial, 16), issued.certificate.serial_number)
 
     def test_the_depth_is_that_of_the_certificate_at_fault(self) -> None:
         between = self.authority.intermediate("between", not_before=days(-9), not_after=days(-2))
         failure = self.failure(between.issue(cn="bob", client=True))
-        self.assertEqual((failure.depth, failure.subject), (1, "CN=between"))
+        self.assertEqual((failure.depth, failure.subject), (1, "/CN=between"))
 
     def test_an_unknown_authority(self) -> None:
         failure = self.failure(Authority("strangers").issue(cn="bob", client=True))
         self.assertEqual(failure.reason, "unable to get local issuer certificate")
 
     def test_as_one_line(self) -> None:
-        line = str(VerifyFailure(0, "certificate revoked", "CN=bob", "0ABC", "CN=clients"))
+        line = str(VerifyFailure(0, "certificate revoked", "/CN=bob", "0ABC", "/CN=clients"))
         self.assertEqual(
             line,
             "certificate verification failed at depth 0: certificate revoked; failed certificate "
-            'data (unverified): subject "CN=bob", serial number 0ABC, issuer "CN=clients"',
+            'data (unverified): subject "/CN=bob", serial number 0ABC, issuer "/CN=clients"',
         )
 
     def test_names_are_escaped_and_cut(self) -> None:

@@ -5,18 +5,13 @@ The error that a failed handshake raises says no more than "certificate verify f
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from pgtls.tls.facts import serial
+from pgtls.tls.distinguished_name import issuer_line, serial_hex, subject_line
 from pgtls.tls.openssl import verify_error_text
-
-#: Characters of a peer's name that are shown, as in PostgreSQL's ``prepare_cert_name``.
-_SHOWN = 71
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +61,9 @@ def failure_of(connection: SSL.Connection) -> VerifyFailure | None:
 def _failure(certificate: crypto.X509, error: int, depth: int) -> VerifyFailure:
     reason = verify_error_text(error)
     try:
-        with warnings.catch_warnings():
-            # cryptography warns of names longer than RFC 5280 allows, which we cut anyway
-            warnings.simplefilter("ignore")
-            readable = certificate.to_cryptography()
-            subject, issuer = _shown(readable.subject), _shown(readable.issuer)
-        return VerifyFailure(depth, reason, subject, serial(readable.serial_number), issuer)
+        readable = certificate.to_cryptography()
     except ValueError:  # cryptography is stricter than OpenSSL
         return VerifyFailure(depth, reason, "unreadable", "unreadable", "unreadable")
-
-
-def _shown(name: x509.Name) -> str:
-    text = name.rfc4514_string().encode("unicode_escape").decode("ascii")
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    return VerifyFailure(
+        depth, reason, subject_line(readable), serial_hex(readable), issuer_line(readable)
+    )
