@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.error import ConnectError, TCPTimedOutError
+from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -21,6 +26,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pgtls.protocols.addresses import places
 from pgtls.protocols.client import Outcome, PgTLSClientProtocol
 from pgtls.tls.client_context import ClientTLS
 from pgtls.wire.attempts import Attempts, SSLMode
@@ -30,6 +36,8 @@ from pgtls.wire.errors import ConnectFailed, PgTLSError
 from pgtls.wire.messages import StartupMessage
 
 _log = Logger(namespace="pgtls.client")
+
+T = TypeVar("T")
 
 
 class _Attempt(Factory):
@@ -118,32 +126,48 @@ class PgTLSClientEndpoint:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        hosts = list(self.conninfo.hosts)
-        if self.conninfo.load_balance_hosts == "random":
-            random.shuffle(hosts)
         errors: list[PgTLSError] = []
-        for host in hosts:
-            outcome = await self._try_host(host, factory)
-            if not isinstance(outcome, Fail | NextHost):
-                return outcome
-            outcome.error.where = _where(host)
-            errors.append(outcome.error)
-            if isinstance(outcome, Fail):
-                break  # libpq's rule: only a host that cannot be reached leads to the next one
-        for earlier in errors[:-1]:
-            errors[-1].add_note(str(earlier))
-        raise errors[-1]
+        for host in self._shuffled(self.conninfo.hosts):
+            try:
+                found = places(self._reactor, host)
+                addresses = await self._in_time(found, self.conninfo.connect_timeout or TCP_TIMEOUT)
+            except ConnectFailed as error:
+                errors.append(error)
+                continue
+            for place in self._shuffled(addresses):
+                outcome = await self._try(place, factory)
+                if not isinstance(outcome, Fail | NextHost):
+                    return outcome
+                outcome.error.where = _where(place)
+                errors.append(outcome.error)
+                if isinstance(outcome, Fail):
+                    # libpq's rule: only where nobody can be reached comes another address
+                    raise _with_notes(errors)
+        raise _with_notes(errors)
 
-    async def _try_host(self, host: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
-        """All attempts at one host, within ``connect_timeout``."""
-        attempts = Deferred.fromCoroutine(self._attempts(host, factory))
-        timeout = self.conninfo.connect_timeout
+    def _shuffled(self, hosts: Sequence[Host]) -> Sequence[Host]:
+        if self.conninfo.load_balance_hosts == "random":
+            return random.sample(hosts, len(hosts))
+        return hosts
+
+    async def _in_time(self, work: Coroutine[Deferred[Any], Any, T], timeout: float | None) -> T:
+        """:raises ConnectFailed: it took longer than ``timeout`` seconds."""
+        running = Deferred.fromCoroutine(work)
         if timeout is not None:
-            attempts.addTimeout(timeout, self._reactor)
+            running.addTimeout(timeout, self._reactor)
         try:
-            return await attempts
+            return await running
         except DeferredTimeout:
-            return NextHost(ConnectFailed("timeout expired"))
+            raise ConnectFailed("timeout expired") from None
+
+    async def _try(self, place: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
+        """All attempts at one address, within ``connect_timeout``."""
+        try:
+            return await self._in_time(
+                self._attempts(place, factory), self.conninfo.connect_timeout
+            )
+        except ConnectFailed as error:
+            return NextHost(error)
 
     async def _attempts(self, host: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
         attempts = Attempts.plan(
@@ -180,12 +204,11 @@ class PgTLSClientEndpoint:
         )
         try:
             await self._transport_endpoint(host).connect(_Attempt.forProtocol(lambda: protocol))
-        except (ConnectError, DNSLookupError, OSError) as error:
-            return NextHost(ConnectFailed(_connect_reason(host, error)))
+        except (ConnectError, OSError) as error:
+            return NextHost(ConnectFailed(_connect_reason(error)))
         outcome = await protocol.outcome
         if not isinstance(outcome, Reconnect | NextHost | Fail):
-            address = "" if host.unix_path else protocol.transport.getPeer().host
-            self.reached = replace(host, hostaddr=address)
+            self.reached = host
         return outcome
 
     def _transport_endpoint(self, host: Host) -> IStreamClientEndpoint:
@@ -195,19 +218,28 @@ class PgTLSClientEndpoint:
             if path.startswith("@"):  # an abstract socket of Linux
                 path = "\0" + path[1:]
             return UNIXClientEndpoint(self._reactor, path, timeout=timeout)
-        return HostnameEndpoint(self._reactor, host.address, host.port, timeout=timeout)
+        kind = TCP6ClientEndpoint if ":" in host.hostaddr else TCP4ClientEndpoint
+        return kind(self._reactor, host.hostaddr, host.port, timeout=timeout)
 
 
 def _where(host: Host) -> str:
     """A host as libpq names it in errors."""
     if host.unix_path is not None:
         return f'connection to server on socket "{host.unix_path}"'
-    return f'connection to server at "{host.name}", port {host.port}'
+    address = f" ({host.hostaddr})" if host.host not in ("", host.hostaddr) else ""
+    return f'connection to server at "{host.name}"{address}, port {host.port}'
 
 
-def _connect_reason(host: Host, error: Exception) -> str:
-    if isinstance(error, DNSLookupError):
-        return f'could not translate host name "{host.address}" to address'
+def _with_notes(errors: list[PgTLSError]) -> PgTLSError:
+    """The last error, which tells of the ones before it."""
+    for earlier in errors[:-1]:
+        errors[-1].add_note(str(earlier))
+    return errors[-1]
+
+
+def _connect_reason(error: Exception) -> str:
+    if isinstance(error, TCPTimedOutError | ConnectTimeout):
+        return "timeout expired"
     number = getattr(error, "osError", None) or getattr(error, "errno", None)
     if isinstance(number, int):
         return os.strerror(number)

@@ -1,0 +1,58 @@
+"""The addresses behind a host's name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from zope.interface import implementer
+
+from pgtls.wire.conninfo import Host
+from pgtls.wire.errors import ConnectFailed
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    def __init__(self) -> None:
+        self._addresses: list[str] = []
+        self.done: Deferred[list[str]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        if isinstance(address, IPv4Address | IPv6Address) and address.host not in self._addresses:
+            self._addresses.append(address.host)
+
+    def resolutionComplete(self) -> None:
+        if not self.done.called:
+            self.done.callback(self._addresses)
+
+
+def resolve(reactor: Any, name: str) -> Deferred[list[str]]:
+    """The addresses of a name, in the resolver's order; none where it has none. Never blocks."""
+    receiver = _Receiver()
+    reactor.nameResolver.resolveHostName(receiver, name, transportSemantics="TCP")
+    return receiver.done
+
+
+async def places(reactor: Any, host: Host) -> list[Host]:
+    """A host once for each of its addresses, as libpq tries them one after the other.
+
+    :raises ConnectFailed: the name has no address.
+    """
+    if host.unix_path is not None or host.hostaddr:
+        return [host]
+    try:
+        ip_address(host.host.partition("%")[0])  # %eth0: an IPv6 zone
+    except ValueError:
+        found = await resolve(reactor, host.host)
+    else:
+        found = [host.host]
+    if not found:
+        raise ConnectFailed(f'could not translate host name "{host.host}" to address')
+    return [replace(host, hostaddr=address) for address in found]
