@@ -123,6 +123,7 @@ class PgTLSClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone, or we closed."""
+        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to close
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -146,7 +147,8 @@ class PgTLSClientProtocol(Protocol):
                 case Send(data):
                     self.transport.write(data)
                 case Report(event):
-                    self._observe(event)
+                    if not self.outcome.called:  # whoever cancelled wants to hear no more
+                        self._observe(event)
                 case StartTLS():
                     self._start_tls()
                 case Ready(rest):

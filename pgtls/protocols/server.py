@@ -63,12 +63,17 @@ class PgTLSServerProtocol(Protocol):
     factory: PgTLSServerFactory
     transport: Any  # ITCPTransport, ITLSTransport where it can be; or a wrapper of one
 
-    def __init__(self, address: IAddress | None, full: bool) -> None:
-        self._address = address
+    def __init__(self, full: bool) -> None:
         self._full = full
         self._application: IProtocol | None = None
         self._handshaking = False
         self._timer: IDelayedCall | None = None
+
+    @property
+    def _address(self) -> IAddress:
+        """The client's. Behind a proxy it is known when the proxy's header has come."""
+        address: IAddress = self.transport.getPeer()
+        return address
 
     def connectionMade(self) -> None:
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
@@ -105,6 +110,7 @@ class PgTLSServerProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone."""
+        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to close
         self._stop_timer()
         if self._application is not None:
             self._application.connectionLost(reason)
@@ -149,7 +155,7 @@ class PgTLSServerProtocol(Protocol):
                 self._close(error.log_detail)
                 return
         self._stop_timer()
-        application = self.factory.wrapped.buildProtocol(self._address)  # type: ignore[arg-type]
+        application = self.factory.wrapped.buildProtocol(self._address)
         if application is None:
             self._close("the application takes no connection")
             return
@@ -234,7 +240,7 @@ class PgTLSServerFactory(Factory):
         open_now = len(self.connections)
         if open_now >= 2 * limit:
             return None
-        protocol = PgTLSServerProtocol(addr, full=open_now >= limit)
+        protocol = PgTLSServerProtocol(full=open_now >= limit)
         protocol.factory = self
         return protocol
 
