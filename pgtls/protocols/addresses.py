@@ -40,6 +40,14 @@ def resolve(reactor: Any, name: str) -> Deferred[list[str]]:
     return receiver.done
 
 
+def _is_a_name(name: str) -> bool:
+    """Whether DNS could know it: no label is empty or too long."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 async def places(reactor: Any, host: Host) -> list[Host]:
     """A host once for each of its addresses, as libpq tries them one after the other.
 
@@ -50,7 +58,8 @@ async def places(reactor: Any, host: Host) -> list[Host]:
     try:
         ip_address(host.host.partition("%")[0])  # %eth0: an IPv6 zone
     except ValueError:
-        found = await resolve(reactor, host.host)
+        # Twisted's resolver never answers where Python cannot encode the name.
+        found = await resolve(reactor, host.host) if _is_a_name(host.host) else []
     else:
         found = [host.host]
     if not found:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.error import ConnectError, TCPTimedOutError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, TCPTimedOutError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IProtocol,
@@ -135,11 +135,9 @@ class PgTLSClientEndpoint:
                 errors.append(error)
                 continue
             for place in self._shuffled(addresses):
-                outcome = await self._try(place, factory)
+                outcome = await self._try(place, factory, errors)
                 if not isinstance(outcome, Fail | NextHost):
                     return outcome
-                outcome.error.where = _where(place)
-                errors.append(outcome.error)
                 if isinstance(outcome, Fail):
                     # libpq's rule: only where nobody can be reached comes another address
                     raise _with_notes(errors)
@@ -160,16 +158,25 @@ class PgTLSClientEndpoint:
         except DeferredTimeout:
             raise ConnectFailed("timeout expired") from None
 
-    async def _try(self, place: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
-        """All attempts at one address, within ``connect_timeout``."""
+    async def _try(
+        self, place: Host, factory: IProtocolFactory, errors: list[PgTLSError]
+    ) -> IProtocol | Fail | NextHost:
+        """All attempts at one address, within ``connect_timeout``.
+
+        :param errors: gets one for each attempt that fails.
+        """
         try:
             return await self._in_time(
-                self._attempts(place, factory), self.conninfo.connect_timeout
+                self._attempts(place, factory, errors), self.conninfo.connect_timeout
             )
         except ConnectFailed as error:
+            error.where = _where(place)
+            errors.append(error)
             return NextHost(error)
 
-    async def _attempts(self, host: Host, factory: IProtocolFactory) -> IProtocol | Fail | NextHost:
+    async def _attempts(
+        self, host: Host, factory: IProtocolFactory, errors: list[PgTLSError]
+    ) -> IProtocol | Fail | NextHost:
         attempts = Attempts.plan(
             self.conninfo.sslmode,
             self.conninfo.sslnegotiation,
@@ -178,13 +185,16 @@ class PgTLSClientEndpoint:
         connected = Event.CONNECT
         while True:
             outcome = await self._attempt(host, attempts, connected, factory)
+            if isinstance(outcome, Reconnect | NextHost | Fail):
+                outcome.error.where = _where(host)
+                errors.append(outcome.error)
             if not isinstance(outcome, Reconnect):
                 return outcome
             _log.info(
-                "{host}: {method} failed ({error}); next: {next}",
-                host=_where(host),
+                "{host}: {method} failed ({reason}); next: {next}",
+                host=outcome.error.where,
                 method=attempts.current.value,
-                error=outcome.error,
+                reason=outcome.error.reason,
                 next=outcome.attempts.current.value,
             )
             attempts, connected = outcome.attempts, Event.RECONNECT
@@ -204,6 +214,8 @@ class PgTLSClientEndpoint:
         )
         try:
             await self._transport_endpoint(host).connect(_Attempt.forProtocol(lambda: protocol))
+        except ConnectingCancelledError as error:
+            raise CancelledError from error
         except (ConnectError, OSError) as error:
             return NextHost(ConnectFailed(_connect_reason(error)))
         outcome = await protocol.outcome
