@@ -52,30 +52,29 @@ def load_key_pair(
             f'certificate present, but not private key file "{os.fspath(key_path)}"'
         )
     key = load_private_key(key_path, password)
-    check_key_matches(chain[0], key, key_path)
+    check_key_matches(chain[0], key, f'private key file "{os.fspath(key_path)}"')
     return chain, key
 
 
-def load_certificate_chain(path: Path) -> list[x509.Certificate]:
+def load_certificate_chain(path: Path, kind: str = "certificate file") -> list[x509.Certificate]:
     """Read a certificate file: PEM with one certificate or several, the peer's own first, or DER.
 
+    :param kind: what the file is, for the error message.
     :raises ConfigurationError: the file or what is in it cannot be read.
     """
-    name = os.fspath(path)
+    what = f'{kind} "{os.fspath(path)}"'
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise ConfigurationError(
-            f'could not open certificate file "{name}": {error.strerror}'
-        ) from error
-    return parse_certificate_chain(data, name)
+        raise ConfigurationError(f"could not open {what}: {error.strerror}") from error
+    return parse_certificate_chain(data, what)
 
 
-def parse_certificate_chain(data: bytes, name: str) -> list[x509.Certificate]:
+def parse_certificate_chain(data: bytes, what: str) -> list[x509.Certificate]:
     """Read certificates from PEM or DER.
 
-    :param name: where they are from, for the error message.
+    :param what: what is read, for the error message.
     :raises ConfigurationError: they cannot be read, or there is none.
     """
     try:
@@ -87,8 +86,7 @@ def parse_certificate_chain(data: bytes, name: str) -> list[x509.Certificate]:
         return [x509.load_der_x509_certificate(data)]
     except ValueError as error:
         raise ConfigurationError(
-            f'could not read certificate file "{name}": no certificate in PEM or DER in it, '
-            "or a damaged one"
+            f"could not read {what}: no certificate in PEM or DER in it, or a damaged one"
         ) from error
 
 
@@ -97,7 +95,8 @@ def load_private_key(path: Path, password: Password = None) -> PrivateKey:
 
     :raises ConfigurationError: the file is not a private one, or what is in it cannot be read.
     """
-    return parse_private_key(read_key_file(path), os.fspath(path), password)
+    what = f'private key file "{os.fspath(path)}"'
+    return parse_private_key(read_key_file(path), what, password)
 
 
 def read_key_file(path: Path) -> bytes:
@@ -139,10 +138,10 @@ def _check_private(status: os.stat_result, name: str) -> None:
         )
 
 
-def parse_private_key(data: bytes, name: str, password: Password = None) -> PrivateKey:
+def parse_private_key(data: bytes, what: str, password: Password = None) -> PrivateKey:
     """Read a private key from PEM or DER. A password for a key without one is not used.
 
-    :param name: where it is from, for the error message.
+    :param what: what is read, for the error message.
     :raises ConfigurationError: it cannot be read, or not with this password.
     """
     load = load_pem_private_key if _is_pem(data) else load_der_private_key
@@ -154,9 +153,8 @@ def parse_private_key(data: bytes, name: str, password: Password = None) -> Priv
             secret = password() if callable(password) else password
         if not secret:
             raise ConfigurationError(
-                f'could not load private key file "{name}": it is encrypted and there is no '
-                "password for it; give one (sslpassword of a client, ssl_passphrase_command of "
-                "a server)"
+                f"could not load {what}: it is encrypted and there is no password for it; give "
+                "one (sslpassword of a client, ssl_passphrase_command of a server)"
             )
         return load(data, secret)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -165,12 +163,13 @@ def parse_private_key(data: bytes, name: str, password: Password = None) -> Priv
             if secret
             else "no private key in PEM or DER in it, or one of an unknown kind"
         )
-        raise ConfigurationError(f'could not load private key file "{name}": {reason}') from error
+        raise ConfigurationError(f"could not load {what}: {reason}") from error
 
 
-def check_key_matches(certificate: x509.Certificate, key: PrivateKey, key_path: Path) -> None:
+def check_key_matches(certificate: x509.Certificate, key: PrivateKey, what: str) -> None:
     """Check that ``key`` is the private half of the key in ``certificate``.
 
+    :param what: what the key is from, for the error message.
     :raises ConfigurationError: it is not.
     """
     try:
@@ -178,9 +177,7 @@ def check_key_matches(certificate: x509.Certificate, key: PrivateKey, key_path: 
     except (ValueError, UnsupportedAlgorithm):
         certified = None
     if certified is None or _encoded(certified) != _encoded(key.public_key()):
-        raise ConfigurationError(
-            f'certificate does not match private key file "{os.fspath(key_path)}"'
-        )
+        raise ConfigurationError(f"certificate does not match {what}")
 
 
 def _encoded(public_key: PublicKey) -> bytes:
