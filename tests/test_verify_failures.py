@@ -71,8 +71,9 @@ class VerifyFailureTests(SynchronousTestCase):
         line = str(VerifyFailure(0, "certificate revoked", "/CN=bob", "0ABC", "/CN=clients"))
         self.assertEqual(
             line,
-            "certificate verification failed at depth 0: certificate revoked; failed certificate "
-            'data (unverified): subject "/CN=bob", serial number 0ABC, issuer "/CN=clients"',
+            "Client certificate verification failed at depth 0: certificate revoked. Failed "
+            'certificate data (unverified): subject "/CN=bob", serial number 2748, issuer '
+            '"/CN=clients".',
         )
 
     def test_names_are_escaped_and_cut(self) -> None:

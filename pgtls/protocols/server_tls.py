@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from pgtls.tls.server_context import ServerTLSSettings, server_context
+
+_log = Logger(namespace="pgtls.server")
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerTLS:
     """Makes the TLS connections of a listener.
 
+    :ivar certificates: those that it shows, one for each kind of key.
     :raises ConfigurationError: a setting or a file cannot be used.
     """
 
     def __init__(self, settings: ServerTLSSettings) -> None:
-        self.context = server_context(settings)
+        made = server_context(settings)
+        self.context = made.context
+        self.certificates = made.certificates
+        for warning in made.warnings:
+            _log.warn("{warning}", warning=warning)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
         """A connection that waits for a ClientHello."""

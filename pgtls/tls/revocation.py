@@ -21,6 +21,9 @@ from pgtls.wire.errors import ConfigurationError
 
 Path = str | os.PathLike[str]
 
+#: Where CRLs are: in a file, in memory as PEM or DER, or ready-made.
+CRLSource = Path | bytes | x509.CertificateRevocationList
+
 _BEGIN_CRL = b"-----BEGIN X509 CRL-----"
 _PEM_CRL = re.compile(_BEGIN_CRL + rb".*?-----END X509 CRL-----", re.DOTALL)
 
@@ -29,7 +32,7 @@ _PEM_CRL = re.compile(_BEGIN_CRL + rb".*?-----END X509 CRL-----", re.DOTALL)
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.r[0-9]+")
 
 
-def add_crl_file(context: SSL.Context, path: Path, parameter: str = "sslcrl") -> None:
+def add_crl_file(context: SSL.Context, source: CRLSource, parameter: str = "sslcrl") -> None:
     """Have ``context`` check the peer's chain against the CRLs of a file, PEM or DER.
 
     Only the CRLs: a certificate in the file does not become a trusted one, as it does in libpq.
@@ -37,7 +40,7 @@ def add_crl_file(context: SSL.Context, path: Path, parameter: str = "sslcrl") ->
     :param parameter: the name of the option that names the file, for the error message.
     :raises ConfigurationError: the file cannot be read or holds no CRL.
     """
-    crls = _read_crls(path, parameter)
+    crls = _read_crls(source, parameter)
     store = _checking_store(context)
     for crl in crls:
         store.add_crl(crl)
@@ -60,13 +63,15 @@ def add_crl_directory(context: SSL.Context, path: Path, parameter: str = "sslcrl
     _checking_store(context).load_locations(None, path)
 
 
-def crl_expiry(path: Path, parameter: str = "sslcrl") -> list[tuple[str, datetime | None]]:
+def crl_expiry(source: CRLSource, parameter: str = "sslcrl") -> list[tuple[str, datetime | None]]:
     """When the CRLs of a file or a directory expire.
 
     :returns: for each CRL its issuer (RFC 4514) and its nextUpdate in UTC, None where it has none.
     :raises ConfigurationError: as :func:`add_crl_file` and :func:`add_crl_directory`.
     """
-    files = _hashed_crls(path, parameter) if os.path.isdir(path) else [path]
+    files: list[CRLSource] = [source]
+    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
+        files = [*_hashed_crls(source, parameter)]
     return [
         (crl.issuer.rfc4514_string(), crl.next_update_utc)
         for file in files
@@ -75,17 +80,15 @@ def crl_expiry(path: Path, parameter: str = "sslcrl") -> list[tuple[str, datetim
 
 
 def _read_crls(
-    path: Path, parameter: str, *, der_too: bool = True
+    source: CRLSource, parameter: str, *, der_too: bool = True
 ) -> list[x509.CertificateRevocationList]:
-    """The CRLs in a file.
+    """The CRLs in a file, or in memory.
 
     :raises ConfigurationError: it cannot be read, holds none, or a damaged one.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise _unusable(path, parameter, error.strerror) from error
+    if isinstance(source, x509.CertificateRevocationList):
+        return [source]
+    data = source if isinstance(source, bytes) else _content(source, parameter)
     blocks = _PEM_CRL.findall(data)
     try:
         if len(blocks) != data.count(_BEGIN_CRL) or not (blocks or der_too):
@@ -96,8 +99,16 @@ def _read_crls(
     except ValueError as error:
         forms = "PEM or DER" if der_too else "PEM"
         raise _unusable(
-            path, parameter, f"there is no CRL in {forms} in it, or a damaged one"
+            source, parameter, f"there is no CRL in {forms} in it, or a damaged one"
         ) from error
+
+
+def _content(path: Path, parameter: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unusable(path, parameter, error.strerror) from error
 
 
 def _hashed_crls(directory: Path, parameter: str) -> list[str]:
@@ -128,7 +139,6 @@ def _checking_store(context: SSL.Context) -> crypto.X509Store:
     return store
 
 
-def _unusable(path: Path, parameter: str, reason: str | None) -> ConfigurationError:
-    return ConfigurationError(
-        f'{parameter}: could not load CRLs from "{os.fspath(path)}": {reason}'
-    )
+def _unusable(source: CRLSource, parameter: str, reason: str | None) -> ConfigurationError:
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "memory"
+    return ConfigurationError(f'{parameter}: could not load CRLs from "{name}": {reason}')

@@ -7,10 +7,13 @@ PostgreSQL's documentation, "Connections and Authentication", "SSL"; ``be_tls_in
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import attrs
 from cryptography import x509
@@ -24,7 +27,7 @@ from pgtls.tls.ciphers import (
     set_ciphersuites,
 )
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
-from pgtls.tls.key_file import load_certificate_chain, load_key_pair
+from pgtls.tls.distinguished_name import printable
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import (
     forbid_renegotiation_and_compression,
@@ -33,28 +36,40 @@ from pgtls.tls.openssl import (
     set_groups,
     use_key_pair,
 )
-from pgtls.tls.revocation import add_crl_directory, add_crl_file
-from pgtls.tls.verify_failures import note_failure
+from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, crl_expiry
+from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
+from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions
 from pgtls.wire.errors import ConfigurationError
 
 #: Seconds that a passphrase command may take.
 PASSPHRASE_TIMEOUT = 60
 
+#: How long before its end the log begins to warn of a CRL at each start.
+CRL_WARNING = timedelta(days=7)
+
 
 @attrs.frozen
 class ServerTLSSettings:
-    """What a server's TLS can be told."""
+    """What a server's TLS can be told.
 
-    ssl_cert_file: str = settings.text(
+    An application may give certificates, keys and CRLs as PEM or DER in ``bytes``, or as
+    cryptography's objects, wherever a file is named here, and several in a sequence.
+    """
+
+    ssl_cert_file: CertificateSource | Sequence[CertificateSource] = settings.text(
         "", "the server's certificate, with its intermediates; several of other key types: a,b"
     )
-    ssl_key_file: str = settings.text("", "its private key; as many as certificates: a,b")
+    ssl_key_file: KeySource | Sequence[KeySource] = settings.text(
+        "", "its private key; as many as certificates: a,b"
+    )
     ssl_passphrase_command: str = settings.text(
         "", "prints the passphrase of an encrypted key; %p in it stands for a prompt"
     )
-    ssl_ca_file: str = settings.text("", "whose client certificates are valid; asks for one")
-    ssl_crl_file: str = settings.text("", "revoked client certificates")
+    ssl_ca_file: CertificateSource | Sequence[CertificateSource] = settings.text(
+        "", "whose client certificates are valid; asks for one"
+    )
+    ssl_crl_file: CRLSource = settings.text("", "revoked client certificates")
     ssl_crl_dir: str = settings.text("", "the same, as a directory made by openssl rehash")
     ssl_min_protocol_version: str = settings.text("TLSv1.2", "the oldest version: TLSv1.2, TLSv1.3")
     ssl_max_protocol_version: str = settings.text("", "the newest version; empty for no bound")
@@ -74,13 +89,26 @@ class ServerTLSSettings:
     )
 
 
-def server_context(tls: ServerTLSSettings) -> SSL.Context:
+@attrs.frozen
+class ServerContext:
+    """A context, and what is to be known of it.
+
+    :ivar certificates: the server's own, one for each kind of key.
+    :ivar warnings: what an operator should know, a sentence each.
+    """
+
+    context: SSL.Context
+    certificates: list[x509.Certificate] = attrs.field(factory=list)
+    warnings: list[str] = attrs.field(factory=list)
+
+
+def server_context(tls: ServerTLSSettings) -> ServerContext:
     """Make the context.
 
     :raises ConfigurationError: with every setting that cannot be used.
     """
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    steps: list[Callable[[SSL.Context, ServerTLSSettings], None]] = [
+    made = ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD))
+    steps: list[Callable[[ServerContext, ServerTLSSettings], None]] = [
         _protocol,
         _key_exchange,
         _certificates,
@@ -90,15 +118,16 @@ def server_context(tls: ServerTLSSettings) -> SSL.Context:
     mistakes: list[str] = []
     for step in steps:
         try:
-            step(context, tls)
+            step(made, tls)
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
     if mistakes:
         raise ConfigurationError(*mistakes)
-    return context
+    return made
 
 
-def _protocol(context: SSL.Context, tls: ServerTLSSettings) -> None:
+def _protocol(made: ServerContext, tls: ServerTLSSettings) -> None:
+    context = made.context
     forbid_resumption(context)
     forbid_renegotiation_and_compression(context)
     select_alpn(context)
@@ -110,8 +139,13 @@ def _protocol(context: SSL.Context, tls: ServerTLSSettings) -> None:
     )
 
 
-def _key_exchange(context: SSL.Context, tls: ServerTLSSettings) -> None:
-    set_ciphers(context, tls.ssl_ciphers)
+def _key_exchange(made: ServerContext, tls: ServerTLSSettings) -> None:
+    context = made.context
+    weak = set_ciphers(context, tls.ssl_ciphers)
+    if weak:
+        made.warnings.append(
+            "ssl_ciphers has suites without forward secrecy or encryption: " + ", ".join(weak)
+        )
     set_ciphersuites(context, tls.ssl_tls13_ciphers)
     if tls.ssl_prefer_server_ciphers:
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
@@ -124,25 +158,38 @@ def _key_exchange(context: SSL.Context, tls: ServerTLSSettings) -> None:
         load_builtin_dh_params(context)
 
 
-def _certificates(context: SSL.Context, tls: ServerTLSSettings) -> None:
-    certificates, keys = (
-        [path.strip() for path in paths.split(",")]
-        for paths in (tls.ssl_cert_file, tls.ssl_key_file)
-    )
-    if len(certificates) != len(keys) or not all(certificates + keys):
-        raise ConfigurationError("ssl_cert_file and ssl_key_file must both name a file")
-    for certificate_path, key_path in zip(certificates, keys, strict=True):
-        passphrase = partial(_passphrase, tls, key_path)
-        chain, key = load_key_pair(certificate_path, key_path, passphrase)
+def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
+    certificates = _several_paths(tls.ssl_cert_file)
+    keys = _several_paths(tls.ssl_key_file)
+    if len(certificates) != len(keys) or not certificates:
+        raise ConfigurationError(
+            "ssl_cert_file and ssl_key_file must both name a file, and as many of them"
+        )
+    for certificate, key_source in zip(certificates, keys, strict=True):
+        chain, key = key_pair_from(certificate, key_source, partial(_passphrase, tls, key_source))
         check_dsa_key(key, tls.ssl_ciphers)
-        use_key_pair(context, chain, key)
+        use_key_pair(made.context, chain, key)
+        made.certificates.append(chain[0])
 
 
-def _passphrase(tls: ServerTLSSettings, key_path: str) -> bytes:
+def _several(value: Any) -> list[Any]:
+    """What a setting of an application's holds: one thing, or a sequence of them."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _several_paths(value: Any) -> list[Any]:
+    """The same, where a configuration file has paths with commas between them."""
+    if isinstance(value, str):
+        return [path for part in value.split(",") if (path := part.strip())]
+    return _several(value)
+
+
+def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
     """What ``ssl_passphrase_command`` prints, without the line's end.
 
     :raises ConfigurationError: there is no such command, or it failed.
     """
+    key_path = os.fspath(key) if isinstance(key, str | os.PathLike) else "the key in memory"
     if not tls.ssl_passphrase_command:
         raise ConfigurationError(
             f'private key file "{key_path}" is encrypted: set ssl_passphrase_command to a command '
@@ -160,19 +207,49 @@ def _passphrase(tls: ServerTLSSettings, key_path: str) -> bytes:
     return done.stdout.rstrip(b"\r\n")
 
 
-def _client_certificates(context: SSL.Context, tls: ServerTLSSettings) -> None:
+def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
+    context = made.context
     if not tls.ssl_ca_file:
         if tls.ssl_crl_file or tls.ssl_crl_dir:
             raise ConfigurationError("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
         return
-    trust(context, load_certificate_chain(tls.ssl_ca_file))
-    context.set_client_ca_list(_subjects(load_certificate_chain(tls.ssl_ca_file)))
+    roots = [root for source in _several(tls.ssl_ca_file) for root in certificates_from(source)]
+    trust(context, roots)
+    context.set_client_ca_list(_subjects(roots))
     if tls.ssl_crl_file:
         add_crl_file(context, tls.ssl_crl_file, "ssl_crl_file")
     if tls.ssl_crl_dir:
         add_crl_directory(context, tls.ssl_crl_dir, "ssl_crl_dir")
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, note_failure)
+    made.warnings.extend(_ending_crls(tls))
+    context.set_verify(
+        SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, failure_noting(partial(_crl_expiry, tls))
+    )
+
+
+def _crl_expiry(tls: ServerTLSSettings) -> list[tuple[str, datetime | None]]:
+    """The issuers of all CRLs and when each ends, as it is now.
+
+    :raises ConfigurationError: one cannot be read.
+    """
+    crls: list[tuple[str, datetime | None]] = []
+    if tls.ssl_crl_file:
+        crls += crl_expiry(tls.ssl_crl_file, "ssl_crl_file")
+    if tls.ssl_crl_dir:
+        crls += crl_expiry(tls.ssl_crl_dir, "ssl_crl_dir")
+    return crls
+
+
+def _ending_crls(tls: ServerTLSSettings) -> Iterator[str]:
+    now = datetime.now(UTC)
+    for issuer, end in _crl_expiry(tls):
+        if end is None or end > now + CRL_WARNING:
+            continue
+        verb = "expires" if end > now else "has expired"
+        yield (
+            f"the CRL of {printable(issuer)} {verb} at {end:%Y-%m-%d %H:%M:%S} UTC: without a "
+            "newer one no client certificate of this issuer is accepted from then on"
+        )
 
 
 def trust(context: SSL.Context, roots: list[x509.Certificate]) -> None:
@@ -188,6 +265,10 @@ def _subjects(certificates: list[x509.Certificate]) -> list[crypto.X509Name]:
     return [crypto.X509.from_cryptography(each).get_subject() for each in certificates]
 
 
-def _keylog(context: SSL.Context, tls: ServerTLSSettings) -> None:
+def _keylog(made: ServerContext, tls: ServerTLSSettings) -> None:
     if tls.ssl_keylog_file:
-        keylog_to(context, tls.ssl_keylog_file)
+        keylog_to(made.context, tls.ssl_keylog_file)
+        made.warnings.append(
+            f'the secrets of all sessions go to ssl_keylog_file "{tls.ssl_keylog_file}": whoever '
+            "has it can decrypt them"
+        )

@@ -5,13 +5,26 @@ The error that a failed handshake raises says no more than "certificate verify f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
+from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from pgtls.tls.distinguished_name import issuer_line, serial_hex, subject_line
+from pgtls.tls.distinguished_name import issuer_line, printable, serial_hex, subject_line
 from pgtls.tls.openssl import verify_error_text
+from pgtls.wire.errors import ConfigurationError
+
+#: OpenSSL's X509_V_ERR_CRL_HAS_EXPIRED.
+CRL_HAS_EXPIRED = 12
+
+#: Gives, for each CRL in use, its issuer (RFC 4514) and its nextUpdate.
+CRLExpiry = Callable[[], Iterable[tuple[str, datetime | None]]]
+
+#: What ``Context.set_verify`` calls for each certificate of a chain.
+VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,7 @@ class VerifyFailure:
 
     :ivar depth: its place in the chain: 0 for the peer's own certificate.
     :ivar reason: OpenSSL's words, for example ``certificate has expired``.
+    :ivar serial: in hexadecimal, as openssl prints it.
     """
 
     depth: int
@@ -29,41 +43,74 @@ class VerifyFailure:
     issuer: str
 
     def __str__(self) -> str:
-        """One line, in the words of PostgreSQL's ``verify_cb``."""
+        """A client's, in one line and in the words of PostgreSQL's ``verify_cb``."""
         return (
-            f"certificate verification failed at depth {self.depth}: {self.reason}; failed "
-            f'certificate data (unverified): subject "{self.subject}", serial number '
-            f'{self.serial}, issuer "{self.issuer}"'
+            f"Client certificate verification failed at depth {self.depth}: {self.reason}. "
+            f'Failed certificate data (unverified): subject "{self.subject}", serial number '
+            f'{self._decimal_serial()}, issuer "{self.issuer}".'
         )
+
+    def _decimal_serial(self) -> str:
+        try:
+            return str(int(self.serial, 16))
+        except ValueError:
+            return self.serial
 
 
 # Not app_data: that is where Twisted keeps its protocol.
 _failures: WeakKeyDictionary[SSL.Connection, VerifyFailure] = WeakKeyDictionary()
 
 
-def note_failure(
-    connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, passed: int
-) -> bool:
-    """A callback for ``Context.set_verify`` that changes no result and keeps the failure.
+def failure_noting(crl_expiry: CRLExpiry) -> VerifyCallback:
+    """Make a callback for ``Context.set_verify`` that changes no result and keeps the failure.
 
-    Costs about 6 µs for each certificate of a chain.
+    It costs about 6 µs for each certificate of a chain.
+
+    :param crl_expiry: is asked when a CRL has expired, to say when that was.
     """
-    if not passed:
-        _failures[connection] = _failure(certificate, error, depth)
-    return bool(passed)
+
+    def note(
+        connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, passed: int
+    ) -> bool:
+        if not passed:
+            _failures[connection] = _failure(certificate, error, depth, crl_expiry)
+        return bool(passed)
+
+    return note
+
+
+#: The callback of a context without CRLs.
+note_failure = failure_noting(lambda: ())
 
 
 def failure_of(connection: SSL.Connection) -> VerifyFailure | None:
-    """What failed on a connection whose context has :func:`note_failure`; None where nothing."""
+    """What failed on a connection whose context has such a callback; None where nothing."""
     return _failures.get(connection)
 
 
-def _failure(certificate: crypto.X509, error: int, depth: int) -> VerifyFailure:
+def _failure(
+    certificate: crypto.X509, error: int, depth: int, crl_expiry: CRLExpiry
+) -> VerifyFailure:
     reason = verify_error_text(error)
     try:
         readable = certificate.to_cryptography()
     except ValueError:  # cryptography is stricter than OpenSSL
         return VerifyFailure(depth, reason, "unreadable", "unreadable", "unreadable")
+    if error == CRL_HAS_EXPIRED:
+        reason += _since_when(readable, crl_expiry)
     return VerifyFailure(
         depth, reason, subject_line(readable), serial_hex(readable), issuer_line(readable)
     )
+
+
+def _since_when(certificate: x509.Certificate, crl_expiry: CRLExpiry) -> str:
+    """When the CRL expired that the certificate's issuer is to keep up to date."""
+    try:
+        issuer = certificate.issuer.rfc4514_string()
+        dates = [date for name, date in crl_expiry() if name == issuer and date]
+    except (ValueError, ConfigurationError):  # a name or a file that cannot be read (any more)
+        return ""
+    expired = [date for date in dates if date < datetime.now(UTC)]
+    if not expired:
+        return ""
+    return f" (the one of {printable(issuer)} at {max(expired):%Y-%m-%d %H:%M:%S} UTC)"
