@@ -40,6 +40,8 @@ def announce(
     say(f"pgtls: listening on {host}:{port}")
     if certificate is None or not isinstance(address, IPv4Address | IPv6Address):
         return
+    if settings.listen.startswith("haproxy:"):
+        return  # clients come through the proxy, wherever that is
     say(f"certificate (SHA-256): {certificate.sha256}")
     conninfo = {
         "host": "localhost" if host in _ANY else host,

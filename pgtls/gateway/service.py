@@ -151,7 +151,7 @@ class GatewayService(Service):
 def _check_listen(reactor: Any, description: str) -> None:
     try:
         serverFromString(reactor, description)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, OSError) as error:
         raise ConfigurationError(
             f'listen: "{description}" is not a Twisted endpoint string such as "tcp:6432" '
             f'or "tcp:6432:interface=127.0.0.1": {error}'

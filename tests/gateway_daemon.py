@@ -1,0 +1,251 @@
+"""The gateway as its users start it: ``twistd -n pgtls ...`` as a child process.
+
+Everything here blocks, as in :mod:`tests.servers`: the gateway runs in a process of its own, so
+tests may use blocking clients. Its log goes to a file, which never makes it wait for a test.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import TIMEOUT, TWISTD, environment
+from tests.servers import HOST, postgres
+
+TWIST = (
+    sys.executable,
+    "-c",
+    "from twisted.application.twist._twist import Twist; Twist.main()",
+)
+"""``twist`` of the interpreter that runs the tests."""
+
+LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
+
+BUG = re.compile(r"Unhandled|Traceback|internal error|#critical|DeprecationWarning|ResourceWarning")
+"""What must never be in the log."""
+
+
+class GatewayFailed(Exception):
+    """The gateway did not do in time what was waited for; the text is its log."""
+
+
+def wait_until(condition: Callable[[], bool], failure: Callable[[], str]) -> None:
+    """Until ``condition()`` is true: what another process does is seen from outside only.
+
+    :raises GatewayFailed: it does not become true.
+    """
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        if time.monotonic() > end:
+            raise GatewayFailed(failure())
+        time.sleep(0.01)
+
+
+class Gateway:
+    """A running gateway, on a port that the system chose.
+
+    :param options: its options; those of a listener on 127.0.0.1 and of a state directory of its
+        own come by themselves.
+    :param config: the text of a ``pgtls.toml``, in place of options. ``{state}`` in it stands for
+        the state directory.
+    :param listen: where to listen; its address is then in :attr:`places`.
+    :param program: ``twistd`` and its options up to ``pgtls``.
+    :param env: what to add to :func:`tests.processes.environment`.
+    :raises GatewayFailed: it does not start; the text is its log.
+
+    :ivar places: host and port of each listener, as the gateway printed them.
+    """
+
+    host = HOST
+
+    def __init__(
+        self,
+        *options: str,
+        config: str | None = None,
+        listen: str = f"tcp:0:interface={HOST}",
+        program: Sequence[str] = (*TWISTD, "-n"),
+        env: Mapping[str, str] = {},
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        # In /tmp, whatever TMPDIR says: the path of a socket has to be short.
+        self.directory = Path(tempfile.mkdtemp(prefix="pgtls-gateway-", dir="/tmp"))
+        self.state = self.directory / "state"
+        self.root_crt = str(self.state / "root.crt")
+        self._log = self.directory / "log"
+        listeners = 1
+        if config is None:
+            options = ("--state-dir", str(self.state), "--listen", listen, *options)
+        else:
+            toml = self.directory / "pgtls.toml"
+            toml.write_text(config.replace("{state}", str(self.state)))
+            options = ("--config", str(toml))
+            listeners = config.count("[[gateway]]")
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*program, "pgtls", *options],
+                cwd=self.directory,
+                env=environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
+            )
+        wait_until(
+            lambda: len(LISTENING.findall(self.log())) == listeners or not self.runs(), self.log
+        )
+        self.places: list[tuple[str, str]] = LISTENING.findall(self.log())
+        if not self.runs():
+            self.stop()
+            raise GatewayFailed(self.log())
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener."""
+        return int(self.places[0][1])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the first listener is, for ``socket.create_connection``."""
+        return self.host, self.port
+
+    def conninfo(self, **parameters: str | int | None) -> str:
+        """A connection string: verify-full by the gateway's own root, user and database
+        ``postgres``, changed by ``parameters``.
+
+        :param parameters: any of libpq's; None leaves one out.
+        """
+        defaults: dict[str, str | int | None] = {
+            "host": "localhost",
+            "hostaddr": HOST,
+            "port": self.port,
+            "user": "postgres",
+            "dbname": "postgres",
+            "sslmode": "verify-full",
+            "sslrootcert": self.root_crt,
+        }
+        every = {**defaults, **parameters}
+        return " ".join(f"{key}='{value}'" for key, value in every.items() if value is not None)
+
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """All that it has printed and logged."""
+        return self._log.read_text(errors="replace")
+
+    def wait_for_log(self, pattern: str, count: int = 1) -> list[str]:
+        """Wait until ``pattern`` has been found that many times in the log."""
+        found = re.compile(pattern)
+        wait_until(
+            lambda: len(found.findall(self.log())) >= count,
+            lambda: f"no {pattern!r} in the log:\n{self.log()}",
+        )
+        return [match[0] for match in found.finditer(self.log())]
+
+    def open_files(self) -> int:
+        """How many file descriptors its process has open."""
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
+    def memory(self) -> int:
+        """Its resident memory, in bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        assert match
+        return int(match[1]) * 1024
+
+    def connections(self) -> int:
+        """How many sockets its process has open, the listening ones included."""
+        names = (
+            Path(f"/proc/{self._process.pid}/fd/{number}")
+            for number in os.listdir(f"/proc/{self._process.pid}/fd")
+        )
+        return sum(_link(name).startswith("socket:") for name in names)
+
+    def wait_for_open_files(self, at_most: int) -> None:
+        """Wait until it has no more files open than that."""
+        wait_until(
+            lambda: self.open_files() <= at_most,
+            lambda: f"{self.open_files()} files are open\n{self.log()}",
+        )
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end.
+
+        :returns: the exit code, or minus the signal's number.
+        """
+        return self._process.wait(TIMEOUT)
+
+    def stop(self) -> int:
+        """End it at once, if it still runs.
+
+        :returns: as :meth:`wait`.
+        """
+        if self.runs():
+            self.signal(signal.SIGTERM)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise GatewayFailed(f"it does not stop:\n{self.log()}") from None
+
+    def remove(self) -> None:
+        """Stop it and remove what it leaves."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.directory)
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+@cache
+def _shared() -> Gateway:
+    gateway = Gateway(
+        "--upstream", postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+    )
+    atexit.register(gateway.remove)
+    return gateway
+
+
+class GatewayCase(SynchronousTestCase):
+    """A test case whose gateways log no bug of theirs."""
+
+    def gateway(self, *options: str, **parameters: object) -> Gateway:
+        """Start a gateway for the length of the test."""
+        gateway = Gateway(*options, **parameters)  # type: ignore[arg-type]
+        self.addCleanup(gateway.remove)
+        self.addCleanup(self._no_bug, gateway, 0)
+        self.addCleanup(gateway.stop)
+        return gateway
+
+    def shared(self) -> Gateway:
+        """A gateway in front of the shared PostgreSQL 17, for tests that leave it as it is."""
+        gateway = _shared()
+        self.addCleanup(self._no_bug, gateway, len(gateway.log()))
+        return gateway
+
+    def _no_bug(self, gateway: Gateway, start: int) -> None:
+        log = gateway.log()[start:]
+        self.assertIsNone(BUG.search(log), log)
