@@ -19,7 +19,7 @@ from pgtls.wire.errors import (
     ProtocolViolation,
     ServerRejected,
 )
-from pgtls.wire.first_answer import Answer, FirstAnswer
+from pgtls.wire.first_answer import Answer, FirstAnswer, ProtocolTwoError, shown
 from pgtls.wire.messages import SSL_REQUEST
 from pgtls.wire.server import ALPN, Send
 
@@ -98,6 +98,9 @@ class _State(Enum):
 class ClientNegotiation:
     """One connection's negotiation, as the client.
 
+    Carry out the actions in their order. After Ready, Reconnect, NextHost or Fail the negotiation
+    is over and nothing that happens gives another action.
+
     :param attempts: what may be tried; its first method is this connection's.
     :param startup: the StartupMessage to send as soon as the connection is as it should be. The
         answer then decides, as in libpq, whether another attempt follows. Without it the
@@ -139,17 +142,23 @@ class ClientNegotiation:
 
     def handshake_completed(self, alpn: str | None) -> list[Action]:
         """TLS is up and the server verified; ``alpn`` is the protocol that it selected."""
+        if self._state is not _State.HANDSHAKE:
+            return []
         if not self._direct:
             return self._session(b"")
         if alpn != ALPN:
             error = NegotiationRefused(
                 "direct SSL connection was established without ALPN protocol negotiation extension"
+                if alpn is None
+                else "SSL connection was established with unexpected ALPN protocol"
             )
             return [Report(Event.DIRECTSSLREJECT), *self._refused(error)]
         return [Report(Event.DIRECTSSLACCEPT), *self._session(b"")]
 
     def handshake_failed(self, error: PgTLSError) -> list[Action]:
         """TLS did not come up, or the server's certificate failed verification."""
+        if self._state is not _State.HANDSHAKE:
+            return []
         reports: list[Action] = [Report(Event.DIRECTSSLREJECT)] if self._direct else []
         return reports + self._refused(error)
 
@@ -181,7 +190,7 @@ class ClientNegotiation:
             error = NegotiationRefused("server sent an error response during SSL exchange")
             return [Report(Event.SSLERROR), *self._refused(error)]
         return self._fail(
-            ProtocolViolation(f"received invalid response to SSL negotiation: {_byte(reply)}")
+            ProtocolViolation(f"received invalid response to SSL negotiation: {shown(reply)}")
         )
 
     def _no_ssl(self, rest: bytes) -> list[Action]:
@@ -203,8 +212,10 @@ class ClientNegotiation:
     def _first_answer(self, data: bytes) -> list[Action]:
         try:
             answer = self._answer.receive(data)
-        except ProtocolViolation as error:
+        except ProtocolTwoError as error:
             return [Report(Event.BACKENDERROR), *self._fail(error)]
+        except ProtocolViolation as error:
+            return self._fail(error)
         if answer is None:
             return []
         if answer is Answer.ERROR:
@@ -232,8 +243,3 @@ class ClientNegotiation:
     def _fail(self, error: PgTLSError) -> list[Action]:
         self._state = _State.DONE
         return [Fail(error)]
-
-
-def _byte(reply: bytes) -> str:
-    text = reply.decode("ascii", "replace")
-    return text if text.isascii() and text.isprintable() else f"0x{reply[0]:02X}"

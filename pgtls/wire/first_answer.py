@@ -11,9 +11,15 @@ from enum import Enum, auto
 from pgtls.wire.errors import ProtocolViolation
 from pgtls.wire.messages import ErrorResponse
 
-#: libpq's MAX_ERRLEN, and its bounds for an authentication request's length word.
+#: libpq's MAX_ERRLEN, and its bounds for an authentication request's length word. To a
+#: NegotiateProtocolVersion libpq allows 2000 too, but other clients may have more parameters to
+#: be refused.
 MAX_ERROR_LENGTH = 30000
 AUTHENTICATION_LENGTHS = range(8, 2001)
+
+
+class ProtocolTwoError(ProtocolViolation):
+    """The answer is an error, but not one of protocol 3."""
 
 
 class Answer(Enum):
@@ -41,6 +47,7 @@ class FirstAnswer:
 
         :returns: the answer, None while it is incomplete.
         :raises ProtocolViolation: something else came, or a length that cannot be.
+        :raises ProtocolTwoError: an error came that has no length.
         """
         self.received += data
         while True:
@@ -50,7 +57,7 @@ class FirstAnswer:
             kind = message[:1]
             if kind not in b"REv":
                 raise ProtocolViolation(
-                    f"expected authentication request from server, but received {kind!r}"[:120]
+                    f"expected authentication request from server, but received {shown(kind)}"
                 )
             if len(message) < 5:
                 return None
@@ -76,4 +83,10 @@ class FirstAnswer:
         if kind == b"E" and not 8 <= length <= MAX_ERROR_LENGTH:
             # What a server says before it knows the client's protocol (a failed fork): text
             # without a length. It decides nothing, so it is not shown either.
-            raise ProtocolViolation("server sent an error response in protocol 2's format")
+            raise ProtocolTwoError("server sent an error response in protocol 2's format")
+
+
+def shown(byte: bytes) -> str:
+    """A single byte that should not have come, for an error message."""
+    text = byte.decode("ascii", "replace")
+    return text if text.isascii() and text.isprintable() else f"0x{byte[0]:02X}"

@@ -103,7 +103,12 @@ class StartupMessage:
 
         :raises InvalidLayout: the terminator is not the last byte.
         """
-        strings = packet.body.split(b"\0")
+        body = packet.body
+        if len(body) == 1 or body[-2:-1] == b"\0":
+            # A name that begins in the last byte has no room for its value: for PostgreSQL the
+            # terminator stands there, whatever the byte is.
+            body = body[:-1] + b"\0"
+        strings = body.split(b"\0")
         # n pairs and the terminator, each ended by NUL: 2n + 1 ends, so 2n + 2 pieces, the last
         # two of them empty. No name is empty: that would be the terminator.
         names, values = strings[0:-2:2], strings[1:-2:2]
@@ -150,6 +155,8 @@ class CancelRequest:
     @classmethod
     def parse(cls, packet: Packet) -> CancelRequest:
         """:raises ValueError: no key, or a key longer than MAX_CANCEL_KEY_LENGTH."""
+        if len(packet.body) < 4:
+            raise ValueError("invalid length of cancel request packet")
         if not 0 < len(packet.body) - 4 <= MAX_CANCEL_KEY_LENGTH:
             raise ValueError("invalid length of cancel key in cancel request packet")
         return cls(packet.raw, packet.body)

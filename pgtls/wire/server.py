@@ -172,8 +172,10 @@ class ServerNegotiation:
         return self._close("authentication_timeout is over before the startup packet was complete")
 
     def _direct_tls(self) -> list[Action]:
-        if not self._policy.offers_tls or self._policy.full:
+        if not self._policy.offers_tls:
             return self._close("received direct SSL connection request, but SSL is not available")
+        if self._policy.full:
+            return self._close(self._policy.full.message)  # an answer could only be read inside TLS
         self._direct = True
         return self._start_tls(self._buffer)
 
@@ -236,7 +238,7 @@ class ServerNegotiation:
             f"unsupported frontend protocol {packet.major}.{packet.minor}: "
             "server supports 3.0 to 3.2",
         )
-        if packet.major < 3:
+        if packet.major < 3 and packet.code:  # of a client of 0.0 nothing is known, so 3 it is
             return [Send(error.encode_v2()), *self._close(error.message)]
         return self._fatal(error)
 
@@ -253,6 +255,8 @@ class ServerNegotiation:
             return self._fatal(
                 ErrorResponse.fatal("28000", "no PostgreSQL user name specified in startup packet")
             )
+        if self._policy.full:
+            return self._fatal(self._policy.full)
         if self._policy.ssl is SSL.REQUIRE and not self._tls:
             return self._fatal(
                 ErrorResponse.fatal(
@@ -261,8 +265,6 @@ class ServerNegotiation:
                     hint="Set sslmode=require, or a stricter mode, in the client.",
                 )
             )
-        if self._policy.full:
-            return self._fatal(self._policy.full)
         self._state = _State.DONE
         return [Startup(message, self._buffer)]
 

@@ -80,10 +80,12 @@ class SessionStart:
         return min(self._passing, len(data))
 
     def _whole(self, message: bytes) -> bytes:
+        if self.done:
+            return message
         kind = message[0]
         if kind == ord("K"):
             self.key = message[_HEADER:]
-        elif kind in b"RE" and not self.done:
+        elif kind in b"RE":
             if kind == ord("E"):
                 self.error = ErrorResponse.parse(message[_HEADER:], message)
             if self._edit is not None:
