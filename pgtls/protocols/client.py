@@ -113,13 +113,13 @@ class PgTLSClientProtocol(Protocol):
         if tls is None:
             return
         connection = self.transport.getHandle()
+        not_verified = None
         try:
             tls.verify(connection, self._host)
         except PgTLSError as error:
-            self._perform(self._negotiation.handshake_failed(error))
-            return
+            not_verified = error
         alpn = connection.get_alpn_proto_negotiated().decode("ascii", "replace")
-        self._perform(self._negotiation.handshake_completed(alpn or None))
+        self._perform(self._negotiation.handshake_completed(alpn or None, not_verified))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone, or we closed."""

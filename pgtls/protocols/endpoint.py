@@ -205,7 +205,7 @@ class PgTLSClientEndpoint:
         """One connection."""
         startup = self._startup.raw if self._startup is not None else None
         protocol = PgTLSClientProtocol(
-            ClientNegotiation(attempts, startup, connected),
+            ClientNegotiation(attempts, startup, connected, self.conninfo.min_protocol_version),
             host,
             self.tls,
             factory,

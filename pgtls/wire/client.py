@@ -26,6 +26,11 @@ from pgtls.wire.server import ALPN, Send
 #: SQLSTATE of a server that is starting up or shutting down: another host may do better.
 CANNOT_CONNECT_NOW = "57P03"
 
+CLOSED_UNEXPECTEDLY = (
+    "server closed the connection unexpectedly: it may have terminated abnormally "
+    "before or while processing the request"
+)
+
 
 class Event(StrEnum):
     """What happened, in the words of PostgreSQL's negotiation tests."""
@@ -106,12 +111,18 @@ class ClientNegotiation:
         answer then decides, as in libpq, whether another attempt follows. Without it the
         application begins when TLS is up.
     :param opening: what to report when the connection is up: the first one to a host, or another.
+    :param oldest: the oldest version of the protocol that the server may come down to.
     """
 
     def __init__(
-        self, attempts: Attempts, startup: bytes | None = None, opening: Event = Event.CONNECT
+        self,
+        attempts: Attempts,
+        startup: bytes | None = None,
+        opening: Event = Event.CONNECT,
+        oldest: tuple[int, int] = (3, 0),
     ) -> None:
         self._opening = opening
+        self._oldest = oldest
         self._attempts = attempts
         self._startup = startup
         self._state = _State.START
@@ -121,9 +132,11 @@ class ClientNegotiation:
     def _direct(self) -> bool:
         return self._attempts.negotiation is SSLNegotiation.DIRECT
 
-    def connected(self) -> list[Action]:
-        """The connection is up: the opening move."""
+    def connected(self, error: PgTLSError | None = None) -> list[Action]:
+        """The connection is up: the opening move; none where the peer is the wrong one already."""
         report = Report(self._opening)
+        if error is not None:
+            return [report, *self._fail(error)]
         if self._attempts.current is Method.PLAIN:
             return [report, *self._session(b"")]
         if self._direct:
@@ -140,23 +153,27 @@ class ClientNegotiation:
             return self._first_answer(data)
         return []
 
-    def handshake_completed(self, alpn: str | None) -> list[Action]:
-        """TLS is up and the server verified; ``alpn`` is the protocol that it selected."""
+    def handshake_completed(
+        self, alpn: str | None, not_verified: PgTLSError | None = None
+    ) -> list[Action]:
+        """TLS is up; ``alpn`` is the protocol that the server selected.
+
+        :param not_verified: why it is not the server that it should be; None where it is.
+        """
         if self._state is not _State.HANDSHAKE:
             return []
-        if not self._direct:
-            return self._session(b"")
-        if alpn != ALPN:
+        if self._direct and alpn != ALPN:
             error = NegotiationRefused(
                 "direct SSL connection was established without ALPN protocol negotiation extension"
                 if alpn is None
                 else "SSL connection was established with unexpected ALPN protocol"
             )
             return [Report(Event.DIRECTSSLREJECT), *self._refused(error)]
-        return [Report(Event.DIRECTSSLACCEPT), *self._session(b"")]
+        reports: list[Action] = [Report(Event.DIRECTSSLACCEPT)] if self._direct else []
+        return reports + (self._refused(not_verified) if not_verified else self._session(b""))
 
     def handshake_failed(self, error: PgTLSError) -> list[Action]:
-        """TLS did not come up, or the server's certificate failed verification."""
+        """TLS did not come up, be it for the chain of the server's certificate."""
         if self._state is not _State.HANDSHAKE:
             return []
         reports: list[Action] = [Report(Event.DIRECTSSLREJECT)] if self._direct else []
@@ -166,13 +183,7 @@ class ClientNegotiation:
         """The connection is gone; ``error`` where more is known than that."""
         if self._state is _State.DONE:
             return []
-        return self._fail(
-            error
-            or ConnectFailed(
-                "server closed the connection unexpectedly: it may have terminated abnormally "
-                "before or while processing the request"
-            )
-        )
+        return self._fail(error or ConnectFailed(CLOSED_UNEXPECTEDLY))
 
     def _reply(self, reply: bytes, rest: bytes) -> list[Action]:
         if reply == b"S":
@@ -220,6 +231,14 @@ class ClientNegotiation:
             return []
         if answer is Answer.ERROR:
             return self._rejected(ServerRejected(self._answer.error))
+        newest = self._answer.newest
+        if newest is not None and newest < self._oldest:
+            return self._fail(
+                NegotiationRefused(
+                    "server only supports protocol version {}.{}, but "
+                    '"min_protocol_version" was set to {}.{}'.format(*newest, *self._oldest)
+                )
+            )
         self._state = _State.DONE
         accepted = Event.AUTHOK if answer is Answer.OK else Event.AUTHREQUEST
         return [Report(accepted), Ready(self._answer.received)]

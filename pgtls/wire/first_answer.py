@@ -35,11 +35,14 @@ class FirstAnswer:
 
     :ivar received: all bytes so far, at most one message and one chunk beyond the limits above.
     :ivar error: the ErrorResponse, once the answer is :attr:`Answer.ERROR`.
+    :ivar newest: the newest protocol version that the server knows, where it knows less than was
+        asked for (NegotiateProtocolVersion); else None.
     """
 
     def __init__(self) -> None:
         self.received = b""
         self.error = ErrorResponse({})
+        self.newest: tuple[int, int] | None = None
         self._offset = 0  # where the message that decides begins
 
     def receive(self, data: bytes) -> Answer | None:
@@ -72,6 +75,10 @@ class FirstAnswer:
                 return Answer.ERROR
             if self._offset:
                 raise ProtocolViolation("received duplicate protocol negotiation message")
+            self.newest = (
+                int.from_bytes(message[5:7], "big"),
+                int.from_bytes(message[7:9], "big"),
+            )
             self._offset += 1 + length
 
     @staticmethod
