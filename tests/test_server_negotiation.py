@@ -420,9 +420,10 @@ class EndOfFileTests(RowTests):
         self.assertEqual(self.after(inside_tls(), b"\0\0\0"), SILENT)
 
     def test_a_part_of_a_later_packet(self) -> None:
-        begun = STARTUP.raw[:-1]
-        self.assertEqual(self.after(ServerNegotiation(OFF), SSL_REQUEST, begun), INCOMPLETE)
-        self.assertEqual(self.after(inside_tls(), begun), INCOMPLETE)
+        for length in (4, 8, len(STARTUP.raw) - 1):
+            begun = STARTUP.raw[:length]
+            self.assertEqual(self.after(ServerNegotiation(OFF), SSL_REQUEST, begun), INCOMPLETE)
+            self.assertEqual(self.after(inside_tls(), begun), INCOMPLETE)
 
     def test_during_the_handshake_TLS_has_the_word(self) -> None:
         self.assertEqual(self.after(ServerNegotiation(ON), SSL_REQUEST), SILENT)

@@ -81,11 +81,6 @@ class Attempts:
         """The attempt to make now."""
         return self.remaining[0]
 
-    @property
-    def plain_may_follow(self) -> bool:
-        """Whether a refused TLS attempt may go on, or begin anew, in plaintext."""
-        return Method.PLAIN in self.remaining[1:]
-
     def failed(self) -> Attempts | None:
         """The current attempt failed: what is left, None where nothing is."""
         rest = self.remaining[1:]

@@ -4,8 +4,9 @@ README.SSL's picture "From the server's perspective" and what PostgreSQL has put
 (``src/backend/tcop/backend_startup.c``: ProcessSSLStartup, ProcessStartupPacket,
 ProcessCancelRequestPacket). Sans-I/O: bytes and what happened go in, actions come out.
 
-Two differences from PostgreSQL are deliberate. Bytes behind an SSLRequest are refused before the
-``S`` is sent, not after. SSLRequest and GSSENCRequest are answered once each, in any order.
+Three differences from PostgreSQL are deliberate. Bytes behind an SSLRequest are refused before the
+``S`` is sent, not after. Inside direct TLS, too, SSLRequest and GSSENCRequest are refused. Where
+there is no room for the client, the first request already hears so.
 """
 
 from __future__ import annotations
