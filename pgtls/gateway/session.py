@@ -13,14 +13,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.gateway.client_facts import log_text, tls_parameters
+from pgtls.gateway.client_facts import tls_parameters
+from pgtls.protocols.connection_log import who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import address_text
-from pgtls.protocols.text import printable
 from pgtls.tls.facts import NegotiatedTLS
 from pgtls.wire.conninfo import Host
-from pgtls.wire.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.wire.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.session_start import SessionStart
 from pgtls.wire.startup_parameters import with_tls_parameters
@@ -131,21 +131,17 @@ class ClientLeg(Leg):
     def startup_received(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
         """The client wants a session: connect to the server for it."""
         self._began = monotonic()
-        self._who = (
-            f"user={printable(startup.user.decode('utf-8', 'replace'))} "
-            f"database={printable(startup.database.decode('utf-8', 'replace'))}"
-        )
-        _log.info(
-            "{client}: {who} {tls}",
-            client=self._address,
-            who=self._who,
-            tls=log_text(tls),
-            user=startup.user,
-            database=startup.database,
-            negotiated=tls,
-        )
+        self._who = who(startup)
         if self._gateway.tls_parameters:
-            startup = with_tls_parameters(startup, tls_parameters(tls, self._peer))
+            try:
+                startup = with_tls_parameters(startup, tls_parameters(tls, self._peer))
+            except ProtocolViolation as error:
+                _log.error(
+                    "{client}: {who} {error}", client=self._address, who=self._who, error=error
+                )
+                self.transport.write(ErrorResponse.fatal("08P01", error.reason).encode())
+                self.finish()
+                return
         endpoint = self._gateway.upstream.for_session(startup)
         factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(self._gateway))
         self._connecting = endpoint.connect(factory)

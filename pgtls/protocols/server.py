@@ -27,11 +27,14 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from pgtls.protocols.admission import Admission
+from pgtls.protocols.connection_log import fields, tls_text, who
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_identity import ClientNotVerified
+from pgtls.tls.facts import NegotiatedTLS
+from pgtls.tls.verify_failures import failure_of
 from pgtls.wire.errors import ConfigurationError
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.server import (
@@ -115,7 +118,7 @@ class PgTLSServerProtocol(Protocol):
         if self._application is not None:
             self._application.connectionLost(reason)
         elif self._handshaking:
-            self._note(f"could not accept SSL connection: {tls_reason(reason)}")
+            self._note_failed_handshake(reason)
         else:
             self._perform(self._negotiation.eof())
         self.factory.connection_lost(self)
@@ -151,9 +154,11 @@ class PgTLSServerProtocol(Protocol):
             try:
                 self.factory.admission.admit(packet, tls)
             except ClientNotVerified as error:
+                self._note_connection(packet, tls, f"{error.log_detail}: ")
                 self.transport.write(error.response.encode())
-                self._close(error.log_detail)
+                self._close(None)
                 return
+        self._note_connection(packet, tls)
         self._stop_timer()
         application = self.factory.wrapped.buildProtocol(self._address)
         if application is None:
@@ -192,8 +197,31 @@ class PgTLSServerProtocol(Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _note(self, reason: str) -> None:
-        _log.info("{address}: {reason}", address=address_text(self._address), reason=reason)
+    def _note(self, reason: str, **more: object) -> None:
+        address = address_text(self._address)
+        _log.info("{address}: {reason}", address=address, reason=reason, **more)
+
+    def _note_connection(
+        self, packet: StartupMessage | CancelRequest, tls: NegotiatedTLS | None, why_not: str = ""
+    ) -> None:
+        startup = packet if isinstance(packet, StartupMessage) else None
+        what = who(startup) if startup is not None else "cancel request"
+        self._note(f"{why_not}{what} {tls_text(tls)}", **fields(startup, tls))
+
+    def _note_failed_handshake(self, reason: Failure) -> None:
+        text = f"could not accept SSL connection: {tls_reason(reason)}"
+        failure = failure_of(self.transport.getHandle())
+        if failure is None:
+            self._note(text)
+            return
+        self._note(
+            f"{text}. {failure}",
+            depth=failure.depth,
+            verify_error=failure.reason,
+            client_dn=failure.subject,
+            client_serial=failure.serial,
+            issuer_dn=failure.issuer,
+        )
 
 
 TOO_MANY_CLIENTS = ErrorResponse.fatal("53300", "sorry, too many clients already")

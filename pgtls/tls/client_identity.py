@@ -126,7 +126,9 @@ def check_client(
     role = user[:MAX_ROLE_LENGTH].decode("utf-8", "surrogateescape")
     full = clientcert == ClientCert.VERIFY_FULL
     try:
-        # The common name is read in any case: one with a NUL gets nobody in.
+        # Common name and DN are read in any case: one with a NUL, one that breaks the rules for
+        # its own strings, gets nobody in.
+        subject_of(certificate).rfc2253()
         names = identities(certificate, clientname if full else ClientName.CN)
     except ValueError as error:
         raise _refused(role, f"{_failed(printable(role))}: {error}") from error

@@ -1,0 +1,46 @@
+"""What the log says of a client's connection: who it is, over which TLS, with which certificate."""
+
+from __future__ import annotations
+
+from pgtls.protocols.text import printable
+from pgtls.tls.distinguished_name import issuer_line, serial_hex, subject_line
+from pgtls.tls.facts import NegotiatedTLS
+from pgtls.wire.messages import StartupMessage
+
+
+def who(startup: StartupMessage) -> str:
+    """The role and the database that a client asks for, as its own words, escaped and cut."""
+    return f"user={_text(startup.user)} database={_text(startup.database)}"
+
+
+def tls_text(tls: NegotiatedTLS | None) -> str:
+    """The TLS, and the certificate if one was used."""
+    if tls is None:
+        return "SSL=off"
+    text = f"SSL={tls.version} cipher={tls.cipher} group={tls.group}"
+    if tls.peer_certificate is None:
+        return text
+    return (
+        f'{text} client_dn="{subject_line(tls.peer_certificate)}" '
+        f"client_serial={serial_hex(tls.peer_certificate)} "
+        f'issuer_dn="{issuer_line(tls.peer_certificate)}"'
+    )
+
+
+def fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[str, str | None]:
+    """The same for who reads logs by program: all names always, None where there is nothing."""
+    certificate = tls.peer_certificate if tls is not None else None
+    return {
+        "user": _text(startup.user) if startup is not None else None,
+        "database": _text(startup.database) if startup is not None else None,
+        "tls_version": tls.version if tls is not None else None,
+        "tls_cipher": tls.cipher if tls is not None else None,
+        "tls_group": tls.group if tls is not None else None,
+        "client_dn": subject_line(certificate) if certificate is not None else None,
+        "client_serial": serial_hex(certificate) if certificate is not None else None,
+        "issuer_dn": issuer_line(certificate) if certificate is not None else None,
+    }
+
+
+def _text(octets: bytes) -> str:
+    return printable(octets.decode("utf-8", "replace"))
