@@ -12,18 +12,19 @@ import attrs
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.endpoint import PgTLSClientEndpoint, where
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.tls.facts import NegotiatedTLS, certificate_facts
-from pgtls.wire.client import Event
+from pgtls.wire.client import CLOSED_UNEXPECTEDLY, Event, rejection
 from pgtls.wire.conninfo import ConnInfo
-from pgtls.wire.errors import ConfigurationError, PgTLSError, ServerRejected
-from pgtls.wire.messages import ErrorResponse, StartupMessage
+from pgtls.wire.errors import ConfigurationError, ConnectFailed, PgTLSError, ServerRejected
+from pgtls.wire.messages import StartupMessage
 from pgtls.wire.session_start import SessionStart
 
 #: Seconds for all of it where the connection string has no connect_timeout.
@@ -63,17 +64,20 @@ class Result:
         """No usable connection came out."""
         self.outcome = "fail"
         earlier = [f"before that: {note}" for note in getattr(error, "__notes__", [])]
-        self.error = "; ".join(" ".join(text.split()) for text in [str(error), *earlier])
+        self.error = _legible("; ".join(" ".join(text.split()) for text in [str(error), *earlier]))
 
 
 class _Session(Protocol):
-    """Reads on after the first answer: a server may let a user in and then have no database."""
+    """Reads on after the first answer: a server may let a user in and then have no database.
+
+    :ivar over: fires with None when the session may begin, else with the reason why not.
+    """
 
     transport: Any
 
     def __init__(self) -> None:
         self._start = SessionStart()
-        self.over: Deferred[ErrorResponse | None] = Deferred()
+        self.over: Deferred[PgTLSError | None] = Deferred()
         self.closed: Deferred[None] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
@@ -81,12 +85,12 @@ class _Session(Protocol):
         start = self._start
         start.receive(data)
         if (start.done or start.error) and not self.over.called:
-            self.over.callback(start.error)
+            self.over.callback(ServerRejected(start.error) if start.error else None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
         if not self.over.called:
-            self.over.callback(None)
+            self.over.callback(ConnectFailed(CLOSED_UNEXPECTEDLY))
         if not self.closed.called:
             self.closed.callback(None)
 
@@ -116,9 +120,11 @@ async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
         if Event.AUTHOK in result.events:
             session.over.addTimeout(READY_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
             error = await session.over
+            if isinstance(error, ServerRejected):
+                result.events.append(rejection(error).value)
             if error is not None:
-                result.events.append(Event.BACKENDERROR.value)
-                result.failed(ServerRejected(error))
+                error.where = where(endpoint.reached) if endpoint.reached else ""
+                result.failed(error)
         session.transport.loseConnection()
         await session.closed.addTimeout(CLOSE_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
     except PgTLSError as error:
@@ -140,7 +146,9 @@ def startup_message(conninfo: ConnInfo) -> StartupMessage | None:
 
 @click.command()
 @click.argument("conninfo", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, also at a terminal; elsewhere always."
+)
 def probe(conninfo: str, as_json: bool) -> None:
     """Connect as a client would under CONNINFO, and say what happened.
 
@@ -154,15 +162,18 @@ def probe(conninfo: str, as_json: bool) -> None:
     try:
         parsed = ConnInfo.parse(conninfo, os.environ)
     except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None
-    result = _run(parsed)
+        result, status = Result(), 2
+        result.failed(error)
+    else:
+        result = _run(parsed)
+        status = 0 if result.error is None else 1
     if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(attrs.asdict(result), ensure_ascii=False))
+        click.echo(json.dumps(attrs.asdict(result)))
     else:
         _show(result)
     if result.error is not None:
         click.echo(f"pgtls probe: {result.error}", err=True)
-    sys.exit(0 if result.error is None else 1)
+    sys.exit(status)
 
 
 def _run(conninfo: ConnInfo) -> Result:
@@ -187,5 +198,14 @@ def _show(result: Result) -> None:
     for heading, facts in (("TLS", result.tls), ("certificate", result.certificate)):
         for name, value in (facts or {}).items():
             shown = ", ".join(value) if isinstance(value, list) else str(value)
-            table.add_row(f"{heading} {name.replace('_', ' ')}", shown)
+            # As Text: to rich, a certificate's "[red]" would be markup.
+            table.add_row(f"{heading} {name.replace('_', ' ')}", Text(_legible(shown)))
     Console().print(table)
+
+
+def _legible(text: str) -> str:
+    """What a server said, with everything escaped that could steer a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

@@ -170,7 +170,7 @@ class PgTLSClientEndpoint:
                 self._attempts(place, factory, errors), self.conninfo.connect_timeout
             )
         except ConnectFailed as error:
-            error.where = _where(place)
+            error.where = where(place)
             errors.append(error)
             return NextHost(error)
 
@@ -186,7 +186,7 @@ class PgTLSClientEndpoint:
         while True:
             outcome = await self._attempt(host, attempts, connected, factory)
             if isinstance(outcome, Reconnect | NextHost | Fail):
-                outcome.error.where = _where(host)
+                outcome.error.where = where(host)
                 errors.append(outcome.error)
             if not isinstance(outcome, Reconnect):
                 return outcome
@@ -234,7 +234,7 @@ class PgTLSClientEndpoint:
         return kind(self._reactor, host.hostaddr, host.port, timeout=timeout)
 
 
-def _where(host: Host) -> str:
+def where(host: Host) -> str:
     """A host as libpq names it in errors."""
     if host.unix_path is not None:
         return f'connection to server on socket "{host.unix_path}"'

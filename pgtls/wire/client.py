@@ -92,6 +92,11 @@ class Fail:
 Action = Send | StartTLS | Ready | Report | Reconnect | NextHost | Fail
 
 
+def rejection(error: ServerRejected) -> Event:
+    """What to call an ErrorResponse: SQLSTATEs of class 28 are about who asks."""
+    return Event.AUTHFAIL if error.response.sqlstate.startswith("28") else Event.BACKENDERROR
+
+
 class _State(Enum):
     START = auto()
     REPLY = auto()  # of the reply to SSLRequest nothing has come
@@ -244,12 +249,11 @@ class ClientNegotiation:
         return [Report(accepted), Ready(self._answer.received)]
 
     def _rejected(self, error: ServerRejected) -> list[Action]:
-        sqlstate = error.response.sqlstate
-        event = Event.AUTHFAIL if sqlstate.startswith("28") else Event.BACKENDERROR
-        if sqlstate == CANNOT_CONNECT_NOW:
+        report = Report(rejection(error))
+        if error.response.sqlstate == CANNOT_CONNECT_NOW:
             self._state = _State.DONE
-            return [Report(event), NextHost(error)]
-        return [Report(event), *self._refused(error)]
+            return [report, NextHost(error)]
+        return [report, *self._refused(error)]
 
     def _refused(self, error: PgTLSError) -> list[Action]:
         """This method will not do: on to the next one, where the sslmode has one left."""
