@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address as IPv4
+from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,7 +14,7 @@ from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionRe
 from zope.interface import implementer
 
 from pgtls.wire.conninfo import Host
-from pgtls.wire.errors import ConnectFailed
+from pgtls.wire.errors import CertificateNotVerified, ConnectFailed
 
 
 @implementer(IResolutionReceiver)
@@ -65,3 +67,20 @@ async def places(reactor: Any, host: Host) -> list[Host]:
     if not found:
         raise ConnectFailed(f'could not translate host name "{host.host}" to address')
     return [replace(host, hostaddr=address) for address in found]
+
+
+async def check_address(reactor: Any, name: str, address: str) -> None:
+    """Check that a name, as it resolves now, has the address that was connected to.
+
+    :raises CertificateNotVerified: it has not.
+    """
+    found = await resolve(reactor, name)
+    if _without_zone(address) not in map(_without_zone, found):
+        raise CertificateNotVerified(
+            f'host name "{name}" does not resolve to the address of the server, "{address}", '
+            f"but to {', '.join(found) or 'none'} (check_address=1)"
+        )
+
+
+def _without_zone(address: str) -> IPv4 | IPv6:
+    return ip_address(address.partition("%")[0])

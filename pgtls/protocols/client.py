@@ -7,11 +7,12 @@ The rules are :mod:`pgtls.wire.client`'s. An application connects through
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import socket
 from typing import Any
 
 from OpenSSL.SSL import Connection
 from OpenSSL.SSL import Error as SSLError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -20,12 +21,14 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IReactorTime,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.protocols.addresses import check_address
+from pgtls.protocols.client_socket import check_peer, set_tcp_options
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT
 from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_context import ClientTLS
@@ -40,9 +43,12 @@ from pgtls.wire.client import (
     Report,
     StartTLS,
 )
-from pgtls.wire.conninfo import Host
-from pgtls.wire.errors import ConnectFailed, NegotiationRefused, PgTLSError
+from pgtls.wire.conninfo import ConnInfo, Host
+from pgtls.wire.conninfo_options import SSLCertMode
+from pgtls.wire.errors import ConnectFailed, NegotiationRefused, PgTLSError, ProtocolViolation
 from pgtls.wire.server import Send
+
+_log = Logger(namespace="pgtls.client")
 
 #: How an attempt can end: with an application's protocol, or with what is to follow.
 Outcome = IProtocol | Reconnect | NextHost | Fail
@@ -58,6 +64,12 @@ class _ConnectionCreator:
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> Connection:
         return self._tls.connection(self._host)
+
+    def connection_on(self, sock: socket) -> Connection:
+        """As fast transports ask for it: on the socket itself."""
+        connection = self._tls.connection(self._host, sock)
+        connection.set_connect_state()
+        return connection
 
 
 @implementer(IHandshakeListener)
@@ -77,6 +89,7 @@ class PgTLSClientProtocol(Protocol):
         self,
         negotiation: ClientNegotiation,
         host: Host,
+        conninfo: ConnInfo,
         make_tls: Callable[[], ClientTLS],
         application_factory: IProtocolFactory,
         observe: Callable[[Event], None],
@@ -84,42 +97,77 @@ class PgTLSClientProtocol(Protocol):
     ) -> None:
         self._negotiation = negotiation
         self._host = host
+        self._conninfo = conninfo
         self._make_tls = make_tls
         self._application_factory = application_factory
         self._observe = observe
         self._reactor = reactor
-        self._handshake: ClientTLS | None = None  # while it goes on
+        self._tls: ClientTLS | None = None
+        self._handshaking = False
+        self._lookup: Deferred[None] | None = None  # while it goes on
         self._application: IProtocol | None = None
         self._linger: IDelayedCall | None = None
         self.outcome: Deferred[Outcome] = Deferred(lambda _: self._abort())
 
     def connectionMade(self) -> None:
         """The connection is up: begin."""
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-        self._perform(self._negotiation.connected())
+        connection, requirepeer = self.transport.getHandle(), self._conninfo.requirepeer
+        try:
+            if self._host.unix_path is None:
+                set_tcp_options(connection, self._conninfo)
+            elif requirepeer is not None:
+                check_peer(connection, requirepeer)
+        except ConnectFailed as error:
+            self._end(NextHost(error))
+        except NegotiationRefused as error:
+            self._perform(self._negotiation.connected(error))
+        else:
+            self._perform(self._negotiation.connected())
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the server, decrypted where TLS is up."""
         if self._application is not None:
             self._application.dataReceived(data)
+        elif self._lookup is not None:
+            self._verified(ProtocolViolation("received data before the startup packet was sent"))
         else:
             self._perform(self._negotiation.receive(data))
 
     def handshakeCompleted(self) -> None:
         """TLS is up: now who is it?"""
-        tls, self._handshake = self._handshake, None
-        if tls is None:
+        if self._tls is None or not self._handshaking:
             return
-        connection = self.transport.getHandle()
-        not_verified = None
+        self._handshaking = False
         try:
-            tls.verify(connection, self._host)
+            self._tls.verify(self.transport.getHandle(), self._host)
         except PgTLSError as error:
-            not_verified = error
-        alpn = connection.get_alpn_proto_negotiated().decode("ascii", "replace")
-        self._perform(self._negotiation.handshake_completed(alpn or None, not_verified))
+            self._verified(error)
+            return
+        if self._conninfo.check_address:
+            self._check_address()
+        else:
+            self._verified()
+
+    def _check_address(self) -> None:
+        address = self.transport.getPeer().host
+        self._lookup = Deferred.fromCoroutine(
+            check_address(self._reactor, self._host.host, address)
+        )
+        self._lookup.addCallback(self._verified).addErrback(self._not_verified)
+
+    def _not_verified(self, failure: Failure) -> None:
+        if isinstance(failure.value, PgTLSError):
+            self._verified(failure.value)
+        elif not failure.check(CancelledError):
+            # Not ours: what the application raised, as Twisted does with it elsewhere.
+            _log.failure("the connection is closed for an error", failure)
+            self._abort()
+
+    def _verified(self, error: PgTLSError | None = None) -> None:
+        """The server is who it should be, or ``error`` says why not."""
+        self._lookup = None
+        alpn = self.transport.getHandle().get_alpn_proto_negotiated().decode("ascii", "replace")
+        self._perform(self._negotiation.handshake_completed(alpn or None, error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone, or we closed."""
@@ -130,16 +178,16 @@ class PgTLSClientProtocol(Protocol):
         if self._application is not None:
             self._application.connectionLost(reason)
             self._application_factory.doStop()
-        elif self._handshake is not None:
-            tls, self._handshake = self._handshake, None
-            failure = tls.failure(self.transport.getHandle())
-            error = failure or NegotiationRefused(tls_reason(reason))
+        elif self._tls is not None and self._handshaking:
+            error = self._tls.handshake_error(self.transport.getHandle(), tls_reason(reason))
             self._perform(self._negotiation.handshake_failed(error))
         elif reason.check(SSLError):
             # With TLS 1.3 the server's verdict on our certificate comes when we think TLS is up.
             self._perform(self._negotiation.lost(NegotiationRefused(tls_reason(reason))))
         else:
             self._perform(self._negotiation.lost())
+        if self._lookup is not None:
+            self._lookup.cancel()
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -158,13 +206,17 @@ class PgTLSClientProtocol(Protocol):
 
     def _start_tls(self) -> None:
         try:
-            self._handshake = tls = self._make_tls()
+            self._tls = self._make_tls()
         except PgTLSError as error:
             self._perform(self._negotiation.handshake_failed(error))
             return
-        self.transport.startTLS(_ConnectionCreator(tls, self._host))
+        self._handshaking = True
+        self.transport.startTLS(_ConnectionCreator(self._tls, self._host))
 
     def _begin(self, rest: bytes) -> None:
+        if (error := self._certificate_error()) is not None:
+            self._end(Fail(error))
+            return
         address: IAddress = self.transport.getPeer()
         application = self._application_factory.buildProtocol(address)
         if application is None:
@@ -176,6 +228,17 @@ class PgTLSClientProtocol(Protocol):
         self._fire(application)
         if rest and self.connected:
             application.dataReceived(rest)
+
+    def _certificate_error(self) -> NegotiationRefused | None:
+        """What is wrong under ``sslcertmode=require``. libpq looks when the server lets it in; an
+        application that authenticates by itself has begun long before."""
+        if self._conninfo.sslcertmode is not SSLCertMode.REQUIRE:
+            return None
+        if self._tls is None or not self._tls.asked_for_certificate(self.transport.getHandle()):
+            return NegotiationRefused("server did not request an SSL certificate")
+        if not self._tls.has_certificate:
+            return NegotiationRefused("server accepted connection without a valid SSL certificate")
+        return None
 
     def _end(self, outcome: Reconnect | NextHost | Fail) -> None:
         if self.connected:

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,7 +29,8 @@ from zope.interface import implementer
 
 from pgtls.protocols.addresses import places
 from pgtls.protocols.client import Outcome, PgTLSClientProtocol
-from pgtls.tls.client_context import ClientTLS
+from pgtls.tls.client_context import ClientTLS, Roots
+from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.wire.attempts import Attempts, SSLMode
 from pgtls.wire.client import ClientNegotiation, Event, Fail, NextHost, Reconnect
 from pgtls.wire.conninfo import ConnInfo, Host
@@ -57,6 +59,10 @@ class PgTLSClientEndpoint:
     :param reactor: Twisted's reactor.
     :param conninfo: a libpq connection string (PG* environment variables and ``~/.postgresql``
         count), or one already parsed.
+    :param roots: whom to trust, from memory: PEM, DER, cryptography's objects, or a list of them,
+        in place of ``sslrootcert`` and of root.crt and root.crl in ``~/.postgresql``.
+    :param certificate: the client's certificate, from memory too, in place of ``sslcert``.
+    :param key: its private key, in place of ``sslkey``.
     :param startup: where given, it is sent as soon as the connection is as it should be, and the
         server's first answer decides as in libpq: an error leads allow and prefer to their other
         method, "cannot connect now" to the next host. The application then reads the answer, and
@@ -72,6 +78,9 @@ class PgTLSClientEndpoint:
         reactor: Any,
         conninfo: str | ConnInfo,
         *,
+        roots: Roots | None = None,
+        certificate: CertificateSource | None = None,
+        key: KeySource | None = None,
         startup: StartupMessage | None = None,
         observe: Callable[[Event], None] = lambda event: None,
     ) -> None:
@@ -81,6 +90,7 @@ class PgTLSClientEndpoint:
         self.conninfo = conninfo
         self._startup = startup
         self._observe = observe
+        self._make_tls = partial(ClientTLS, roots=roots, certificate=certificate, key=key)
         self._tls: ClientTLS | None = None
         self.reached: Host | None = None
 
@@ -102,7 +112,7 @@ class PgTLSClientEndpoint:
         :raises ConfigurationError: a file it names cannot be used.
         """
         if self._tls is None:
-            self._tls = ClientTLS(self.conninfo)
+            self._tls = self._make_tls(self.conninfo)
         return self._tls
 
     def check(self) -> None:
@@ -207,6 +217,7 @@ class PgTLSClientEndpoint:
         protocol = PgTLSClientProtocol(
             ClientNegotiation(attempts, startup, connected, self.conninfo.min_protocol_version),
             host,
+            self.conninfo,
             self.tls,
             factory,
             self._observe,

@@ -1,19 +1,26 @@
 """What a client asks of TLS: the context that a connection string stands for, and who is let pass.
 
 libpq's ``initialize_SSL`` and ``open_client_SSL`` (``src/interfaces/libpq/fe-secure-openssl.c``);
-PostgreSQL's documentation, "SSL Support" in the chapter on libpq. Deliberately stricter in one
-point: a CRL that is named and cannot be read is an error.
+PostgreSQL's documentation, "SSL Support" in the chapter on libpq. Deliberately stricter in two
+points: a CRL that is named and cannot be read is an error, and CRLs count with
+``sslrootcert=system`` too.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from socket import socket
+from weakref import WeakSet
 
+from cryptography import x509
 from OpenSSL import SSL
 
 from pgtls.tls.ciphers import FORWARD_SECRET, set_ciphers
+from pgtls.tls.client_files import file_of, password_of, read_key_pair, read_roots
 from pgtls.tls.facts import peer_certificate
-from pgtls.tls.key_file import load_certificate_chain, load_key_pair
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import (
     POSTGRESQL,
@@ -21,48 +28,90 @@ from pgtls.tls.openssl import (
     forbid_resumption,
     use_key_pair,
 )
-from pgtls.tls.revocation import add_crl_directory, add_crl_file
+from pgtls.tls.revocation import add_crl_directory, add_crl_file, crl_expiry
 from pgtls.tls.server_context import trust
 from pgtls.tls.server_identity import verify_server_name
-from pgtls.tls.verify_failures import failure_of, note_failure
+from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
+from pgtls.tls.verify_failures import VerifyFailure, failure_of, note_failure
 from pgtls.tls.versions import set_versions
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.conninfo import ConnInfo, Host
 from pgtls.wire.conninfo_options import SSLCertMode
-from pgtls.wire.errors import CertificateNotVerified, ConfigurationError
+from pgtls.wire.errors import CertificateNotVerified, ConfigurationError, NegotiationRefused
 
-_VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
+#: What TLS before 1.2 needs besides: suites without authenticated encryption, signatures with
+#: SHA-1, short keys. All of it comes into reach of a server only where a connection string asks
+#: for such a version, and then for certificates too.
+_OLD_VERSIONS = "ECDHE+AES:DHE+AES:@SECLEVEL=0"
+
+#: OpenSSL's state of a client whose server asks it for a certificate, in TLS 1.3 and before.
+_CERTIFICATE_REQUEST = b"SSLv3/TLS read server certificate request"
+
+#: OpenSSL's errors where both sides have no version in common, as libpq lists them.
+_VERSION_ERRORS = (
+    "no protocols available",
+    "unsupported protocol",
+    "bad protocol version number",
+    "unknown protocol",
+    "unknown ssl version",
+    "unsupported ssl version",
+    "wrong ssl version",
+    "wrong version number",
+    "tlsv1 alert protocol version",
+    "version too high",
+    "version too low",
+)
+
+
+#: One source of roots, or several.
+Roots = CertificateSource | Sequence[CertificateSource]
 
 
 class ClientTLS:
     """The TLS that a connection string asks for.
 
-    :raises ConfigurationError: a file it names, or needs, cannot be used.
+    :param roots: whom to trust, in place of ``sslrootcert`` and of ``root.crt`` and ``root.crl``
+        in ``~/.postgresql``; ``sslcrl`` and ``sslcrldir`` count. PEM, DER or objects, in memory,
+        so that an application can have them compiled in.
+    :param certificate: the client's own certificate, with its intermediates in PEM, in place of
+        ``sslcert``; and ``key``, its private key, in place of ``sslkey``. ``sslpassword`` and
+        ``sslcertmode`` count.
+    :ivar has_certificate: whether there is a certificate to show.
+    :raises ConfigurationError: a file that the connection string names, or needs, cannot be used,
+        or what was given in its place.
     """
 
-    def __init__(self, conninfo: ConnInfo) -> None:
+    def __init__(
+        self,
+        conninfo: ConnInfo,
+        *,
+        roots: Roots | None = None,
+        certificate: CertificateSource | None = None,
+        key: KeySource | None = None,
+    ) -> None:
         self._conninfo = conninfo
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        self._crl_expiry: list[tuple[str, datetime | None]] = []
+        self._asked: WeakSet[SSL.Connection] = WeakSet()
         forbid_resumption(context)
         forbid_renegotiation_and_compression(context)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_alpn_protos([POSTGRESQL])
-        set_versions(
-            context,
-            ("ssl_min_protocol_version", conninfo.ssl_min_protocol_version),
-            ("ssl_max_protocol_version", conninfo.ssl_max_protocol_version),
-        )
-        set_ciphers(context, FORWARD_SECRET)
-        self._verifies = self._trust_roots()
-        if self._verifies:
+        self._set_versions()
+        if self._trust(roots):
             context.set_verify(SSL.VERIFY_PEER, note_failure)
-        self._has_certificate = self._use_certificate()
+        self.has_certificate = self._use_certificate(certificate, key)
+        if conninfo.sslcertmode is SSLCertMode.REQUIRE:
+            context.set_info_callback(self._note_request)
         if conninfo.sslkeylogfile:
             keylog_to(context, conninfo.sslkeylogfile)
 
-    def connection(self, host: Host) -> SSL.Connection:
-        """A connection to ``host``, with SNI as libpq sends it: a name, never an address."""
-        connection = SSL.Connection(self._context, None)
+    def connection(self, host: Host, sock: socket | None = None) -> SSL.Connection:
+        """A connection to ``host``, with SNI as libpq sends it: a name, never an address.
+
+        :param sock: what it reads from and writes to; without it, memory.
+        """
+        connection = SSL.Connection(self._context, sock)
         if self._conninfo.sslsni and (name := sni(host.host)):
             connection.set_tlsext_host_name(name)
         return connection
@@ -71,7 +120,6 @@ class ClientTLS:
         """Check what only shows after the handshake.
 
         :raises CertificateNotVerified: the server's certificate is not for this host.
-        :raises NegotiationRefused: ``sslcertmode=require``, and no certificate was asked for.
         """
         if self._conninfo.sslmode is SSLMode.VERIFY_FULL:
             certificate = peer_certificate(connection)
@@ -79,82 +127,131 @@ class ClientTLS:
                 raise CertificateNotVerified("the server's certificate cannot be read")
             verify_server_name(certificate, host.host)
 
-    def failure(self, connection: SSL.Connection) -> CertificateNotVerified | None:
-        """Why a handshake failed, if it was for the server's certificate."""
-        failure = failure_of(connection)
-        if failure is None:
-            return None
+    def asked_for_certificate(self, connection: SSL.Connection) -> bool:
+        """Whether the server asked for the client's certificate; known with
+        ``sslcertmode=require`` only."""
+        return connection in self._asked
+
+    def handshake_error(self, connection: SSL.Connection, reason: str) -> NegotiationRefused:
+        """Why a handshake failed.
+
+        :param reason: the error that it ended with, in OpenSSL's words.
+        """
+        if failure := failure_of(connection):
+            return self._not_verified(failure)
+        if reason.endswith(_VERSION_ERRORS):
+            oldest = self._conninfo.ssl_min_protocol_version or "TLSv1"
+            newest = self._conninfo.ssl_max_protocol_version or "TLSv1.3"
+            reason += (
+                ". This may indicate that the server does not support any SSL protocol version "
+                f"between {oldest} and {newest}."
+            )
+        return NegotiationRefused(reason)
+
+    def _not_verified(self, failure: VerifyFailure) -> CertificateNotVerified:
+        expired = ""
+        if failure.reason == "CRL has expired":
+            expired = "".join(f"; {crl}" for crl in self._expired_crls())
         return CertificateNotVerified(
             f"SSL error: certificate verify failed: {failure.reason} "
-            f'(depth {failure.depth}, subject "{failure.subject}", issuer "{failure.issuer}")',
+            f'(depth {failure.depth}, subject "{failure.subject}", issuer "{failure.issuer}")'
+            f"{expired}",
             failure.depth,
         )
 
-    def _file(self, named: str | None, default: str) -> Path | None:
-        """The file that a parameter names, else libpq's default; None where there is no home."""
-        if named is not None:
-            return Path(named)
-        directory = self._conninfo.default_directory
-        return None if directory is None else directory / default
+    def _expired_crls(self) -> list[str]:
+        """What is known of CRLs that are past their time. OpenSSL reads a directory when it needs
+        it, so this does too."""
+        known = list(self._crl_expiry)
+        if self._conninfo.sslcrldir is not None:
+            with suppress(ConfigurationError):
+                known += crl_expiry(self._conninfo.sslcrldir, "sslcrldir")
+        now = datetime.now(UTC)
+        return [
+            f'the CRL of "{issuer}" expired on {until:%Y-%m-%d %H:%M:%S} UTC'
+            for issuer, until in known
+            if until is not None and until < now
+        ]
 
-    def _trust_roots(self) -> bool:
+    def _set_versions(self) -> None:
+        oldest = self._conninfo.ssl_min_protocol_version
+        set_versions(
+            self._context,
+            ("ssl_min_protocol_version", oldest),
+            ("ssl_max_protocol_version", self._conninfo.ssl_max_protocol_version),
+        )
+        old = oldest in ("TLSv1", "TLSv1.1")
+        set_ciphers(self._context, f"{FORWARD_SECRET}:{_OLD_VERSIONS}" if old else FORWARD_SECRET)
+
+    def _trust(self, given: Roots | None) -> bool:
         """Load roots and CRLs.
 
         :returns: whether there are any, and the chain is therefore to be verified.
         """
-        conninfo = self._conninfo
-        if conninfo.sslrootcert == "system":
+        default_crl = False
+        if given is not None:
+            trust(self._context, _certificates(given))
+        elif self._conninfo.sslrootcert == "system":
             self._context.set_default_verify_paths()
-            self._add_crls(default=False)
-            return True
-        roots = self._file(conninfo.sslrootcert, "root.crt")
-        if roots is not None and roots.exists():
-            trust(self._context, load_certificate_chain(roots))
-            self._add_crls(default=True)
-            return True
-        if conninfo.sslmode in _VERIFYING:
-            what = (
-                f'root certificate file "{roots}" does not exist'
-                if roots
-                else ("could not get home directory to locate root certificate file")
-            )
-            raise ConfigurationError(
-                f"{what}: either provide the file, use the system's trusted roots with "
-                "sslrootcert=system, or change sslmode to disable server certificate verification"
-            )
-        return False
+        else:
+            roots = read_roots(self._conninfo)
+            if roots is None:
+                return False
+            trust(self._context, roots)
+            default_crl = True
+        self._add_crls(default=default_crl)
+        return True
 
     def _add_crls(self, *, default: bool) -> None:
         conninfo = self._conninfo
         if conninfo.sslcrl is not None:
-            add_crl_file(self._context, conninfo.sslcrl)
+            self._add_crl_file(conninfo.sslcrl)
         if conninfo.sslcrldir is not None:
             add_crl_directory(self._context, conninfo.sslcrldir)
         if default and conninfo.sslcrl is None and conninfo.sslcrldir is None:
-            crl = self._file(None, "root.crl")
-            if crl is not None and crl.exists():
-                add_crl_file(self._context, crl)
+            crl = file_of(conninfo, None, "root.crl")
+            if crl is not None and os.path.exists(crl):
+                self._add_crl_file(str(crl))
 
-    def _use_certificate(self) -> bool:
+    def _add_crl_file(self, path: str) -> None:
+        add_crl_file(self._context, path)
+        self._crl_expiry += crl_expiry(path)
+
+    def _use_certificate(
+        self, certificate: CertificateSource | None, key: KeySource | None
+    ) -> bool:
         """Load the client's certificate and key, where there are any.
 
         :returns: whether there are.
         """
-        conninfo = self._conninfo
-        certificate = self._file(conninfo.sslcert, "postgresql.crt")
-        if (
-            conninfo.sslcertmode is SSLCertMode.DISABLE
-            or certificate is None
-            or not certificate.exists()
-        ):
+        if (certificate is None) != (key is None):
+            raise ConfigurationError("certificate and key are to be given together")
+        if self._conninfo.sslcertmode is SSLCertMode.DISABLE:
             return False
-        key = self._file(conninfo.sslkey, "postgresql.key")
-        if key is None:
-            raise ConfigurationError("certificate present, but not private key file")
-        password = conninfo.sslpassword.encode() if conninfo.sslpassword else None
-        chain, private_key = load_key_pair(certificate, key, password)
-        use_key_pair(self._context, chain, private_key)
+        if certificate is not None and key is not None:
+            pair = key_pair_from(certificate, key, password_of(self._conninfo))
+        elif (found := read_key_pair(self._conninfo)) is not None:
+            pair = found
+        else:
+            return False
+        use_key_pair(self._context, *pair)
         return True
+
+    def _note_request(self, connection: SSL.Connection, where: int, _result: int) -> None:
+        # libpq has SSL_CTX_set_cert_cb() for it, which pyOpenSSL has not. This is called some 20
+        # times in a handshake.
+        if where & SSL.SSL_CB_LOOP and connection.get_state_string() == _CERTIFICATE_REQUEST:
+            self._asked.add(connection)
+
+
+def _certificates(roots: Roots) -> list[x509.Certificate]:
+    """:raises ConfigurationError: there are none, or they cannot be read."""
+    if isinstance(roots, str | bytes | os.PathLike | x509.Certificate):
+        roots = [roots]
+    certificates = [each for source in roots for each in certificates_from(source)]
+    if not certificates:
+        raise ConfigurationError("roots: there is none")
+    return certificates
 
 
 def sni(host: str) -> bytes | None:
