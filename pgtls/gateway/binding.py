@@ -30,11 +30,16 @@ class ChannelBinding:
         shown = own_certificate(client)
         if shown is None:
             return PlusRemoved()
-        if shown == server_leg.peer_certificate:
-            return None
-        return CauseTold(self._different(shown, server_leg.peer_certificate))
+        cause = self.compare(shown, server_leg.peer_certificate)
+        return None if cause is None else CauseTold(cause)
 
-    def _different(self, shown: x509.Certificate, upstreams: x509.Certificate) -> str:
+    def compare(self, shown: x509.Certificate, upstreams: x509.Certificate) -> str | None:
+        """Compare what the gateway shows clients with what the server shows the gateway.
+
+        :returns: in a sentence, how they differ; None where they do not.
+        """
+        if shown == upstreams:
+            return None
         cause = (
             "The gateway shows clients another certificate (SHA-256 "
             f"{fingerprint(shown)}) than the server shows the gateway ({fingerprint(upstreams)})."

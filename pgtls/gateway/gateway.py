@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
@@ -12,6 +14,7 @@ from pgtls.gateway.binding import ChannelBinding
 from pgtls.gateway.cancel import CancelKeys, forward
 from pgtls.gateway.session import ClientLeg
 from pgtls.gateway.settings import GatewaySettings
+from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server import PgTLSServerFactory
 from pgtls.wire.messages import CancelRequest
@@ -56,6 +59,14 @@ class Gateway:
         self.factory = PgTLSServerFactory(
             _ClientLegs(self), tls, settings.listener, reactor=reactor
         )
+
+    def check_upstream(self, shown: Sequence[x509.Certificate]) -> Deferred[None]:
+        """See once whether the server is there, and whether SCRAM can bind the channel to it.
+
+        :param shown: the certificates that clients may be shown.
+        :returns: fires when it is done; never fails, and may be cancelled.
+        """
+        return check_upstream(self.upstream, shown, self.binding, self.reactor)
 
     def cancel(self, request: CancelRequest) -> Deferred[list[None]]:
         """Pass a CancelRequest on; fires when that has been done."""

@@ -61,6 +61,7 @@ class GatewayService(Service):
         )
         self._gateways: list[Gateway] = []
         self._ports: list[IListeningPort] = []
+        self._checks: list[Deferred[None]] = []
         self._prepared: list[_Prepared] = []
         mistakes: list[str] = []
         for settings in configuration.gateways:
@@ -129,6 +130,9 @@ class GatewayService(Service):
             endpoint.listen(gateway.factory).addCallbacks(
                 self._listening, _raise_now, callbackArgs=(prepared,)
             )
+            self._checks.append(
+                gateway.check_upstream(prepared.tls.certificates if prepared.tls else ())
+            )
 
     def _listening(self, port: IListeningPort, prepared: _Prepared) -> None:
         self._ports.append(port)
@@ -138,6 +142,8 @@ class GatewayService(Service):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Stop listening, let sessions finish for ``shutdown_timeout``, then close them."""
         super().stopService()  # type: ignore[no-untyped-call]
+        for check in self._checks:
+            check.cancel()
         yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         count = sum(len(gateway.factory.connections) for gateway in self._gateways)
         timeout = self._daemon.shutdown_timeout

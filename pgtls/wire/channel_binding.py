@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pgtls.wire.messages import ErrorResponse
 
+_AUTHENTICATION_OK = b"\0\0\0\0"
 _AUTHENTICATION_SASL = b"\0\0\0\x0a"
 _PLUS = b"-PLUS"
 
@@ -52,6 +53,8 @@ class CauseTold:
         """A whole ``R`` or ``E`` message, as it is to go on."""
         if any(name.endswith(_PLUS) for name in _mechanisms(message)):
             self._offered = True
+        if message[:1] == b"R" and message[5:9] == _AUTHENTICATION_OK:
+            self._offered = False  # a role that may not log in has the same SQLSTATE
         if message[:1] != b"E" or not self._offered:
             return message
         error = ErrorResponse.parse(message[5:], message)

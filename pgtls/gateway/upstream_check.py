@@ -1,0 +1,105 @@
+"""A look at the upstream when a gateway starts: can it be reached, who is it, does SCRAM work?
+
+One connection, TLS included where the connection string has it, and no StartupMessage: the server
+logs nothing of it. What is found goes to the log; it holds up nothing and fails nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pgtls.certs.authority import fingerprint
+from pgtls.gateway.binding import ChannelBinding
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.negotiated import negotiated_tls
+from pgtls.tls.facts import NegotiatedTLS
+
+_log = Logger(namespace="pgtls.gateway")
+
+#: Seconds that the check may take.
+TIMEOUT = 60.0
+
+
+class _Look(Protocol):
+    """Sees what was negotiated, and goes.
+
+    :ivar gone: fires when the connection is closed; cancelling it closes it.
+    """
+
+    transport: Any
+    tls: NegotiatedTLS | None = None
+
+    def __init__(self) -> None:
+        self.gone: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
+
+    def connectionMade(self) -> None:
+        self.tls = negotiated_tls(self.transport)
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.gone.called:
+            self.gone.callback(None)
+
+
+class _Looks(Factory):
+    noisy = False
+
+
+def check_upstream(
+    upstream: PgTLSClientEndpoint,
+    shown: Sequence[x509.Certificate],
+    binding: ChannelBinding,
+    clock: IReactorTime,
+) -> Deferred[None]:
+    """Connect once, and log what is there.
+
+    :param shown: the certificates that the gateway shows its clients; none without TLS.
+    :returns: fires when it is done; never fails. Cancelling it ends the check.
+    """
+    checking = Deferred.fromCoroutine(_check(upstream, shown, binding))
+    checking.addTimeout(TIMEOUT, clock)
+    return checking.addErrback(_failed)
+
+
+async def _check(
+    upstream: PgTLSClientEndpoint, shown: Sequence[x509.Certificate], binding: ChannelBinding
+) -> None:
+    look = _Look()
+    await upstream.for_session().connect(_Looks.forProtocol(lambda: look))
+    _found(look.tls, shown, binding)
+    await look.gone
+
+
+def _found(
+    tls: NegotiatedTLS | None, shown: Sequence[x509.Certificate], binding: ChannelBinding
+) -> None:
+    if tls is None:
+        _log.info("upstream: reached, in plaintext")
+        return
+    certificate = tls.peer_certificate
+    _log.info(
+        "upstream: reached, SSL={version} cipher={cipher} group={group} certificate={sha256}",
+        version=tls.version,
+        cipher=tls.cipher,
+        group=tls.group,
+        sha256=fingerprint(certificate) if certificate is not None else None,
+    )
+    if certificate is not None:
+        for each in shown:
+            binding.compare(each, certificate)
+
+
+def _failed(failure: Failure) -> None:
+    if failure.check(CancelledError):
+        return
+    error = "timeout expired" if failure.check(DeferredTimeout) else failure.value
+    _log.warn("upstream: {error}; until that changes clients are refused", error=error)
