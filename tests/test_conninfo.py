@@ -651,8 +651,19 @@ class ValuesTests(ConnInfoTestCase):
         )
 
     def test_check_address(self) -> None:
-        self.assertTrue(parse("check_address=1").check_address)
+        good = "check_address=1 sslmode=verify-full"
+        for hosts in ("host=db", "host=db hostaddr=192.0.2.1", "host=db,/tmp", "host=a,b"):
+            self.assertTrue(parse(f"{good} {hosts}").check_address, hosts)
         self.assertEqual(self.mistakes("check_address=on"), ('invalid check_address value: "on"',))
+
+    def test_check_address_looks_up_a_verified_name(self) -> None:
+        for sslmode in ("disable", "allow", "prefer", "require", "verify-ca"):
+            (message,) = self.mistakes(f"check_address=1 host=db sslmode={sslmode}")
+            self.assertIn("check_address=1 needs sslmode=verify-full", message)
+            self.assertIn(f'"{sslmode}"', message)
+        for hosts in ("host=127.1", "host=::1", "hostaddr=127.0.0.1", "host=db,192.0.2.1"):
+            (message,) = self.mistakes(f"check_address=1 sslmode=verify-full {hosts}")
+            self.assertIn("check_address=1 needs a host name to look up", message, hosts)
 
     def test_connect_timeout(self) -> None:
         for text, seconds in [("1", 1.0), ("10", 10.0), ("0", None), ("-1", None)]:

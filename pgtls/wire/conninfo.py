@@ -42,7 +42,9 @@ class ConnInfo:
     :ivar keepalives_idle, keepalives_interval, keepalives_count: 0 leaves it to the system.
     :ivar tcp_user_timeout: milliseconds, 0 leaves it to the system.
     :ivar min_protocol_version, max_protocol_version: major and minor number.
-    :ivar check_address: whether the server's name must resolve to the address connected to.
+    :ivar check_address: whether the verified name of the server must also resolve to the address
+        that was connected to, looked up anew: verify-full and a host name only. A name whose
+        addresses change from one answer to the next, for load balancing, is not for it.
     :ivar startup_parameters: what goes into the StartupMessage besides user and database.
     :ivar home: the user's home directory, None where there is none.
     """
@@ -116,11 +118,12 @@ class ConnInfo:
         home = home or home_directory(environ)
         values = add_defaults(given, environ, home)
         mistakes: list[str] = []
+        hosts: tuple[Host, ...] = ()
         try:
             hosts = parse_hosts(values)
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
-        mistakes.extend(find_mistakes(values))
+        mistakes.extend(find_mistakes(values, hosts))
         if mistakes:
             raise ConfigurationError(*mistakes)
         startup_parameters = _startup_parameters(values) | session_parameters(environ)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pgtls.wire.attempts import SSLMode, SSLNegotiation, combination_error
-from pgtls.wire.conninfo_hosts import parse_integer
+from pgtls.wire.conninfo_hosts import Host, parse_integer
 from pgtls.wire.conninfo_options import CHOICES, INTEGERS, PROTOCOL_VERSIONS, TLS_VERSIONS
 
 _SCRAM_KEY_LENGTH = 32
@@ -18,14 +18,18 @@ _SCRAM_KEY_LENGTH = 32
 _AUTH_METHODS = ("password", "md5", "gss", "sspi", "scram-sha-256", "oauth", "none")
 
 
-def find_mistakes(values: Mapping[str, str]) -> Iterator[str]:
-    """Every mistake, one sentence each, in the order of libpq's checks."""
+def find_mistakes(values: Mapping[str, str], hosts: Iterable[Host]) -> Iterator[str]:
+    """Every mistake, one sentence each, in the order of libpq's checks.
+
+    :param hosts: the hosts, as far as they are known.
+    """
     yield from _require_auth(values)
     for keyword, allowed in CHOICES.items():
         if keyword in values and values[keyword] not in allowed:
             yield f'invalid {keyword} value: "{values[keyword]}"'
     yield from _sslmode_combinations(values)
     yield from _tls_versions(values)
+    yield from _check_address(values, hosts)
     yield from _unsupported(values)
     yield from _scram_keys(values)
     yield from _protocol_versions(values)
@@ -74,6 +78,19 @@ def _sslmode_combinations(values: Mapping[str, str]) -> Iterator[str]:
         yield (
             f'weak sslmode "{sslmode}" may not be used with sslrootcert=system (use "verify-full")'
         )
+
+
+def _check_address(values: Mapping[str, str], hosts: Iterable[Host]) -> Iterator[str]:
+    if values["check_address"] != "1":
+        return
+    if _is_choice(values, "sslmode") and values["sslmode"] != SSLMode.VERIFY_FULL:
+        yield (
+            "check_address=1 needs sslmode=verify-full: it looks up the name that the certificate "
+            f'was verified for, and sslmode "{values["sslmode"]}" verifies none'
+        )
+    for host in hosts:
+        if host.unix_path is None and not host.has_name:
+            yield f'check_address=1 needs a host name to look up, and "{host.name}" is an address'
 
 
 def _tls_versions(values: Mapping[str, str]) -> Iterator[str]:

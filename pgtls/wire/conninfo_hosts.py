@@ -46,6 +46,11 @@ class Host:
         return f"{self.host}/.s.PGSQL.{self.port}"
 
     @property
+    def has_name(self) -> bool:
+        """Whether there is a name that can be looked up: none in an address, nor in a path."""
+        return bool(self.host) and self.unix_path is None and _address_error(self.host) is not None
+
+    @property
     def address(self) -> str:
         """What to connect to."""
         return self.hostaddr or self.host
@@ -130,9 +135,15 @@ def _host_mistakes(host: str, hostaddr: str, port: str, *, secret: bool) -> Iter
 
 
 def _hostaddr_mistakes(hostaddr: str) -> Iterator[str]:
-    """libpq's own test, which asks no name server: AI_NUMERICHOST."""
-    numeric = hostaddr.encode("utf-8", "surrogateescape")
+    if reason := _address_error(hostaddr):
+        yield f'could not parse network address "{hostaddr}": {reason}'
+
+
+def _address_error(text: str) -> str | None:
+    """Why a text is no IP address, by libpq's own test, which asks no name server."""
+    numeric = text.encode("utf-8", "surrogateescape")
     try:
         socket.getaddrinfo(numeric, None, flags=socket.AI_NUMERICHOST)
     except OSError as error:
-        yield f'could not parse network address "{hostaddr}": {error.strerror}'
+        return error.strerror
+    return None
