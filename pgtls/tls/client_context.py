@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from socket import socket
 from weakref import WeakSet
 
@@ -32,7 +31,7 @@ from pgtls.tls.revocation import add_crl_directory, add_crl_file, crl_expiry
 from pgtls.tls.server_context import trust
 from pgtls.tls.server_identity import verify_server_name
 from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
-from pgtls.tls.verify_failures import VerifyFailure, failure_of, note_failure
+from pgtls.tls.verify_failures import failure_noting, failure_of
 from pgtls.tls.versions import set_versions
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.conninfo import ConnInfo, Host
@@ -91,7 +90,7 @@ class ClientTLS:
     ) -> None:
         self._conninfo = conninfo
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._crl_expiry: list[tuple[str, datetime | None]] = []
+        self._crls: list[str] = []
         self._asked: WeakSet[SSL.Connection] = WeakSet()
         forbid_resumption(context)
         forbid_renegotiation_and_compression(context)
@@ -99,7 +98,7 @@ class ClientTLS:
         context.set_alpn_protos([POSTGRESQL])
         self._set_versions()
         if self._trust(roots):
-            context.set_verify(SSL.VERIFY_PEER, note_failure)
+            context.set_verify(SSL.VERIFY_PEER, failure_noting(self._crl_expiry))
         self.has_certificate = self._use_certificate(certificate, key)
         if conninfo.sslcertmode is SSLCertMode.REQUIRE:
             context.set_info_callback(self._note_request)
@@ -138,7 +137,11 @@ class ClientTLS:
         :param reason: the error that it ended with, in OpenSSL's words.
         """
         if failure := failure_of(connection):
-            return self._not_verified(failure)
+            return CertificateNotVerified(
+                f"SSL error: certificate verify failed: {failure.reason} "
+                f'(depth {failure.depth}, subject "{failure.subject}", issuer "{failure.issuer}")',
+                failure.depth,
+            )
         if reason.endswith(_VERSION_ERRORS):
             oldest = self._conninfo.ssl_min_protocol_version or "TLSv1"
             newest = self._conninfo.ssl_max_protocol_version or "TLSv1.3"
@@ -147,31 +150,6 @@ class ClientTLS:
                 f"between {oldest} and {newest}."
             )
         return NegotiationRefused(reason)
-
-    def _not_verified(self, failure: VerifyFailure) -> CertificateNotVerified:
-        expired = ""
-        if failure.reason == "CRL has expired":
-            expired = "".join(f"; {crl}" for crl in self._expired_crls())
-        return CertificateNotVerified(
-            f"SSL error: certificate verify failed: {failure.reason} "
-            f'(depth {failure.depth}, subject "{failure.subject}", issuer "{failure.issuer}")'
-            f"{expired}",
-            failure.depth,
-        )
-
-    def _expired_crls(self) -> list[str]:
-        """What is known of CRLs that are past their time. OpenSSL reads a directory when it needs
-        it, so this does too."""
-        known = list(self._crl_expiry)
-        if self._conninfo.sslcrldir is not None:
-            with suppress(ConfigurationError):
-                known += crl_expiry(self._conninfo.sslcrldir, "sslcrldir")
-        now = datetime.now(UTC)
-        return [
-            f'the CRL of "{issuer}" expired on {until:%Y-%m-%d %H:%M:%S} UTC'
-            for issuer, until in known
-            if until is not None and until < now
-        ]
 
     def _set_versions(self) -> None:
         oldest = self._conninfo.ssl_min_protocol_version
@@ -205,17 +183,19 @@ class ClientTLS:
     def _add_crls(self, *, default: bool) -> None:
         conninfo = self._conninfo
         if conninfo.sslcrl is not None:
-            self._add_crl_file(conninfo.sslcrl)
+            add_crl_file(self._context, conninfo.sslcrl)
+            self._crls.append(conninfo.sslcrl)
         if conninfo.sslcrldir is not None:
             add_crl_directory(self._context, conninfo.sslcrldir)
-        if default and conninfo.sslcrl is None and conninfo.sslcrldir is None:
+            self._crls.append(conninfo.sslcrldir)
+        if default and not self._crls:
             crl = file_of(conninfo, None, "root.crl")
             if crl is not None and os.path.exists(crl):
-                self._add_crl_file(str(crl))
+                add_crl_file(self._context, crl)
+                self._crls.append(str(crl))
 
-    def _add_crl_file(self, path: str) -> None:
-        add_crl_file(self._context, path)
-        self._crl_expiry += crl_expiry(path)
+    def _crl_expiry(self) -> list[tuple[str, datetime | None]]:
+        return [each for path in self._crls for each in crl_expiry(path)]
 
     def _use_certificate(
         self, certificate: CertificateSource | None, key: KeySource | None
