@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -35,6 +36,13 @@ LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
 
 BUG = re.compile(r"Unhandled|Traceback|internal error|#critical|DeprecationWarning|ResourceWarning")
 """What must never be in the log."""
+
+
+def in_thread(target: Callable[[], object]) -> Thread:
+    """Run it beside the test."""
+    thread = Thread(target=target, daemon=True)
+    thread.start()
+    return thread
 
 
 class GatewayFailed(Exception):

@@ -7,16 +7,14 @@ import shlex
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from threading import Thread
 
 import psycopg
 
 from tests import certificates
-from tests.gateway_daemon import TWIST, Gateway, GatewayCase
+from tests.gateway_daemon import TWIST, Gateway, GatewayCase, in_thread
 from tests.processes import TIMEOUT, environment
 from tests.servers import (
     HOST,
@@ -370,13 +368,6 @@ def relay(proxy: socket.socket, address: tuple[str, int], header: bytes) -> None
             back.join(TIMEOUT)
 
     in_thread(accept)
-
-
-def in_thread(target: Callable[[], None]) -> Thread:
-    """Run it beside the test."""
-    thread = Thread(target=target, daemon=True)
-    thread.start()
-    return thread
 
 
 class Config(GatewayCase):

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
-from pgtls.gateway.service import GatewayService
+from pgtls.gateway.service import CannotStart, GatewayService
 from pgtls.gateway.settings import Configuration, DaemonSettings, GatewaySettings
 from pgtls.tls import settings
 from pgtls.wire.errors import ConfigurationError
@@ -65,4 +65,4 @@ def makeService(options: Options) -> IService:
     try:
         return GatewayService(reactor, options.configuration())
     except ConfigurationError as error:
-        raise SystemExit("\n".join(f"pgtls: {mistake}" for mistake in error.mistakes)) from None
+        raise CannotStart(error) from None

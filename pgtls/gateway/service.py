@@ -13,6 +13,7 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -45,6 +46,17 @@ class _Prepared:
     upstream: ConnInfo | None  # None: the embedded one
 
 
+class CannotStart(SystemExit, Exception):
+    """The end of a daemon that cannot begin: a line for each mistake, without a traceback.
+
+    An Exception as well, since twistd removes its pidfile for nothing else, nor lets the parent of
+    a daemon know.
+    """
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__("\n".join(f"pgtls: {mistake}" for mistake in error.mistakes))
+
+
 class GatewayService(Service):
     """Runs the gateways of a configuration.
 
@@ -64,13 +76,16 @@ class GatewayService(Service):
         self._checks: list[Deferred[None]] = []
         self._prepared: list[_Prepared] = []
         mistakes: list[str] = []
-        for settings in configuration.gateways:
-            self._prepare(settings, mistakes)
+        for place, settings in zip(configuration.places, configuration.gateways, strict=True):
+            self._prepare(place, settings, mistakes)
         if mistakes:
             raise ConfigurationError(*mistakes)
 
-    def _prepare(self, settings: GatewaySettings, mistakes: list[str]) -> None:
-        """Check one gateway's settings, all of them."""
+    def _prepare(self, place: str, settings: GatewaySettings, mistakes: list[str]) -> None:
+        """Check one gateway's settings, all of them.
+
+        :param place: where they stand, in front of each mistake.
+        """
         steps: dict[str, Any] = {
             "listen": partial(_check_listen, self._reactor, settings.listen),
             "certificate": partial(self._certificate, settings),
@@ -81,7 +96,7 @@ class GatewayService(Service):
             try:
                 made[step] = make()
             except ConfigurationError as error:
-                mistakes.extend(f"{settings.listen}: {mistake}" for mistake in error.mistakes)
+                mistakes.extend(f"{place}{mistake}" for mistake in error.mistakes)
         if len(made) == len(steps):
             tls, certificate = made["certificate"]
             self._prepared.append(_Prepared(settings, tls, certificate, made["upstream"]))
@@ -115,28 +130,51 @@ class GatewayService(Service):
         return conninfo
 
     def startService(self) -> None:
-        """Start the embedded PostgreSQL, open the ports, say how to reach them."""
+        """Start the embedded PostgreSQL, open the ports, say how to reach them.
+
+        :raises CannotStart: PostgreSQL does not start, or a port cannot be opened.
+        """
         super().startService()  # type: ignore[no-untyped-call]
         _allow_open_files(sum(p.settings.listener.max_connections for p in self._prepared))
-        embedded = ""
-        if self._embedded is not None:
-            embedded = self._embedded.start(say)
+        try:
+            embedded = self._embedded.start(say) if self._embedded is not None else ""
+            self._open_ports(embedded)
+        except ConfigurationError as error:
+            raise CannotStart(error) from None
+
+    def _open_ports(self, embedded: str) -> None:
+        """:raises ConfigurationError: with every port that cannot be opened."""
+        opening = []
         for prepared in self._prepared:
             conninfo = prepared.upstream or ConnInfo.parse(embedded, {})
             upstream = PgTLSClientEndpoint(self._reactor, conninfo)
             gateway = Gateway(self._reactor, prepared.settings, prepared.tls, upstream)
             self._gateways.append(gateway)
             endpoint = serverFromString(self._reactor, prepared.settings.listen)
-            endpoint.listen(gateway.factory).addCallbacks(
-                self._listening, _raise_now, callbackArgs=(prepared,)
-            )
-            self._checks.append(
-                gateway.check_upstream(prepared.tls.certificates if prepared.tls else ())
-            )
+            opening.append(maybeDeferred(endpoint.listen, gateway.factory))
+        listening = DeferredList(opening, consumeErrors=True).addCallback(self._listening)
+        failed: list[Failure] = []
+        if listening.called:  # as it is with every endpoint of Twisted's own
+            listening.addErrback(failed.append)
+        for failure in failed:
+            failure.raiseException()
 
-    def _listening(self, port: IListeningPort, prepared: _Prepared) -> None:
-        self._ports.append(port)
-        announce(port.getHost(), prepared.settings, prepared.certificate, self._daemon)
+    def _listening(self, results: list[tuple[bool, Any]]) -> None:
+        """Announce every gateway, or none."""
+        self._ports = [port for opened, port in results if opened]
+        mistakes = [
+            f"{prepared.settings.listen}: {_why_not_opened(failure.value)}"
+            for prepared, (opened, failure) in zip(self._prepared, results, strict=True)
+            if not opened
+        ]
+        if mistakes:
+            raise ConfigurationError(*mistakes)
+        for prepared, gateway, port in zip(
+            self._prepared, self._gateways, self._ports, strict=True
+        ):
+            announce(port.getHost(), prepared.settings, prepared.certificate, self._daemon)
+            shown = prepared.tls.certificates if prepared.tls else ()
+            self._checks.append(gateway.check_upstream(shown))
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -168,9 +206,11 @@ def _missing_socket(path: str | None) -> bool:
     return path is not None and not path.startswith("@") and not os.path.exists(path)
 
 
-def _raise_now(failure: Failure) -> None:
-    """A port that cannot be opened ends the start, with a sentence instead of a traceback."""
-    raise ConfigurationError(str(failure.value)) from failure.value
+def _why_not_opened(error: Exception) -> str:
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason)
 
 
 def _allow_open_files(sessions: int) -> None:

@@ -51,10 +51,14 @@ class DaemonSettings:
 
 @attrs.frozen
 class Configuration:
-    """All of it."""
+    """All of it.
+
+    :ivar places: where each gateway's settings stand, to go in front of a mistake.
+    """
 
     daemon: DaemonSettings
     gateways: tuple[GatewaySettings, ...]
+    places: tuple[str, ...]
 
     @classmethod
     def from_options(cls, values: Mapping[str, object]) -> Configuration:
@@ -67,7 +71,7 @@ class Configuration:
         rest = {name: value for name, value in values.items() if name not in daemon_names}
         mistakes: list[str] = []
         configuration = cls(
-            _read(DaemonSettings, daemon, "", mistakes), (_gateway(rest, "", mistakes),)
+            _read(DaemonSettings, daemon, "", mistakes), (_gateway(rest, "", mistakes),), ("",)
         )
         if mistakes:
             raise ConfigurationError(*mistakes)
@@ -90,13 +94,13 @@ class Configuration:
             raise ConfigurationError(f"{path}: write each gateway as a table [[gateway]]")
         mistakes: list[str] = [] if tables else [f"{path}: there is no [[gateway]] table"]
         daemon = _read(DaemonSettings, document, f"{path}: ", mistakes)
+        places = tuple(f"{path}: gateway {number}: " for number in range(1, len(tables) + 1))
         gateways = tuple(
-            _gateway(table, f"{path}: gateway {number}: ", mistakes)
-            for number, table in enumerate(tables, 1)
+            _gateway(table, place, mistakes) for table, place in zip(tables, places, strict=True)
         )
         if mistakes:
             raise ConfigurationError(*mistakes)
-        return cls(daemon, gateways)
+        return cls(daemon, gateways, places)
 
 
 def _gateway(values: Mapping[str, object], where: str, mistakes: list[str]) -> GatewaySettings:
