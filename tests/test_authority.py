@@ -18,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.certs.authority import Authority, KeyType, fingerprint, mkcert
+from pgtls.certs.authority import Authority, fingerprint
 from pgtls.certs.files import PRIVATE, locked, write_file
+from pgtls.certs.keys import KeyType
 from pgtls.certs.names import general_names
+from pgtls.certs.server_files import mkcert
 from pgtls.wire.errors import ConfigurationError
 
 
@@ -41,7 +43,7 @@ class DirectoryCase(SynchronousTestCase):
         self.directory.mkdir()
 
     def contents(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.directory.iterdir()}
+        return {path.name: path.read_bytes() for path in self.directory.iterdir() if path.is_file()}
 
 
 class WholeFiles(DirectoryCase):
@@ -296,8 +298,14 @@ class MakingServerFiles(DirectoryCase):
             {path.name: mode(path) for path in self.directory.iterdir()},
             {
                 ".pgtls.lock": 0o600,
+                "crlnumber": 0o644,
+                "index.txt": 0o644,
+                "index.txt.attr": 0o644,
+                "newcerts": 0o755,
+                "root.crl": 0o644,
                 "root.crt": 0o644,
                 "root.key": 0o600,
+                "serial": 0o644,
                 "server.crt": 0o644,
                 "server.key": 0o600,
             },
@@ -317,7 +325,8 @@ class MakingServerFiles(DirectoryCase):
         after = self.contents()
         self.assertFalse(files.root_created)
         self.assertEqual(
-            {name for name in after if after[name] != before[name]}, {"server.crt", "server.key"}
+            {name for name in after if after[name] != before[name]},
+            {"server.crt", "server.key", "index.txt"},
         )
         self.verify()
 

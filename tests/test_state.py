@@ -11,7 +11,8 @@ from pathlib import Path
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.certs.authority import Authority, fingerprint, mkcert
+from pgtls.certs.authority import Authority, fingerprint
+from pgtls.certs.server_files import mkcert
 from pgtls.gateway.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.wire.errors import ConfigurationError
 

@@ -8,8 +8,11 @@ old file or the new one. Writers of one directory take turns (:func:`locked`).
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
+import pwd
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +32,9 @@ def write_file(path: Path, content: bytes, mode: int = PUBLIC, *, overwrite: boo
     """Write a file whole or not at all; :data:`PRIVATE` ones are so from their creation.
 
     :raises FileExistsError: it is there already, and ``overwrite`` is false.
-    :raises ConfigurationError: a private file would take the place of a symbolic link.
+    :raises ConfigurationError: the file would take the place of a symbolic link.
     """
-    if mode == PRIVATE:
-        refuse_symlink(path)
+    refuse_symlink(path, "private key file" if mode == PRIVATE else "file")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_UNFINISHED}")
     try:
         _create(unfinished, content, mode)
@@ -46,13 +48,88 @@ def write_file(path: Path, content: bytes, mode: int = PUBLIC, *, overwrite: boo
     _sync_directory(path.parent)
 
 
-def refuse_symlink(path: Path) -> None:
+def refuse_symlink(path: Path, kind: str = "private key file") -> None:
     """A key's file is the file itself: who places a link would choose what is read or replaced.
+    Nor is a link's place taken by a new file, while what it leads to stays as it was.
 
     :raises ConfigurationError: ``path`` is a symbolic link.
     """
     if path.is_symlink():
-        raise ConfigurationError(f'private key file "{path}" is a symbolic link')
+        raise ConfigurationError(f'{kind} "{path}" is a symbolic link')
+
+
+def refuse_existing(*paths: Path) -> None:
+    """:raises ConfigurationError: one of them is there already."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise ConfigurationError(f'"{path}" is there already')
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Keys and records go only where nobody else can put or exchange files.
+
+    :raises ConfigurationError: it is not a directory, somebody else's, or others may write into it.
+    """
+    user = os.geteuid()
+    try:
+        link, status = directory.lstat(), directory.stat()
+    except OSError as error:
+        raise ConfigurationError(f'directory "{directory}": {error.strerror}') from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigurationError(f'"{directory}" is not a directory')
+    if link.st_uid not in (user, 0) or status.st_uid != user:
+        foreign = link.st_uid if status.st_uid == user else status.st_uid
+        raise ConfigurationError(
+            f'directory "{directory}" belongs to {_user_name(foreign)}, and you are '
+            f"{_user_name(user)}: run this as {_user_name(foreign)}, or take another directory"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigurationError(
+            f'others can write into directory "{directory}" (mode {mode:04o}): chmod go-w it'
+        )
+
+
+def make_directory(directory: Path, mode: int) -> None:
+    """Make it, and those above it, if it is absent; one that is there must be ours alone.
+
+    :raises ConfigurationError: it cannot be made, or see :func:`refuse_foreign`.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=mode, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f'directory "{directory}" cannot be made: {error.strerror}'
+        ) from error
+    refuse_foreign(directory)
+
+
+def read_limited(path: Path, kind: str, limit: int = 65536) -> bytes:
+    """The content of a regular file that somebody else may have made.
+
+    :raises ConfigurationError: it cannot be read, is no regular file, or is longer than ``limit``.
+    """
+    try:
+        # Without O_NONBLOCK a FIFO in the file's place would hang us before it is refused.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(f'{kind} "{path}" is not a regular file')
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigurationError(f'could not open {kind} "{path}": {error.strerror}') from error
+    if len(content) > limit:
+        raise ConfigurationError(f'{kind} "{path}" has more than {limit} bytes')
+    return content
+
+
+def clear_unfinished(directory: Path, name: str = "") -> None:
+    """Remove what a writer that was killed left of the file ``name``, or of any file.
+
+    The caller sees to it that nobody is writing there.
+    """
+    for unfinished in directory.glob(f".{glob.escape(name)}*{_UNFINISHED}"):
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -63,8 +140,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     descriptor = lock_file(directory / _LOCK_NAME)
     try:
-        for unfinished in directory.glob(f".*{_UNFINISHED}"):
-            unfinished.unlink()
+        clear_unfinished(directory)
         yield
     finally:
         os.close(descriptor)
@@ -101,3 +177,10 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

@@ -15,6 +15,28 @@ from pgtls.wire.errors import ConfigurationError
 #: The longest common name that RFC 5280 has room for (ub-common-name).
 _MAX_COMMON_NAME = 64
 
+#: The longest name of a role: NAMEDATALEN of PostgreSQL, less one.
+_MAX_ROLE = 63
+
+#: What the subject of a client certificate may consist of, and how long each may be (RFC 5280).
+SUBJECT_FIELDS = {
+    "countryName": (NameOID.COUNTRY_NAME, 2),
+    "stateOrProvinceName": (NameOID.STATE_OR_PROVINCE_NAME, 128),
+    "localityName": (NameOID.LOCALITY_NAME, 128),
+    "organizationName": (NameOID.ORGANIZATION_NAME, 64),
+    "organizationalUnitName": (NameOID.ORGANIZATIONAL_UNIT_NAME, 64),
+    "commonName": (NameOID.COMMON_NAME, _MAX_COMMON_NAME),
+}
+#: As people write them.
+SHORT_NAMES = {
+    "C": "countryName",
+    "ST": "stateOrProvinceName",
+    "L": "localityName",
+    "O": "organizationName",
+    "OU": "organizationalUnitName",
+    "CN": "commonName",
+}
+
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
 
@@ -71,3 +93,44 @@ def distinguished_name(common_name: str | None) -> x509.Name:
     if common_name is None:
         return x509.Name([])
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_MAX_COMMON_NAME])])
+
+
+def subject_field(name: str, value: str) -> x509.NameAttribute[str]:
+    """One field of a subject.
+
+    :param name: as in :data:`SUBJECT_FIELDS` or :data:`SHORT_NAMES`.
+    :raises ConfigurationError: it is not one of them; or the value is too long, empty, or not to
+        be read by a person as it is.
+    """
+    long_name = SHORT_NAMES.get(name, name)
+    if long_name not in SUBJECT_FIELDS:
+        known = ", ".join(SUBJECT_FIELDS)
+        raise ConfigurationError(f'"{printable(name)}" is not a field of a subject ({known})')
+    oid, most = SUBJECT_FIELDS[long_name]
+    if value != value.strip() or not value or not value.isprintable():
+        raise ConfigurationError(
+            f"{long_name} is empty, begins or ends with a space, or has characters that "
+            f'cannot be printed: "{printable(value)}"'
+        )
+    if len(value) > most:
+        raise ConfigurationError(f"{long_name} is longer than {most} characters")
+    try:
+        return x509.NameAttribute(oid, value)
+    except ValueError as error:
+        raise ConfigurationError(f'{long_name} cannot be "{value}": {error}') from error
+
+
+def role_field(role: str) -> x509.NameAttribute[str]:
+    """The common name of a client certificate.
+
+    :raises ConfigurationError: no role of PostgreSQL's can be called so.
+    """
+    if len(role.encode("utf-8", "replace")) > _MAX_ROLE:
+        raise ConfigurationError(f"the name of a role has at most {_MAX_ROLE} bytes")
+    return subject_field("commonName", role)
+
+
+def printable(text: str) -> str:
+    """Text from somebody else as a terminal may get it, on one line, and not too much of it."""
+    cut = text if len(text) <= 200 else text[:200] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import click
 
+from pgtls.commands.authority import client_conf, crl, list_issued, revoke, sign
+from pgtls.commands.client_certificate import install, keygen
+from pgtls.commands.mkcert import mkcert
 from pgtls.commands.probe import probe
 
 
@@ -12,8 +15,12 @@ from pgtls.commands.probe import probe
 def main() -> None:
     """TLS for anything that speaks PostgreSQL.
 
+    Certificates: mkcert for the server; client-conf, keygen, sign and install, in this order, for
+    a user; list, revoke and crl afterwards.
+
     The gateway is run by twistd: see "twistd pgtls --help".
     """
 
 
-main.add_command(probe)
+for command in (mkcert, client_conf, keygen, sign, install, list_issued, revoke, crl, probe):
+    main.add_command(command)

@@ -13,9 +13,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from pgtls.certs.authority import fingerprint, write_server_files
+from pgtls.certs.authority import fingerprint
 from pgtls.certs.files import locked
 from pgtls.certs.names import general_names
+from pgtls.certs.server_files import write_server_files
 from pgtls.tls.key_file import load_certificate_chain, load_key_pair
 from pgtls.wire.errors import ConfigurationError
 

@@ -1,0 +1,170 @@
+"""The user's files, where libpq looks for them: ``~/.postgresql``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
+
+from pgtls.certs.client_conf import ClientConf
+from pgtls.certs.files import (
+    locked,
+    make_directory,
+    read_limited,
+    refuse_foreign,
+    refuse_symlink,
+    write_file,
+)
+from pgtls.certs.keys import (
+    UNREADABLE_KEY,
+    IssuerKey,
+    KeyType,
+    issuer_key,
+    key_in,
+    signing_hash,
+)
+from pgtls.certs.names import role_field
+from pgtls.certs.profile import purposes
+from pgtls.tls.key_file import (
+    Password,
+    check_key_matches,
+    load_certificate_chain,
+    load_private_key,
+    parse_certificate_chain,
+)
+from pgtls.wire.errors import ConfigurationError
+
+
+def default_directory() -> Path:
+    """``~/.postgresql``.
+
+    :raises ConfigurationError: there is no home directory.
+    """
+    try:
+        return Path("~/.postgresql").expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError("there is no home directory: name a directory with -D") from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFiles:
+    """What :func:`keygen` leaves.
+
+    :ivar key_created: whether the key is new.
+    :ivar root_known: whether ``root.crt`` has the site's authority.
+    """
+
+    key: Path
+    csr: Path
+    root_crt: Path
+    subject: x509.Name
+    key_created: bool
+    root_created: bool
+    root_known: bool
+
+
+def keygen(
+    directory: Path,
+    conf: ClientConf,
+    role: str,
+    *,
+    key_type: KeyType | None = None,
+    password: Password = None,
+    new_password: bytes | None = None,
+    force: bool = False,
+) -> KeyFiles:
+    """Make ``postgresql.key`` and ``postgresql.csr``, and ``root.crt`` if there is none.
+
+    A key without a request for it is used as it is, so that whoever was interrupted can simply
+    begin again.
+
+    :param password: of a key that is there.
+    :param new_password: to encrypt a new key with.
+    :param force: replace a key and a request that are there.
+    :raises ConfigurationError: they are there; or a file or the role's name cannot be used.
+    """
+    subject = x509.Name([*conf.subject, role_field(role)])
+    make_directory(directory, 0o700)
+    with locked(directory):
+        key_path, csr_path, root_crt = (
+            directory / name for name in ("postgresql.key", "postgresql.csr", "root.crt")
+        )
+        waits = key_path.exists() and not _belongs(csr_path, issuer_key(key_path, password))
+        if not force and not waits and os.path.lexists(key_path):
+            raise ConfigurationError(
+                f'"{key_path}" is there already: send "{csr_path}" to your DBA; for a second key '
+                "take another directory (-D), and --force to replace it"
+            )
+        created = force or not waits
+        kind = key_type or conf.key_type
+        key = key_in(key_path, kind, new_password, password=password, overwrite=force)
+        builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+        csr = builder.sign(key, signing_hash(key))
+        write_file(csr_path, csr.public_bytes(Encoding.PEM), overwrite=True)
+        root_created = not os.path.lexists(root_crt)
+        if root_created:
+            write_file(root_crt, conf.root.public_bytes(Encoding.PEM))
+        known = conf.root in load_certificate_chain(root_crt)
+        return KeyFiles(key_path, csr_path, root_crt, subject, created, root_created, known)
+
+
+def _belongs(csr_path: Path, key: IssuerKey) -> bool:
+    """Whether there is a request for that key."""
+    try:
+        csr = x509.load_pem_x509_csr(csr_path.read_bytes())
+        return csr.public_key() == key.public_key()
+    except (OSError, *UNREADABLE_KEY):
+        return False
+
+
+def install(
+    certificate_path: Path, directory: Path, *, password: Password = None, force: bool = False
+) -> tuple[Path, x509.Certificate]:
+    """Check that a certificate is of use with the key and ``root.crt`` that are in ``directory``,
+    and put it there as ``postgresql.crt``.
+
+    :raises ConfigurationError: it is not; or another one is there and ``force`` is false.
+    """
+    data = read_limited(certificate_path, "certificate file")
+    chain = parse_certificate_chain(data, f'certificate file "{certificate_path}"')
+    refuse_foreign(directory)
+    with locked(directory):
+        key_path = directory / "postgresql.key"
+        refuse_symlink(key_path)
+        if not key_path.exists():
+            raise ConfigurationError(f'there is no "{key_path}": begin with pgtls keygen')
+        key = load_private_key(key_path, password)
+        check_key_matches(chain[0], key, f'private key file "{key_path}"')
+        _check_purpose(chain[0])
+        _check_chain(chain, directory / "root.crt")
+        target = directory / "postgresql.crt"
+        refuse_symlink(target, "file")
+        pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+        if not target.exists() or target.read_bytes() != pem:
+            if target.exists() and not force and not certificate_path.samefile(target):
+                raise ConfigurationError(f'"{target}" is there already: --force replaces it')
+            write_file(target, pem, overwrite=True)
+        return target, chain[0]
+
+
+def _check_purpose(certificate: x509.Certificate) -> None:
+    found = purposes(certificate)
+    if found is not None and ExtendedKeyUsageOID.CLIENT_AUTH not in found:
+        raise ConfigurationError("it is not a client certificate: servers would refuse it")
+
+
+def _check_chain(chain: list[x509.Certificate], root_crt: Path) -> None:
+    """As a server does: by OpenSSL, signatures and dates."""
+    store = crypto.X509Store()
+    for root in load_certificate_chain(root_crt, "root certificate file"):
+        store.add_cert(crypto.X509.from_cryptography(root))
+    leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in chain]
+    try:
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        raise ConfigurationError(f'it does not verify by "{root_crt}": {error}') from error

@@ -1,0 +1,182 @@
+"""What the DBA does with the authority: sign, revoke, look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from pgtls.certs.authority import Authority
+from pgtls.certs.database import Database, Entry, issued_by
+from pgtls.certs.files import clear_unfinished, refuse_existing, refuse_symlink, write_file
+from pgtls.certs.names import printable
+from pgtls.certs.profile import purposes
+from pgtls.certs.request import Request
+from pgtls.tls.facts import serial as serial_text
+from pgtls.tls.key_file import load_certificate_chain
+from pgtls.wire.errors import ConfigurationError
+
+#: A key whose certificate was revoked for one of these was in nobody else's hands.
+_HARMLESS = (x509.ReasonFlags.superseded, x509.ReasonFlags.affiliation_changed)
+
+_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+
+
+def sign(
+    authority: Authority, request: Request, output: Path, days: int, *, overwrite: bool = False
+) -> x509.Certificate:
+    """Issue, record, write: in this order, so that nothing is out that is not recorded.
+
+    :raises ConfigurationError: ``output`` is there and ``overwrite`` is false; or the key of the
+        request is one whose certificate was revoked.
+    """
+    refuse_symlink(output, "file")
+    if not overwrite:
+        refuse_existing(output)
+    with authority.record() as database:
+        _refuse_revoked(database, request)
+        certificate = authority.certify_client(request.subject, request.public_key, days)
+        database.add(certificate)
+        clear_unfinished(output.parent, output.name)
+        pem = certificate.public_bytes(Encoding.PEM)
+        try:
+            write_file(output, pem, overwrite=overwrite)
+        except OSError as error:
+            copy = authority.directory / "newcerts" / f"{_serial(certificate)}.pem"
+            raise ConfigurationError(
+                f'"{output}" cannot be written: {error.strerror}; the certificate is "{copy}"'
+            ) from error
+    return certificate
+
+
+def _refuse_revoked(database: Database, request: Request) -> None:
+    for entry, _ in database.with_key(request.public_key_der):
+        if entry.revoked_at and entry.reason not in _HARMLESS:
+            raise ConfigurationError(
+                f"this key's certificate {serial_text(entry.serial)} was revoked on "
+                f"{entry.revoked_at:%Y-%m-%d}: the user needs a new key (pgtls keygen)"
+            )
+
+
+def current_certificates(directory: Path, request: Request) -> list[x509.Certificate]:
+    """The certificates that the key of the request has, and that are still good."""
+    now = datetime.now(UTC)
+    return [
+        certificate
+        for entry, certificate in Database.read(directory).with_key(request.public_key_der)
+        if entry.status == "V" and entry.not_after > now
+    ]
+
+
+def revoke(
+    authority: Authority, which: str, reason: x509.ReasonFlags, days: int
+) -> tuple[Entry, x509.CertificateRevocationList, bool]:
+    """Revoke a certificate and make ``root.crl`` anew. One that is revoked already stays so.
+
+    :param which: a file with the certificate, or its serial number in hexadecimal.
+    :returns: its entry, the CRL, and whether it was revoked before.
+    :raises ConfigurationError: it is none of this authority's.
+    """
+    with authority.record() as database:
+        entry = _find(database, authority.certificate, which)
+        before = entry.status == "R"
+        if not before:
+            entry = database.revoke(entry, reason, datetime.now(UTC))
+        return entry, authority.write_crl(database, days), before
+
+
+def others_of(directory: Path, revoked: Entry) -> list[Entry]:
+    """The certificates with the same subject that are still good."""
+    now = datetime.now(UTC)
+    return [
+        entry
+        for entry in Database.read(directory).entries
+        if entry.subject == revoked.subject and entry.status == "V" and entry.not_after > now
+    ]
+
+
+def _find(database: Database, root: x509.Certificate, which: str) -> Entry:
+    path = Path(which)
+    if path.exists():
+        certificate = load_certificate_chain(path)[0]
+        if certificate.issuer == certificate.subject or not issued_by(certificate, root):
+            raise ConfigurationError(f'"{path}" is not a certificate that this authority issued')
+        known = database.find(certificate.serial_number)
+        if known is None:  # made by other means; on record before it is revoked
+            database.add(certificate)
+        return known or database.entries[-1]
+    try:
+        serial = int(which.replace(":", ""), 16)
+    except ValueError:
+        raise ConfigurationError(
+            f'"{printable(which)}" is neither a file nor a serial number in hexadecimal'
+        ) from None
+    entry = database.find(serial)
+    if entry is None:
+        raise ConfigurationError(f"no certificate with serial number {which} is on record")
+    return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A certificate as ``pgtls list`` shows it.
+
+    :ivar kind: ``server``, ``client``; None where the certificate is not there to be asked.
+    :ivar status: ``valid``, ``expiring``, ``expired`` or ``revoked``.
+    """
+
+    serial: str
+    kind: str | None
+    status: str
+    subject: str
+    not_after: datetime
+    revoked_at: datetime | None
+    reason: str | None
+
+
+def listed(database: Database, soon: timedelta) -> Iterator[Listed]:
+    """What is on record.
+
+    :param soon: how long before its end a certificate is ``expiring``.
+    """
+    now = datetime.now(UTC)
+    for entry in database.entries:
+        certificate = database.certificate(entry.serial)
+        yield Listed(
+            serial=serial_text(entry.serial),
+            kind=_kind(certificate),
+            status=_status(entry, now, soon),
+            subject=_subject(entry, certificate),
+            not_after=entry.not_after,
+            revoked_at=entry.revoked_at,
+            reason=entry.reason.value if entry.reason else None,
+        )
+
+
+def _status(entry: Entry, now: datetime, soon: timedelta) -> str:
+    if entry.status == "R":
+        return "revoked"
+    if entry.status == "E" or entry.not_after <= now:
+        return "expired"
+    return "expiring" if entry.not_after <= now + soon else "valid"
+
+
+def _kind(certificate: x509.Certificate | None) -> str | None:
+    oids = (certificate and purposes(certificate)) or ()
+    found = [_PURPOSES[oid] for oid in oids if oid in _PURPOSES]
+    return "+".join(found) or None
+
+
+def _subject(entry: Entry, certificate: x509.Certificate | None) -> str:
+    """In RFC 2253 order, or as it is on record."""
+    subject = certificate.subject.rfc4514_string() if certificate else ""
+    return printable(subject or entry.subject)
+
+
+def _serial(certificate: x509.Certificate) -> str:
+    return serial_text(certificate.serial_number)

@@ -1,0 +1,176 @@
+"""What the commands for certificates have in common: options, errors in one line, reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pgtls.certs.keys import KeyType
+from pgtls.certs.names import printable
+from pgtls.tls.key_file import read_key_file
+from pgtls.wire.errors import ConfigurationError, PgTLSError
+
+
+class CertificateCommand(click.Command):
+    """A command whose failures are one line each on standard error, and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            mistakes: Sequence[str] = error.mistakes
+        except PgTLSError as error:
+            mistakes = [str(error)]
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # who read our output went away: click's matter
+                raise
+            name = f'"{error.filename}": ' if error.filename else ""
+            mistakes = [f"{name}{error.strerror or error}"]
+        for mistake in mistakes:
+            click.echo(f"pgtls {self.name}: {' '.join(mistake.split())}", err=True)
+        return ctx.exit(1)
+
+
+class SubjectField(click.ParamType[tuple[str, str]]):
+    """``NAME=VALUE``."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+        """Take it apart."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals:
+            self.fail(f'"{printable(value)}" is not NAME=VALUE', param, ctx)
+        return name.strip(), text.strip()
+
+
+def _absolute(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    # Messages and postgresql.conf need a path that means the same everywhere.
+    return value and value.expanduser().absolute()
+
+
+authority_option = click.option(
+    "-D",
+    "--directory",
+    "directory",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=_absolute,
+    help="The authority's directory.",
+)
+user_option = click.option(
+    "-D",
+    "--directory",
+    "directory",
+    type=click.Path(path_type=Path),
+    callback=_absolute,
+    help="Where libpq looks for keys and certificates, if not in ~/.postgresql.",
+)
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    callback=_absolute,
+    help="The file to write.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON.")
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    help="A private file with the passphrase of the key; without one, an encrypted key's "
+    "passphrase is asked for.",
+)
+
+
+def key_type_option(default: KeyType | None, help_text: str) -> Callable[..., Any]:
+    """``--key-type``."""
+    return click.option(
+        "--key-type",
+        type=click.Choice(KeyType, case_sensitive=False),
+        default=default,
+        help=help_text,
+    )
+
+
+def days_option(default: int, help_text: str) -> Callable[..., Any]:
+    """``--days``."""
+    return click.option(
+        "--days",
+        type=click.IntRange(1, 3650),
+        default=default,
+        show_default=True,
+        help=help_text,
+    )
+
+
+def passphrase_of(path: Path, file: Path | None) -> Callable[[], bytes]:
+    """Who asks for the passphrase of the key in ``path``, once, if it turns out to have one."""
+
+    @cache
+    def ask() -> bytes:
+        if file is not None:
+            return _first_line(file)
+        return _typed(f"Passphrase of {path}", confirm=False)
+
+    return ask
+
+
+def new_passphrase(path: Path, file: Path | None) -> bytes:
+    """A passphrase for a new key in ``path``."""
+    if file is not None:
+        return _first_line(file)
+    return _typed(f"New passphrase for {path}", confirm=True)
+
+
+def _typed(prompt: str, *, confirm: bool) -> bytes:
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            f"{prompt}: there is no terminal to ask at; give it with --passphrase-file"
+        )
+    typed: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return typed.encode()
+
+
+def _first_line(file: Path) -> bytes:
+    line = read_key_file(file).partition(b"\n")[0].rstrip(b"\r")
+    if not line:
+        raise ConfigurationError(f'passphrase file "{file}" has nothing in its first line')
+    return line
+
+
+def report(
+    facts: dict[str, Any],
+    lines: Iterable[str],
+    *,
+    as_json: bool,
+    next_steps: Sequence[str] = (),
+    warnings: Iterable[str] = (),
+    mark: str = "",
+) -> None:
+    """Say what was done, and what to do next.
+
+    :param facts: for JSON, as they are; ``next`` and ``warnings`` are added.
+    :param lines: for people.
+    :param mark: what each line for people begins with.
+    """
+    said = list(warnings)
+    if as_json:
+        whole = {**facts, "warnings": said, "next": list(next_steps)}
+        click.echo(json.dumps(whole, ensure_ascii=False, default=str))
+        return
+    for line in lines:
+        click.echo(line)
+    for number, step in enumerate(next_steps):
+        click.echo(f"{mark}{'      ' if number else 'Next: '}{step}")
+    for warning in said:
+        click.echo(f"warning: {warning}", err=True)
