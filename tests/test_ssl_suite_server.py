@@ -429,13 +429,13 @@ class Gateways(SuiteCase):
     def run_row(self, row: Row) -> None:
         daemon, ports = listeners()
         before = len(daemon.log())
-        seen = upstream().log().count("connection received")
+        seen = upstream().log().count("connection authorized")
         self.check(row, ports[row.config, row.rule], "postgres")
         if row.log:
             pattern = re.compile(row.log)
             wait_until(lambda: bool(pattern.search(daemon.log()[before:])), daemon.log)
         if row.error:
-            self.assertEqual(upstream().log().count("connection received"), seen)
+            self.assertEqual(upstream().log().count("connection authorized"), seen)
 
     def test_when_a_crl_expired(self) -> None:
         """The log says when it was, and whose CRL it is."""
