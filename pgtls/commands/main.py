@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from pgtls.commands.authority import client_conf, crl, list_issued, revoke, sign
 from pgtls.commands.client_certificate import install, keygen
 from pgtls.commands.mkcert import mkcert
 from pgtls.commands.probe import probe
+from pgtls.commands.revocation import crl, list_issued, revoke
+from pgtls.commands.signing import client_conf, sign
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
