@@ -210,14 +210,14 @@ def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
 def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
     context = made.context
-    if not tls.ssl_ca_file:
-        if tls.ssl_crl_file or tls.ssl_crl_dir:
+    if tls.ssl_ca_file == "":
+        if tls.ssl_crl_file != "" or tls.ssl_crl_dir:
             raise ConfigurationError("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
         return
     roots = [root for source in _several(tls.ssl_ca_file) for root in certificates_from(source)]
     trust(context, roots)
     context.set_client_ca_list(_subjects(roots))
-    if tls.ssl_crl_file:
+    if tls.ssl_crl_file != "":  # a CRL without entries is false too
         add_crl_file(context, tls.ssl_crl_file, "ssl_crl_file")
     if tls.ssl_crl_dir:
         add_crl_directory(context, tls.ssl_crl_dir, "ssl_crl_dir")
@@ -233,7 +233,7 @@ def _crl_expiry(tls: ServerTLSSettings) -> list[tuple[str, datetime | None]]:
     :raises ConfigurationError: one cannot be read.
     """
     crls: list[tuple[str, datetime | None]] = []
-    if tls.ssl_crl_file:
+    if tls.ssl_crl_file != "":
         crls += crl_expiry(tls.ssl_crl_file, "ssl_crl_file")
     if tls.ssl_crl_dir:
         crls += crl_expiry(tls.ssl_crl_dir, "ssl_crl_dir")
