@@ -25,6 +25,7 @@ from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.settings import Configuration, GatewaySettings
 from pgtls.gateway.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.poller import dedicate
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.wire.conninfo import ConnInfo
 from pgtls.wire.errors import ConfigurationError
@@ -135,6 +136,7 @@ class GatewayService(Service):
         :raises CannotStart: PostgreSQL does not start, or a port cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        dedicate(self._reactor)
         _allow_open_files(sum(p.settings.listener.max_connections for p in self._prepared))
         try:
             embedded = self._embedded.start(say) if self._embedded is not None else ""

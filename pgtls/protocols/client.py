@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from pgtls.protocols.addresses import check_address
 from pgtls.protocols.client_socket import check_peer, set_tcp_options
+from pgtls.protocols.fast_transport import speed_up
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT
 from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_context import ClientTLS
@@ -111,6 +112,7 @@ class PgTLSClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """The connection is up: begin."""
+        speed_up(self.transport)
         connection, requirepeer = self.transport.getHandle(), self._conninfo.requirepeer
         try:
             if self._host.unix_path is None:

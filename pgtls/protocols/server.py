@@ -28,6 +28,7 @@ from zope.interface import alsoProvides, implementer
 
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.connection_log import fields, tls_text, who
+from pgtls.protocols.fast_transport import speed_up
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
@@ -86,6 +87,7 @@ class PgTLSServerProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        speed_up(self.transport)
         self._negotiation = ServerNegotiation(
             ServerPolicy(
                 ssl=factory.settings.ssl,
@@ -145,7 +147,7 @@ class PgTLSServerProtocol(Protocol):
             self.transport.handshakeCompleted = self.handshakeCompleted  # type: ignore[attr-defined]
             alsoProvides(self.transport, IHandshakeListener)
         self.transport.startTLS(self.factory.tls)
-        if client_hello:
+        if client_hello and not getattr(self.transport, "peeked", False):
             self.transport.protocol.dataReceived(client_hello)
 
     def _deliver(self, packet: StartupMessage | CancelRequest, rest: bytes) -> None:

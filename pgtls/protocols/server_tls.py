@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from socket import socket
+
 from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -30,3 +32,9 @@ class ServerTLS:
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
         """A connection that waits for a ClientHello."""
         return Connection(self.context, None)
+
+    def connection_on(self, sock: socket) -> Connection:
+        """As fast transports ask for it: on the socket itself."""
+        connection = Connection(self.context, sock)
+        connection.set_accept_state()
+        return connection

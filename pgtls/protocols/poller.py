@@ -1,0 +1,106 @@
+"""An epoll of our own, one descriptor among the reactor's others, for :mod:`fast_transport`.
+
+The reactor dispatches each event in a logging context and looks after its timers between them.
+For sockets that do little else than pass bytes on, that is most of the work; these get their events
+from here.
+"""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: Events taken at a time.
+_EVENTS = 256
+
+#: Seconds that a dedicated process stays with its sockets, and waits for each next event, before
+#: the rest of the reactor has its turn.
+_STAY = 0.003
+_WAIT = 0.001
+
+
+class Watched(Protocol):
+    """What is watched."""
+
+    def fileno(self) -> int:
+        """The socket."""
+
+    def ready(self, events: int) -> None:
+        """There are events, as epoll has them."""
+
+
+@implementer(IReadDescriptor)
+class Poller:
+    """An epoll of our own. The reactor knows it while there is something to watch.
+
+    :ivar dedicated: these sockets are what the process is there for.
+    """
+
+    def __init__(self, reactor: IReactorFDSet) -> None:
+        self._reactor = reactor
+        self._epoll = select.epoll()
+        self._transports: dict[int, Watched] = {}
+        self.dedicated = False
+
+    def watch(self, transport: Watched, before: int, now: int) -> None:
+        """Change what is waited for on a transport's socket."""
+        fd = transport.fileno()
+        if not before:
+            if not self._transports:
+                self._reactor.addReader(self)
+            self._transports[fd] = transport
+            self._epoll.register(fd, now)
+        elif now:
+            self._epoll.modify(fd, now)
+        else:
+            self._epoll.unregister(fd)
+            del self._transports[fd]
+            if not self._transports:
+                self._reactor.removeReader(self)
+
+    def fileno(self) -> int:
+        """Readable when there is an event."""
+        return self._epoll.fileno()
+
+    def doRead(self) -> None:
+        """Pass on the events that are there; in a dedicated process those that follow, too."""
+        end = monotonic() + _STAY
+        events = self._epoll.poll(0, _EVENTS)
+        while events:
+            for fd, event in events:
+                # One that came before in this list may have closed this one.
+                transport = self._transports.get(fd)
+                if transport is not None:
+                    transport.ready(event)
+            if not self.dedicated or not self._transports or monotonic() > end:
+                return
+            events = self._epoll.poll(_WAIT, _EVENTS)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "pgtls"
+
+
+_pollers: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
+
+
+def poller(reactor: Any) -> Poller:
+    if reactor not in _pollers:
+        _pollers[reactor] = Poller(reactor)
+    return _pollers[reactor]
+
+
+def dedicate(reactor: Any) -> None:
+    """Prefer these sockets to whatever else the reactor does, which may then wait for
+    milliseconds. For a process that is a gateway and nothing else."""
+    if hasattr(select, "epoll"):
+        poller(reactor).dedicated = True
