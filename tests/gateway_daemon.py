@@ -34,6 +34,9 @@ TWIST = (
 
 LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
 
+STILLNESS = 0.3
+"""Seconds without CPU time after which nothing flows through a gateway any more."""
+
 BUG = re.compile(r"Unhandled|Traceback|internal error|#critical|DeprecationWarning|ResourceWarning")
 """What must never be in the log."""
 
@@ -173,6 +176,20 @@ class Gateway:
         match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
         assert match
         return int(match[1]) * 1024
+
+    def wait_until_still(self) -> None:
+        """Wait until it has had nothing to do for a while: what flowed through it has stopped."""
+        wait_until(self._still, lambda: f"it does not come to rest:\n{self.log()}")
+
+    def _still(self) -> bool:
+        before = self._cpu_time()
+        time.sleep(STILLNESS)
+        return self._cpu_time() == before
+
+    def _cpu_time(self) -> list[str]:
+        """User and system time of its process, in ticks of 10 ms."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[11:13]
 
     def connections(self) -> int:
         """How many sockets its process has open, the listening ones included."""

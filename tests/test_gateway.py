@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import struct
 import subprocess
 from contextlib import closing
 from functools import cache
@@ -16,6 +15,7 @@ import psycopg
 from tests import certificates
 from tests.gateway_daemon import TWIST, Gateway, GatewayCase, in_thread
 from tests.processes import TIMEOUT, environment
+from tests.raw_client import SSL_REQUEST, answer, startup_message
 from tests.servers import (
     HOST,
     Server,
@@ -26,36 +26,8 @@ from tests.servers import (
     scram_server,
 )
 
-SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
 PORT = "SELECT inet_server_port()"
 ON_TLS = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-
-
-def startup_message(**parameters: str) -> bytes:
-    """A StartupMessage of protocol 3.0."""
-    pairs = b"".join(
-        f"{name}\0{value}\0".encode()
-        for name, value in ({"user": "postgres", "database": "postgres"} | parameters).items()
-    )
-    return struct.pack("!II", len(pairs) + 9, 0x30000) + pairs + b"\0"
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
-    received = b""
-    connection.settimeout(TIMEOUT)
-    while chunk := connection.recv(65536):
-        received += chunk
-    return received
-
-
-def answer(address: tuple[str, int] | str, request: bytes) -> bytes:
-    """All that a plaintext peer says to ``request`` before it closes."""
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with closing(socket.socket(family)) as connection:
-        connection.connect(address)
-        connection.sendall(request)
-        return read_all(connection)
 
 
 def query(conninfo: str, sql: str) -> object:
