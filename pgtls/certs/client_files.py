@@ -94,6 +94,7 @@ def keygen(
         key_path, csr_path, root_crt = (
             directory / name for name in ("postgresql.key", "postgresql.csr", "root.crt")
         )
+        refuse_symlink(csr_path, "file")  # before the key is made
         waits = key_path.exists() and not _belongs(csr_path, issuer_key(key_path, password))
         if not force and not waits and os.path.lexists(key_path):
             raise ConfigurationError(

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pgtls.certs.files import clear_unfinished, refuse_foreign, write_file
+from pgtls.certs.files import clear_unfinished, refuse_foreign, refuse_symlink, write_file
 from pgtls.certs.keys import UNREADABLE_KEY
 from pgtls.tls.facts import serial as serial_text
 from pgtls.wire.errors import ConfigurationError
@@ -130,6 +130,9 @@ class Database:
 
         :raises ConfigurationError: see :meth:`read`; or ``newcerts`` is not ours alone.
         """
+        # Before anything is done: a revocation whose CRL is then refused would be half a one.
+        for name in ("index.txt", "crlnumber", "newcerts", "root.crl"):
+            refuse_symlink(directory / name, "file")
         # The record is there before the first certificate, so that it is never missed unnoticed.
         database = cls.read(directory)
         for name, content in (

@@ -58,11 +58,21 @@ def refuse_symlink(path: Path, kind: str = "private key file") -> None:
         raise ConfigurationError(f'{kind} "{path}" is a symbolic link')
 
 
-def refuse_existing(*paths: Path) -> None:
-    """:raises ConfigurationError: one of them is there already."""
-    for path in paths:
-        if os.path.lexists(path):
-            raise ConfigurationError(f'"{path}" is there already')
+def refuse_existing(path: Path) -> None:
+    """:raises ConfigurationError: it is there already."""
+    if os.path.lexists(path):
+        raise ConfigurationError(f'"{path}" is there already')
+
+
+def clear_output(path: Path, *, overwrite: bool) -> None:
+    """Make ready for a file in a directory that is not the authority's, where nobody has a lock.
+
+    :raises ConfigurationError: it is a symbolic link, or there already and ``overwrite`` is false.
+    """
+    clear_unfinished(path.parent, path.name)
+    refuse_symlink(path, "file")
+    if not overwrite:
+        refuse_existing(path)
 
 
 def refuse_foreign(directory: Path) -> None:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pgtls.certs.authority import Authority
 from pgtls.certs.database import Database, Entry, issued_by
-from pgtls.certs.files import clear_unfinished, refuse_existing, refuse_symlink, write_file
+from pgtls.certs.files import clear_output, write_file
 from pgtls.certs.names import printable
 from pgtls.certs.profile import purposes
 from pgtls.certs.request import Request
@@ -35,14 +35,11 @@ def sign(
     :raises ConfigurationError: ``output`` is there and ``overwrite`` is false; or the key of the
         request is one whose certificate was revoked.
     """
-    refuse_symlink(output, "file")
-    if not overwrite:
-        refuse_existing(output)
+    clear_output(output, overwrite=overwrite)
     with authority.record() as database:
         _refuse_revoked(database, request)
         certificate = authority.certify_client(request.subject, request.public_key, days)
         database.add(certificate)
-        clear_unfinished(output.parent, output.name)
         pem = certificate.public_bytes(Encoding.PEM)
         try:
             write_file(output, pem, overwrite=overwrite)

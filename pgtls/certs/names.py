@@ -130,7 +130,7 @@ def role_field(role: str) -> x509.NameAttribute[str]:
     return subject_field("commonName", role)
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = 200) -> str:
     """Text from somebody else as a terminal may get it, on one line, and not too much of it."""
-    cut = text if len(text) <= 200 else text[:200] + "..."
+    cut = text if len(text) <= most else text[:most] + "..."
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)

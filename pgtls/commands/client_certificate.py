@@ -150,7 +150,7 @@ def install(
         {"postgresql_crt": str(target), "certificate": facts},
         [f"{target}: {printable(facts['subject'])}, until {end:%Y-%m-%d}"],
         as_json=as_json,
-        next_steps=[f"psql {printable(conninfo)}"],
+        next_steps=[f"psql {printable(conninfo, len(conninfo))}"],
         warnings=found,
     )
 

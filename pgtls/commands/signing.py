@@ -13,7 +13,7 @@ from pgtls.certs import expiry, issuing
 from pgtls.certs.authority import CLIENT_DAYS, Authority, fingerprint
 from pgtls.certs.client_conf import ClientConf, subject_of
 from pgtls.certs.database import Database
-from pgtls.certs.files import refuse_existing, refuse_foreign, refuse_symlink, write_file
+from pgtls.certs.files import clear_output, refuse_foreign, write_file
 from pgtls.certs.keys import KeyType, describe_key
 from pgtls.certs.names import SUBJECT_FIELDS, printable
 from pgtls.certs.request import Request, read_request
@@ -71,7 +71,8 @@ def client_conf(
     if output is None:
         click.echo(text, nl=False)
     else:
-        write_output(output, text.encode(), force)
+        clear_output(output, overwrite=force)
+        write_file(output, text.encode(), overwrite=force)
     name = output or "client.conf"
     click.echo(f"SHA-256 of root.crt, for your users to compare: {fingerprint(root)}", err=True)
     click.echo(f"Next: users run: pgtls keygen --conf {shlex.quote(str(name))}", err=True)
@@ -82,14 +83,6 @@ def _fields_of(root: x509.Certificate) -> Iterator[tuple[str, str]]:
         if name != "commonName":
             for attribute in root.subject.get_attributes_for_oid(oid)[:1]:
                 yield name, str(attribute.value)
-
-
-def write_output(output: Path, content: bytes, force: bool) -> None:
-    """Write a file that the user named."""
-    refuse_symlink(output, "file")
-    if not force:
-        refuse_existing(output)
-    write_file(output, content, overwrite=force)
 
 
 @click.command(cls=CertificateCommand)
@@ -131,9 +124,7 @@ def sign(
     authority.refuse_expired()
     asked = read_request(request, authority.certificate, renew=renew)
     target = output or request.expanduser().absolute().with_suffix(".crt")
-    refuse_symlink(target, "file")
-    if not (renew or force):
-        refuse_existing(target)
+    clear_output(target, overwrite=renew or force)
     _show(directory, asked, quiet=as_json)
     if not yes and not _agreed():
         raise ConfigurationError("not signed")
