@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgtls.certs.authority import Authority
 from pgtls.certs.client_conf import read_client_conf
 from pgtls.certs.database import Entry
 from pgtls.commands.main import main
@@ -532,6 +533,7 @@ class Install(AuthorityCase):
     def test_no_key(self) -> None:
         (self.dot / "postgresql.key").unlink()
         self.refused("begin with pgtls keygen", "install", self.crt)
+        self.refused("begin with pgtls keygen", "install", "-D", self.top / "none", self.crt)
 
     def test_another_authority(self) -> None:
         self.pgtls("mkcert", "-D", self.top / "other", "localhost")
@@ -640,6 +642,15 @@ class Afterwards(AuthorityCase):
         self.assertRegex(warning, "^CN=alice expires on .*pgtls sign .*--renew")
         out = self.pgtls("list", "-D", self.ca, "--days", "5")
         self.assertNotIn("expiring", out)
+
+    def test_a_server_certificate_that_expires_soon_is_said_by_every_command(self) -> None:
+        key = certificate(self.ca / "server.crt").public_key()
+        soon = Authority.load(self.ca).certify_server(["localhost"], key, days=10)
+        (self.ca / "server.crt").write_bytes(soon.public_bytes(Encoding.PEM))
+        for command in ("list", "crl"):
+            (warning,) = self.json(command, "-D", self.ca)["warnings"]
+            self.assertRegex(warning, "server.crt. expires on .*pgtls mkcert -D .* --renew")
+        self.assertEqual(self.json("mkcert", "-D", self.ca, "--renew")["warnings"], [])
 
     def test_the_list_for_people(self) -> None:
         self.pgtls("revoke", "-D", self.ca, self.crt)

@@ -135,6 +135,14 @@ class SignedByPgtls(OpenSSLCase):
         self.assertEqual(theirs[3], hex_serial(again))
         self.assertEqual([ours[0], ours[2], *ours[4:]], [theirs[0], theirs[2], *theirs[4:]])
 
+    def test_the_subject_is_the_one_that_openssl_gives(self) -> None:
+        fields = ("--subject", "O=Example Inc.", "--subject", "C=NO")
+        self.pgtls("client-conf", "-D", self.ca, "--force", "-o", self.conf, *fields)
+        crt = self.sign(self.make_request())
+        self.ca_command("-in", crt.with_suffix(".csr"), "-out", self.top / "x.crt", "-notext")
+        self.assertEqual(certificate(crt).subject, certificate(self.top / "x.crt").subject)
+        self.assertEqual(certificate(crt).subject.rfc4514_string(), "CN=alice,O=Example Inc.,C=NO")
+
     def test_an_interrupted_openssl_ca_is_noticed(self) -> None:
         self.make_request()
         (self.ca / "index.txt").rename(self.ca / "index.txt.old")

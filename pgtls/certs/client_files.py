@@ -133,12 +133,12 @@ def install(
     """
     data = read_limited(certificate_path, "certificate file")
     chain = parse_certificate_chain(data, f'certificate file "{certificate_path}"')
+    key_path = directory / "postgresql.key"
+    if not os.path.lexists(key_path):
+        raise ConfigurationError(f'there is no "{key_path}": begin with pgtls keygen')
     refuse_foreign(directory)
     with locked(directory):
-        key_path = directory / "postgresql.key"
         refuse_symlink(key_path)
-        if not key_path.exists():
-            raise ConfigurationError(f'there is no "{key_path}": begin with pgtls keygen')
         key = load_private_key(key_path, password)
         check_key_matches(chain[0], key, f'private key file "{key_path}"')
         _check_purpose(chain[0])

@@ -120,6 +120,10 @@ def _checked(kind: str, source: x509.CertificateSigningRequest | x509.Certificat
             f"the request has {len(roles) or 'no'} common name{'s' * (len(roles) > 1)}; "
             "it needs one, which is the name of the role"
         )
+    # The order of the fields is the site's, and that of openssl's policies: a name is the same
+    # whoever asks for it, and whoever signs.
+    order = list(_ALLOWED)
+    fields.sort(key=lambda field: order.index(field.oid))
     # What it was given itself is not asked for again.
     if kind != "certificate of this authority":
         left_out += [f"extension {_extension_name(one)}" for one in source.extensions]

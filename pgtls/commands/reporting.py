@@ -20,6 +20,11 @@ from pgtls.wire.errors import ConfigurationError, PgTLSError
 class CertificateCommand(click.Command):
     """A command whose failures are one line each on standard error, and exit status 1."""
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What every command has in common."""
+        formatter.write_paragraph()
+        formatter.write_text("Exit status: 0 done, 1 refused or failed, 2 wrong usage.")
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
         try:

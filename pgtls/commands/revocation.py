@@ -49,8 +49,10 @@ REASONS = {
 @click.option(
     "--reason",
     type=click.Choice(list(REASONS), case_sensitive=False),
+    metavar="REASON",
     default="unspecified",
-    help="What the revocation list is to say; keyCompromise where somebody else has the key.",
+    help=f"What the revocation list is to say: {', '.join(REASONS)}. keyCompromise is for a key "
+    "that somebody else has.",
 )
 @days_option(CRL_DAYS, "How long the new revocation list is good for.")
 @passphrase_option
