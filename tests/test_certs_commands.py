@@ -163,6 +163,8 @@ class Mkcert(AuthorityCase):
         self.assertIn("ENCRYPTED", (self.ca / "root.key").read_text())
         self.assertNotIn("ENCRYPTED", (self.ca / "server.key").read_text())
         self.pgtls("crl", "-D", self.ca, *file)
+        again = ("mkcert", "-D", self.ca, "--force", "localhost", "--encrypt", *file)
+        self.refused("--encrypt is for a new one", *again)
         self.refused("no terminal.*--passphrase-file", "crl", "-D", self.ca)
         secret.write_text("wrong\n")
         self.refused("bad decrypt", "crl", "-D", self.ca, *file)
@@ -238,6 +240,11 @@ class ClientConf(AuthorityCase):
         ):
             with self.subTest(new[:50]):
                 self.changed(old, new, reason)
+
+    def test_one_that_was_edited_on_windows(self) -> None:
+        text = self.conf.read_text().replace("[subject]\n", "[subject]\nO = Example Inc.\n")
+        self.conf.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+        self.assertEqual(read_client_conf(self.conf).subject[0].value, "Example Inc.")
 
     def test_a_fifo_does_not_hang(self) -> None:
         os.mkfifo(self.top / "fifo")

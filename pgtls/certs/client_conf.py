@@ -91,7 +91,7 @@ def read_client_conf(path: Path) -> ClientConf:
 
 def _parse(data: bytes) -> ClientConf:
     try:
-        text = data.decode().replace("\r\n", "\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigurationError("it is not text in UTF-8") from error
     settings, begin, pem = text.partition(_BEGIN)

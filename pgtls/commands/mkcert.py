@@ -74,6 +74,11 @@ def mkcert(
         files = server_files.renew(directory, names, password)
     else:
         new = None
+        if encrypt and (directory / "root.crt").exists():
+            raise ConfigurationError(
+                f'"{root_key}" is there already: --encrypt is for a new one; to encrypt this one, '
+                "openssl pkey -aes256"
+            )
         if encrypt and not root_key.exists():
             new = new_passphrase(root_key, passphrase_file)
         files = server_files.mkcert(
