@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 from functools import cache
+from pathlib import Path
 
 import pg8000.native
 import psycopg
@@ -27,19 +28,9 @@ NAMES = ("version", "cipher", "group", "client_dn", "client_serial", "issuer_dn"
 #: Each setting, NULL where there is none.
 EVERY = "SELECT " + ", ".join(f"current_setting('pgtls.{name}', true)" for name in NAMES)
 
-LOGIN_TRIGGER = """
-CREATE TABLE logins (who text, client_dn text, client_addr text);
-GRANT INSERT ON logins TO PUBLIC;
-CREATE FUNCTION note_login() RETURNS event_trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO logins VALUES (
-        session_user,
-        current_setting('pgtls.client_dn', true),
-        current_setting('pgtls.client_addr', true)
-    );
-END $$;
-CREATE EVENT TRIGGER note_login ON login EXECUTE FUNCTION note_login();
-"""
+TEXT = (Path(__file__).parent.parent / "docs" / "tls_parameters.rst").read_text()
+#: The statements that the text shows.
+LOGIN_TRIGGER = TEXT.partition(".. code-block:: sql\n")[2].partition("\nWhat must")[0]
 
 
 @cache
@@ -187,7 +178,9 @@ class Told(SynchronousTestCase):
         for version in (each for each in VERSIONS if each >= 17):
             server(version).psql("TRUNCATE logins")
             told(conninfo(VERSIONS.index(version)))
-            noted = server(version).psql("SELECT * FROM logins WHERE who = 'alice'")
+            noted = server(version).psql(
+                "SELECT who, client_dn, client_addr FROM logins WHERE who = 'alice'"
+            )
             self.assertEqual(noted, f"alice|{ALICE}|{HOST}")
 
     def test_nothing_where_it_is_off(self) -> None:
