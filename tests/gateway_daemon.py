@@ -170,6 +170,12 @@ class Gateway:
         """How many file descriptors its process has open."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
+    def open_files_at_rest(self) -> int:
+        """The same when it has nothing to do: its look at the upstream at the start is over too."""
+        self.wait_for_log(r"upstream: ")
+        self.wait_until_still()
+        return self.open_files()
+
     def memory(self) -> int:
         """Its resident memory, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

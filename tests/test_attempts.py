@@ -337,7 +337,7 @@ TABLE = {
         allow    connect, backenderror, reconnect, sslerror -> fail
         prefer   connect, sslerror, reconnect, backenderror -> fail
         require  connect, sslerror -> fail
-        direct   connect, directsslreject -> fail
+        direct   connect, directsslaccept, backenderror -> fail
     """,
     # Not a server to be talked to: error_return, in every state.
     "garbage": """

@@ -170,7 +170,7 @@ class BackPressure(GatewayCase):
 
     def test_a_client_that_never_reads_and_leaves(self) -> None:
         gateway = self.gateway("--upstream", postgres(17).conninfo(user=None, sslmode="disable"))
-        before = gateway.open_files()
+        before = gateway.open_files_at_rest()
         with closing(psycopg.connect(gateway.conninfo(), autocommit=True)) as connection:
             connection.pgconn.send_query(
                 b"SELECT repeat('x', 1000) FROM generate_series(1, 100000)"

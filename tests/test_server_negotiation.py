@@ -457,7 +457,7 @@ class TimeoutTests(RowTests):
 
 
 class MaxConnectionsTests(RowTests):
-    """``max_connections``: everybody else is told before any TLS, whatever it asks for."""
+    """``max_connections``: everybody else is told at the first occasion."""
 
     def test_each_request_is_answered_so(self) -> None:
         for request_ in (SSL_REQUEST, GSSENC_REQUEST, STARTUP.raw):
@@ -475,11 +475,19 @@ class MaxConnectionsTests(RowTests):
             "sorry, too many clients already",
         )
 
-    def test_direct_TLS_is_closed(self) -> None:
-        self.assertEqual(
-            ServerNegotiation(FULL).receive(CLIENT_HELLO),
-            [Close("sorry, too many clients already")],
+    def test_direct_TLS_is_answered_inside(self) -> None:
+        negotiation = ServerNegotiation(FULL)
+        self.assertEqual(negotiation.receive(CLIENT_HELLO), [StartTLS(CLIENT_HELLO)])
+        self.assertEqual(negotiation.handshake_completed("postgresql"), [])
+        self.assert_fatal(
+            negotiation.receive(STARTUP.raw), "53300", "sorry, too many clients already"
         )
+
+    def test_a_CancelRequest_inside_direct_TLS_counts(self) -> None:
+        negotiation = ServerNegotiation(FULL)
+        negotiation.receive(CLIENT_HELLO)
+        negotiation.handshake_completed("postgresql")
+        self.assertEqual(negotiation.receive(CANCEL.raw), [Cancel(CANCEL)])
 
     def test_a_CancelRequest_still_counts(self) -> None:
         self.assertEqual(ServerNegotiation(FULL).receive(CANCEL.raw), [Cancel(CANCEL)])

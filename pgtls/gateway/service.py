@@ -33,7 +33,7 @@ from pgtls.wire.server import SSL
 
 _log = Logger(namespace="pgtls.gateway")
 
-#: File descriptors that the daemon needs besides two for each session.
+#: File descriptors that the daemon needs besides those for clients.
 _SPARE_FILES = 64
 
 
@@ -216,9 +216,10 @@ def _why_not_opened(error: Exception) -> str:
 
 
 def _allow_open_files(sessions: int) -> None:
-    """Two descriptors for each session, and a few: as far as the hard limit allows."""
+    """Two descriptors for each session, one for each client that is being turned away, and a few:
+    as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * sessions + _SPARE_FILES
+    needed = 3 * sessions + _SPARE_FILES
     unlimited = hard == resource.RLIM_INFINITY
     if soft < needed:
         granted = needed if unlimited else min(needed, hard)

@@ -82,7 +82,7 @@ class PgTLSServerProtocol(Protocol):
     def connectionMade(self) -> None:
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
         factory = self.factory
-        factory.connections.add(self)
+        (factory.turned_away if self._full else factory.connections).add(self)
         host = self.transport.getHost()
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -226,6 +226,15 @@ class PgTLSServerProtocol(Protocol):
         )
 
 
+class _Closed(Protocol):
+    """A connection that is closed as soon as it is there."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()
+
+
 TOO_MANY_CLIENTS = ErrorResponse.fatal("53300", "sorry, too many clients already")
 
 
@@ -237,6 +246,8 @@ class PgTLSServerFactory(Factory):
         :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication`.
     :param tls: makes the TLS connections; may be None where ``ssl`` is off.
     :param settings: whether TLS is offered or required, limits of time and number.
+    :ivar connections: those that are open, not more than ``max_connections``.
+    :ivar turned_away: those beyond, until they have heard that there is no room.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
     """
 
@@ -258,19 +269,20 @@ class PgTLSServerFactory(Factory):
         self.settings = settings
         self.admission = Admission(settings)
         self.connections: set[PgTLSServerProtocol] = set()
+        self.turned_away: set[PgTLSServerProtocol] = set()
         self._drained: Deferred[None] | None = None
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self.reactor: IReactorTime = reactor  # type: ignore[assignment]
 
-    def buildProtocol(self, addr: IAddress | None) -> PgTLSServerProtocol | None:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """A connection came in. Past ``max_connections`` it only gets to hear so; where as many
         again are waiting to hear it, it is closed at once."""
         limit = self.settings.max_connections
-        open_now = len(self.connections)
-        if open_now >= 2 * limit:
-            return None
-        protocol = PgTLSServerProtocol(full=open_now >= limit)
+        full = len(self.connections) >= limit
+        if full and len(self.turned_away) >= limit:
+            return _Closed()  # not None, which wrappers such as haproxy's do not expect
+        protocol = PgTLSServerProtocol(full)
         protocol.factory = self
         return protocol
 
@@ -280,20 +292,21 @@ class PgTLSServerFactory(Factory):
 
         :returns: fires when none is left.
         """
-        if not self.connections:
+        if not self.connections | self.turned_away:
             return succeed(None)
         self._drained = Deferred()
         abort = self.reactor.callLater(timeout, self._abort_all)
         return self._drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
 
     def _abort_all(self) -> None:
-        for connection in list(self.connections):
+        for connection in self.connections | self.turned_away:
             connection.transport.abortConnection()
 
     def connection_lost(self, connection: PgTLSServerProtocol) -> None:
         """A connection is closed."""
         self.connections.discard(connection)
-        if self._drained is not None and not self.connections:
+        self.turned_away.discard(connection)
+        if self._drained is not None and not self.connections | self.turned_away:
             drained, self._drained = self._drained, None
             drained.callback(None)
 

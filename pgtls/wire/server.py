@@ -175,8 +175,6 @@ class ServerNegotiation:
     def _direct_tls(self) -> list[Action]:
         if not self._policy.offers_tls:
             return self._close("received direct SSL connection request, but SSL is not available")
-        if self._policy.full:
-            return self._close(self._policy.full.message)  # an answer could only be read inside TLS
         self._direct = True
         return self._start_tls(self._buffer)
 
