@@ -68,6 +68,7 @@ class PgTLSClientEndpoint:
         method, "cannot connect now" to the next host. The application then reads the answer, and
         does not send the message again.
     :param observe: is told what happens, as it happens.
+    :param tls: what to use as TLS, in place of what the connection string asks for.
     :ivar reached: the host that the last :meth:`connect` ended at, with the address that it has;
         None before.
     :raises ConfigurationError: the connection string cannot be used.
@@ -83,6 +84,7 @@ class PgTLSClientEndpoint:
         key: KeySource | None = None,
         startup: StartupMessage | None = None,
         observe: Callable[[Event], None] = lambda event: None,
+        tls: Callable[[], ClientTLS] | None = None,
     ) -> None:
         self._reactor = reactor
         if isinstance(conninfo, str):
@@ -90,7 +92,9 @@ class PgTLSClientEndpoint:
         self.conninfo = conninfo
         self._startup = startup
         self._observe = observe
-        self._make_tls = partial(ClientTLS, roots=roots, certificate=certificate, key=key)
+        self._make_tls = tls or partial(
+            ClientTLS, conninfo, roots=roots, certificate=certificate, key=key
+        )
         self._tls: ClientTLS | None = None
         self.reached: Host | None = None
 
@@ -100,11 +104,9 @@ class PgTLSClientEndpoint:
         """The same endpoint for one session: its StartupMessage, or just one of the hosts. What
         has been made for TLS is shared."""
         conninfo = self.conninfo if host is None else replace(self.conninfo, hosts=(host,))
-        endpoint = PgTLSClientEndpoint(
-            self._reactor, conninfo, startup=startup, observe=self._observe
+        return PgTLSClientEndpoint(
+            self._reactor, conninfo, startup=startup, observe=self._observe, tls=self.tls
         )
-        endpoint.tls = self.tls  # type: ignore[method-assign]
-        return endpoint
 
     def tls(self) -> ClientTLS:
         """What the connection string asks of TLS; made once.
@@ -112,7 +114,7 @@ class PgTLSClientEndpoint:
         :raises ConfigurationError: a file it names cannot be used.
         """
         if self._tls is None:
-            self._tls = self._make_tls(self.conninfo)
+            self._tls = self._make_tls()
         return self._tls
 
     def check(self) -> None:
