@@ -346,7 +346,7 @@ class StartupMessageTests(ParityCase):
             self.assertEqual(answers, ["NegotiateProtocolVersion", "session"])
 
     def test_an_unknown_protocol_option(self) -> None:
-        answers = self.both(startup(**{"_pq_.test_protocol_negotiation": ""}), ALL)
+        answers = self.both(startup(3, 0, **{"_pq_.test_protocol_negotiation": ""}), ALL)
         self.assertEqual(answers, ["NegotiateProtocolVersion", "session"])
 
     def test_another_major_version(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -57,8 +58,10 @@ class Result:
             "alpn": tls.alpn,
             "forward_secret": tls.forward_secret,
         }
-        if tls.peer_certificate is not None:
-            self.certificate = dict(certificate_facts(tls.peer_certificate))
+        # One whose names or dates nobody can read was not verified either, and is left out.
+        with suppress(ValueError):
+            if tls.peer_certificate is not None:
+                self.certificate = dict(certificate_facts(tls.peer_certificate))
 
     def failed(self, error: PgTLSError) -> None:
         """No usable connection came out."""
@@ -140,8 +143,13 @@ def startup_message(conninfo: ConnInfo) -> StartupMessage | None:
     parameters.update(conninfo.startup_parameters)
     major, minor = conninfo.max_protocol_version
     return StartupMessage.build(
-        {name.encode(): value.encode() for name, value in parameters.items()}, major, minor
+        {_as_given(name): _as_given(value) for name, value in parameters.items()}, major, minor
     )
+
+
+def _as_given(text: str) -> bytes:
+    """The bytes of the command line or the environment, whatever their encoding is."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 @click.command()
