@@ -58,7 +58,7 @@ class Result:
             "alpn": tls.alpn,
             "forward_secret": tls.forward_secret,
         }
-        # One whose names or dates nobody can read was not verified either, and is left out.
+        # cryptography is stricter than OpenSSL: names or dates may be there that it can't read.
         with suppress(ValueError):
             if tls.peer_certificate is not None:
                 self.certificate = dict(certificate_facts(tls.peer_certificate))
