@@ -295,7 +295,9 @@ class KeyExchange(ContextCase):
     def test_bad_parameters_are_refused(self) -> None:
         path = self.files.write("dh.pem", pem(FFDHE2048 + 2, 2))
         mistakes = self.mistakes(ssl_dh_params_file=path)
-        self.assertEqual(mistakes, f'invalid DH parameters in "{path}": p is not prime')
+        self.assertEqual(
+            mistakes, f'ssl_dh_params_file: invalid DH parameters in "{path}": p is not prime'
+        )
 
     def test_the_lower_bound(self) -> None:
         pair = handshake(
@@ -371,14 +373,20 @@ class Keys(ContextCase):
         self.assertIn("as many", self.mistakes(ssl_key_file="a.key,b.key"))
 
     def test_all_mistakes_at_once(self) -> None:
-        mistakes = self.mistakes(
-            ssl_cert_file="",
-            ssl_groups="nonsense",
-            ssl_min_protocol_version="x",
-            ssl_ca_file="/nonexistent",
-            ssl_keylog_file="/nonexistent/key.log",
-        )
-        self.assertEqual(len(mistakes.splitlines()), 5, mistakes)
+        wrong = {
+            "ssl_min_protocol_version": "x",
+            "ssl_ciphers": "x",
+            "ssl_tls13_ciphers": "x",
+            "ssl_groups": "x",
+            "ssl_dh_params_file": "/nonexistent/x",
+            "ssl_key_file": "/nonexistent/x",
+            "ssl_ca_file": "/nonexistent/x",
+            "ssl_crl_dir": "/nonexistent/x",
+            "ssl_keylog_file": "/nonexistent/x",
+        }
+        mistakes = self.mistakes(**wrong).splitlines()
+        for setting, mistake in zip(wrong, mistakes, strict=True):
+            self.assertIn(setting, mistake)
 
 
 class Passphrases(ContextCase):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from cryptography import x509
 from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.protocol import Factory, Protocol
@@ -84,6 +85,19 @@ class ServerLog(TestCase):
             client_serial=serial,
             issuer_dn="/CN=clients",
         )
+
+    async def test_an_alternative_name_that_is_the_role(self) -> None:
+        for kind, name in (
+            (x509.RFC822Name, "bob@example.com"),
+            (x509.UniformResourceIdentifier, "urn:bob"),
+            (x509.DNSName, "bob.example.com"),
+        ):
+            certificate = self.clients.issue(cn="x", san=[kind(name)], client=True)
+            settings = {"clientcert": "verify-full", "clientname": "SAN"}
+            event = await self.line(certificate, name, **settings)
+            self.check(event, rf"user={name} .*", client_dn="/CN=x")
+            event = await self.line(certificate, "x", **settings)
+            self.check(event, r"certificate validation .* failed for user \"x\": SAN mismatch.*")
 
     async def test_a_certificate_for_another_role(self) -> None:
         self.check(

@@ -108,19 +108,13 @@ def server_context(tls: ServerTLSSettings) -> ServerContext:
     :raises ConfigurationError: with every setting that cannot be used.
     """
     made = ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD))
-    steps: list[Callable[[ServerContext, ServerTLSSettings], None]] = [
-        _protocol,
-        _key_exchange,
-        _certificates,
-        _client_certificates,
-        _keylog,
-    ]
     mistakes: list[str] = []
-    for step in steps:
+    for setting, step in _STEPS:
         try:
             step(made, tls)
         except ConfigurationError as error:
-            mistakes.extend(error.mistakes)
+            named = f"{setting}: " if setting else ""
+            mistakes.extend(f"{named}{mistake}" for mistake in error.mistakes)
     if mistakes:
         raise ConfigurationError(*mistakes)
     return made
@@ -139,32 +133,38 @@ def _protocol(made: ServerContext, tls: ServerTLSSettings) -> None:
     )
 
 
-def _key_exchange(made: ServerContext, tls: ServerTLSSettings) -> None:
-    context = made.context
-    weak = set_ciphers(context, tls.ssl_ciphers)
+def _ciphers(made: ServerContext, tls: ServerTLSSettings) -> None:
+    weak = set_ciphers(made.context, tls.ssl_ciphers)
     if weak:
         made.warnings.append(
             "ssl_ciphers has suites without forward secrecy or encryption: " + ", ".join(weak)
         )
-    set_ciphersuites(context, tls.ssl_tls13_ciphers)
     if tls.ssl_prefer_server_ciphers:
-        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
-    context.set_options(SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE)
+        made.context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+
+
+def _ciphersuites(made: ServerContext, tls: ServerTLSSettings) -> None:
+    set_ciphersuites(made.context, tls.ssl_tls13_ciphers)
+
+
+def _groups(made: ServerContext, tls: ServerTLSSettings) -> None:
+    made.context.set_options(SSL.OP_SINGLE_DH_USE | SSL.OP_SINGLE_ECDH_USE)
     if tls.ssl_groups:
-        set_groups(context, tls.ssl_groups)
+        set_groups(made.context, tls.ssl_groups)
+
+
+def _dh_params(made: ServerContext, tls: ServerTLSSettings) -> None:
     if tls.ssl_dh_params_file:
-        load_dh_params(context, tls.ssl_dh_params_file)
+        load_dh_params(made.context, tls.ssl_dh_params_file)
     else:
-        load_builtin_dh_params(context)
+        load_builtin_dh_params(made.context)
 
 
 def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     certificates = _several_paths(tls.ssl_cert_file)
     keys = _several_paths(tls.ssl_key_file)
     if len(certificates) != len(keys) or not certificates:
-        raise ConfigurationError(
-            "ssl_cert_file and ssl_key_file must both name a file, and as many of them"
-        )
+        raise ConfigurationError("both must name a file, and as many of them")
     for certificate, key_source in zip(certificates, keys, strict=True):
         chain, key = key_pair_from(certificate, key_source, partial(_passphrase, tls, key_source))
         check_dsa_key(key, tls.ssl_ciphers)
@@ -209,22 +209,30 @@ def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
 
 def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
-    context = made.context
     if tls.ssl_ca_file == "":
-        if tls.ssl_crl_file != "" or tls.ssl_crl_dir:
-            raise ConfigurationError("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
         return
-    roots = [root for source in _several(tls.ssl_ca_file) for root in certificates_from(source)]
-    trust(context, roots)
-    context.set_client_ca_list(_subjects(roots))
-    if tls.ssl_crl_file != "":  # a CRL without entries is false too
-        add_crl_file(context, tls.ssl_crl_file, "ssl_crl_file")
-    if tls.ssl_crl_dir:
-        add_crl_directory(context, tls.ssl_crl_dir, "ssl_crl_dir")
-    made.warnings.extend(_ending_crls(tls))
-    context.set_verify(
+    roots = [
+        root
+        for source in _several(tls.ssl_ca_file)
+        for root in certificates_from(source, "root certificate file")
+    ]
+    trust(made.context, roots)
+    made.context.set_client_ca_list(_subjects(roots))
+    made.context.set_verify(
         SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, failure_noting(partial(_crl_expiry, tls))
     )
+
+
+def _revocation(made: ServerContext, tls: ServerTLSSettings) -> None:
+    # Not by its truth: a CRL without entries is false.
+    has_file = tls.ssl_crl_file != ""
+    if tls.ssl_ca_file == "" and (has_file or tls.ssl_crl_dir):
+        raise ConfigurationError("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
+    if has_file:
+        add_crl_file(made.context, tls.ssl_crl_file, "ssl_crl_file")
+    if tls.ssl_crl_dir:
+        add_crl_directory(made.context, tls.ssl_crl_dir, "ssl_crl_dir")
+    made.warnings.extend(_ending_crls(tls))
 
 
 def _crl_expiry(tls: ServerTLSSettings) -> list[tuple[str, datetime | None]]:
@@ -272,3 +280,20 @@ def _keylog(made: ServerContext, tls: ServerTLSSettings) -> None:
             f'the secrets of all sessions go to ssl_keylog_file "{tls.ssl_keylog_file}": whoever '
             "has it can decrypt them"
         )
+
+
+_Step = Callable[[ServerContext, ServerTLSSettings], None]
+
+#: What makes a context, and the setting to name before what it complains of, where it does not
+#: name it itself.
+_STEPS: tuple[tuple[str, _Step], ...] = (
+    ("", _protocol),
+    ("ssl_ciphers", _ciphers),
+    ("ssl_tls13_ciphers", _ciphersuites),
+    ("", _groups),
+    ("ssl_dh_params_file", _dh_params),
+    ("ssl_cert_file, ssl_key_file", _certificates),
+    ("ssl_ca_file", _client_certificates),
+    ("", _revocation),
+    ("ssl_keylog_file", _keylog),
+)

@@ -24,16 +24,19 @@ CertificateSource = Path | bytes | x509.Certificate
 KeySource = Path | bytes | PrivateKey
 
 
-def certificates_from(source: CertificateSource) -> list[x509.Certificate]:
+def certificates_from(
+    source: CertificateSource, kind: str = "certificate file"
+) -> list[x509.Certificate]:
     """One certificate or several: the peer's own first, then its intermediates.
 
+    :param kind: what a file is, for the error message.
     :raises ConfigurationError: they cannot be read.
     """
     if isinstance(source, x509.Certificate):
         return [source]
     if isinstance(source, bytes):
         return parse_certificate_chain(source, "certificate in memory")
-    return load_certificate_chain(source)
+    return load_certificate_chain(source, kind)
 
 
 def key_pair_from(
