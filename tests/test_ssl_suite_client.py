@@ -447,6 +447,7 @@ CLIENTS = [
         'could not read certificate file "ssl/no.crt"'),
     Row("the certificate is a directory", f"{CERTDB} sslcert=ssl/root+server-crldir",
         r'could not (read|open) certificate file "ssl/root\+server-crldir"'),
+    Row("a path that cannot be", f"{CERTDB} sslcert={'x' * 300}", "could not open certificate file"),
     Row("below a file there is no certificate", f"{CERTDB} sslcert=ssl/no.crt/client.crt", NEEDED),
     Row("certificate in DER, which libpq does not read",
         f"{CERTDB} sslcert=ssl/client.der sslkey=ssl/client.key",

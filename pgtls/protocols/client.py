@@ -131,6 +131,7 @@ class PgTLSClientProtocol(Protocol):
         if self._application is not None:
             self._application.dataReceived(data)
         elif self._lookup is not None:
+            self._lookup.cancel()
             self._verified(ProtocolViolation("received data before the startup packet was sent"))
         else:
             self._perform(self._negotiation.receive(data))
@@ -180,6 +181,7 @@ class PgTLSClientProtocol(Protocol):
         if self._application is not None:
             self._application.connectionLost(reason)
             self._application_factory.doStop()
+            self._fire(Fail(ConnectFailed("the application failed when it was to begin")))
         elif self._tls is not None and self._handshaking:
             error = self._tls.handshake_error(self.transport.getHandle(), tls_reason(reason))
             self._perform(self._negotiation.handshake_failed(error))
