@@ -34,7 +34,7 @@ from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.wire.attempts import Attempts, SSLMode
 from pgtls.wire.client import ClientNegotiation, Event, Fail, NextHost, Reconnect
 from pgtls.wire.conninfo import ConnInfo, Host
-from pgtls.wire.errors import ConnectFailed, PgTLSError
+from pgtls.wire.errors import ConnectFailed, PgTLSError, ServerRejected
 from pgtls.wire.messages import StartupMessage
 
 _log = Logger(namespace="pgtls.client")
@@ -153,6 +153,8 @@ class PgTLSClientEndpoint:
                 if isinstance(outcome, Fail):
                     # libpq's rule: only where nobody can be reached comes another address
                     raise _with_notes(errors)
+                if isinstance(outcome.error, ServerRejected):
+                    break  # 57P03: its other addresses would say the same
         raise _with_notes(errors)
 
     def _shuffled(self, hosts: Sequence[Host]) -> Sequence[Host]:
