@@ -372,6 +372,18 @@ class StricterThanLibpq(SynchronousTestCase):
         """A subjectAltName that cannot be read does not make the CN count."""
         self.assertIn("could not be read", complaint(malformed(b"\x30\x05\x82", "db"), "db") or "")
 
+    def test_names_are_shown_in_one_line(self) -> None:
+        """A name reaches a log and a terminal; it neither breaks the line nor is without end."""
+        for presented, shown in (
+            (certificate(["a\x1b[2Jb\nc"], None), r"a\x1b[2Jb\nc"),
+            (certificate(["käse.example"], None), "käse.example"),
+            (certificate([], ["DNS:" + "x" * 300]), "x" * 253 + "..."),
+        ):
+            found = complaint(presented, "db.example")
+            self.assertEqual(
+                found, f'server certificate for "{shown}" does not match host name "db.example"'
+            )
+
     def test_wildcard_for_an_empty_label(self) -> None:
         """A wildcard stands for no label that is empty, also where a dot follows a dot."""
         cert = certificate([], ["DNS:*.b.c"])

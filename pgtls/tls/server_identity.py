@@ -51,6 +51,9 @@ from pgtls.wire.errors import CertificateNotVerified
 
 Address = IPv4Address | IPv6Address
 
+#: Characters of a DNS name, at most; what is longer is cut where it is shown.
+_LONGEST_NAME = 253
+
 
 def verify_server_name(certificate: x509.Certificate, host: str) -> None:
     """Check that ``certificate`` is for ``host``. Nothing is said about who signed it.
@@ -201,7 +204,15 @@ def _mismatch(names: Sequence[str | Address], host: str) -> str:
 
 
 def _shown(name: str | Address) -> str:
-    """A name as libpq prints it: IPv4 inside IPv6 with dots, which ``str()`` does not always."""
+    """A name as libpq prints it: IPv4 inside IPv6 with dots, which ``str()`` does not always.
+
+    Unlike libpq's it cannot break the line or steer the terminal that it is shown on.
+    """
     if isinstance(name, IPv6Address):
         return socket.inet_ntop(socket.AF_INET6, name.packed)
-    return str(name)
+    text = str(name)
+    if len(text) > _LONGEST_NAME:
+        text = text[:_LONGEST_NAME] + "..."
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
