@@ -200,6 +200,7 @@ class _FastTLS(_Fast):
         self._tls = tls
         why = self._shake_hands()
         if why is not None:
+            self.stopReading()  # asked again, OpenSSL would no longer say what went wrong
             self.reactor.callLater(0, self._write_failed, why)
 
     def getHandle(self) -> SSL.Connection:
