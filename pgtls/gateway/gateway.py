@@ -11,13 +11,11 @@ from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreato
 from twisted.internet.protocol import Factory
 
 from pgtls.gateway.binding import ChannelBinding
-from pgtls.gateway.cancel import CancelKeys, forward
-from pgtls.gateway.session import ClientLeg
+from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.settings import GatewaySettings
 from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server import PgTLSServerFactory
-from pgtls.wire.messages import CancelRequest
 
 
 class _ClientLegs(Factory):
@@ -25,11 +23,11 @@ class _ClientLegs(Factory):
 
     noisy = False
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, shared: Surroundings) -> None:
+        self._shared = shared
 
     def buildProtocol(self, addr: IAddress | None) -> ClientLeg:
-        return ClientLeg(self._gateway, addr)
+        return ClientLeg(self._shared, addr)
 
 
 class Gateway:
@@ -39,8 +37,6 @@ class Gateway:
     :param tls: makes the clients' TLS connections; None where ssl is off.
     :param upstream: connects to the server.
     :ivar factory: what is to listen.
-    :ivar cancel_keys: the open sessions, as CancelRequests name them.
-    :ivar binding: what is to be done about SCRAM's channel binding.
     """
 
     def __init__(
@@ -50,14 +46,15 @@ class Gateway:
         tls: IOpenSSLServerConnectionCreator | None,
         upstream: PgTLSClientEndpoint,
     ) -> None:
-        self.reactor = reactor
-        self.upstream = upstream
-        self.cancel_keys = CancelKeys()
-        self.binding = ChannelBinding()
-        self.tls_parameters = settings.tls_parameters
-        self.authentication_timeout = settings.listener.authentication_timeout
+        self._shared = Surroundings(
+            reactor,
+            upstream,
+            ChannelBinding(),
+            settings.listener.authentication_timeout,
+            settings.tls_parameters,
+        )
         self.factory = PgTLSServerFactory(
-            _ClientLegs(self), tls, settings.listener, reactor=reactor
+            _ClientLegs(self._shared), tls, settings.listener, reactor=reactor
         )
 
     def check_upstream(self, shown: Sequence[x509.Certificate]) -> Deferred[None]:
@@ -66,8 +63,5 @@ class Gateway:
         :param shown: the certificates that clients may be shown.
         :returns: fires when it is done; never fails, and may be cancelled.
         """
-        return check_upstream(self.upstream, shown, self.binding, self.reactor)
-
-    def cancel(self, request: CancelRequest) -> Deferred[list[None]]:
-        """Pass a CancelRequest on; fires when that has been done."""
-        return forward(request, self.upstream, self.cancel_keys, self.reactor)
+        shared = self._shared
+        return check_upstream(shared.upstream, shown, shared.binding, shared.reactor)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -13,6 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.gateway.binding import ChannelBinding
+from pgtls.gateway.cancel import CancelKeys, forward
 from pgtls.gateway.client_facts import tls_parameters
 from pgtls.protocols.connection_log import who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -25,9 +28,6 @@ from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.session_start import SessionStart
 from pgtls.wire.startup_parameters import with_tls_parameters
 
-if TYPE_CHECKING:
-    from pgtls.gateway.gateway import Gateway
-
 _log = Logger(namespace="pgtls.gateway")
 
 #: What a client may send before its upstream is there; one that sends more is not read from.
@@ -37,6 +37,25 @@ EARLY_LIMIT = 65536
 DRAIN_TIMEOUT = 60.0
 
 
+@attrs.frozen
+class Surroundings:
+    """What all sessions of a gateway share.
+
+    :ivar upstream: connects to the server.
+    :ivar binding: what is to be done about SCRAM's channel binding.
+    :ivar authentication_timeout: seconds that the server has for its first answer.
+    :ivar tls_parameters: whether the server is told of the client's TLS.
+    :ivar cancel_keys: the open sessions, as CancelRequests name them.
+    """
+
+    reactor: Any
+    upstream: PgTLSClientEndpoint
+    binding: ChannelBinding
+    authentication_timeout: float
+    tls_parameters: bool
+    cancel_keys: CancelKeys = attrs.field(factory=CancelKeys)
+
+
 class Leg(Protocol):
     """One of the two connections of a session: passes what comes to the other one."""
 
@@ -44,8 +63,8 @@ class Leg(Protocol):
     _other: Leg | None = None
     _drain: IDelayedCall | None = None
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, shared: Surroundings) -> None:
+        self._shared = shared
 
     def join(self, other: Leg) -> None:
         """From now on pass everything to ``other``, no faster than it reads."""
@@ -71,7 +90,7 @@ class Leg(Protocol):
         """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
         self._other = None
         if self.connected and self._drain is None:
-            self._drain = self._gateway.reactor.callLater(DRAIN_TIMEOUT, self._drained)
+            self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
             self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
 
@@ -83,8 +102,8 @@ class Leg(Protocol):
 class UpstreamLeg(Leg):
     """The connection to the server."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        super().__init__(gateway)
+    def __init__(self, shared: Surroundings) -> None:
+        super().__init__(shared)
         self._start: SessionStart | None = SessionStart()
         self._key = b""
         self._host: Host | None = None
@@ -92,7 +111,7 @@ class UpstreamLeg(Leg):
     def begin(self, client: ClientLeg, host: Host | None) -> None:
         """Relay for ``client`` what comes from ``host``; nothing has been read yet."""
         self._host = host
-        self._start = SessionStart(self._gateway.binding.editor(client.transport, self.transport))
+        self._start = SessionStart(self._shared.binding.editor(client.transport, self.transport))
         self.join(client)
         client.join(self)
 
@@ -104,12 +123,12 @@ class UpstreamLeg(Leg):
             if start.done:
                 self._key, self._start = start.key, None
                 if self._host is not None:
-                    self._gateway.cancel_keys.add(self._key, self._host)
+                    self._shared.cancel_keys.add(self._key, self._host)
         super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
-        self._gateway.cancel_keys.remove(self._key)
+        self._shared.cancel_keys.remove(self._key)
         super().connectionLost(reason)
 
 
@@ -121,8 +140,8 @@ class _UpstreamLegs(Factory):
 class ClientLeg(Leg):
     """The connection from the client, from its StartupMessage on."""
 
-    def __init__(self, gateway: Gateway, address: IAddress | None) -> None:
-        super().__init__(gateway)
+    def __init__(self, shared: Surroundings, address: IAddress | None) -> None:
+        super().__init__(shared)
         self._peer = address
         self._address = address_text(address)
         self._early = b""
@@ -132,7 +151,7 @@ class ClientLeg(Leg):
         """The client wants a session: connect to the server for it."""
         self._began = monotonic()
         self._who = who(startup)
-        if self._gateway.tls_parameters:
+        if self._shared.tls_parameters:
             try:
                 startup = with_tls_parameters(startup, tls_parameters(tls, self._peer))
             except ProtocolViolation as error:
@@ -142,16 +161,18 @@ class ClientLeg(Leg):
                 self.transport.write(ErrorResponse.fatal("08P01", error.reason).encode())
                 self.finish()
                 return
-        endpoint = self._gateway.upstream.for_session(startup)
-        factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(self._gateway))
+        endpoint = self._shared.upstream.for_session(startup)
+        factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(self._shared))
         self._connecting = endpoint.connect(factory)
-        self._connecting.addTimeout(self._gateway.authentication_timeout, self._gateway.reactor)
+        self._connecting.addTimeout(self._shared.authentication_timeout, self._shared.reactor)
         self._connecting.addCallbacks(self._connected, self._refused, callbackArgs=(endpoint,))
 
     def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
         """Pass the request on to where the session's backend is; then close, without an answer."""
         # Not self._connecting: a client that does not wait for the end still wants it done.
-        self._gateway.cancel(request).addBoth(lambda _: self.finish())
+        shared = self._shared
+        passed_on = forward(request, shared.upstream, shared.cancel_keys, shared.reactor)
+        passed_on.addBoth(lambda _: self.finish())
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client; before the server is there they wait."""
