@@ -1,155 +1,32 @@
-"""``pgtls probe``: connect as a client would, and say what happened."""
+"""``pgtls probe``: what a client would meet, and what a server does."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any, cast
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import react
-from twisted.python.failure import Failure
 
-from pgtls.protocols.endpoint import PgTLSClientEndpoint, where
-from pgtls.protocols.negotiated import CLOSE_TIMEOUT, negotiated_tls
-from pgtls.tls.facts import NegotiatedTLS, certificate_facts
-from pgtls.wire.client import CLOSED_UNEXPECTEDLY, Event, rejection
+from pgtls.commands.checks import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
+from pgtls.commands.findings import findings
+from pgtls.commands.probing import Result, legible, run_probe
+from pgtls.commands.running import run
+from pgtls.commands.survey import Survey
+from pgtls.commands.survey_report import as_json as survey_json
+from pgtls.commands.survey_report import show as show_survey
+from pgtls.commands.surveyor import Surveyor
 from pgtls.wire.conninfo import ConnInfo
-from pgtls.wire.errors import ConfigurationError, ConnectFailed, PgTLSError, ServerRejected
-from pgtls.wire.messages import StartupMessage
-from pgtls.wire.session_start import SessionStart
+from pgtls.wire.errors import ConfigurationError, PgTLSError
 
-#: Seconds for all of it where the connection string has no connect_timeout.
-DEFAULT_TIMEOUT = 15
-
-#: Seconds that a server which let us in has to say that it is ready for queries, or why not.
-READY_TIMEOUT = 5
-
-
-@attrs.define
-class Result:
-    """What a probe found out; the JSON has these keys."""
-
-    events: list[str] = attrs.field(factory=list)
-    outcome: str = "fail"
-    error: str | None = None
-    tls: dict[str, Any] | None = None
-    certificate: dict[str, Any] | None = None
-
-    def succeeded(self, tls: NegotiatedTLS | None) -> None:
-        """A usable connection came out."""
-        self.outcome = "ssl" if tls else "plain"
-        if tls is None:
-            return
-        self.tls = {
-            "version": tls.version,
-            "cipher": tls.cipher,
-            "bits": tls.bits,
-            "group": tls.group,
-            "alpn": tls.alpn,
-            "forward_secret": tls.forward_secret,
-        }
-        # cryptography is stricter than OpenSSL: names or dates may be there that it can't read.
-        with suppress(ValueError):
-            if tls.peer_certificate is not None:
-                self.certificate = dict(certificate_facts(tls.peer_certificate))
-
-    def failed(self, error: PgTLSError) -> None:
-        """No usable connection came out."""
-        self.outcome = "fail"
-        earlier = [f"before that: {note}" for note in getattr(error, "__notes__", [])]
-        self.error = _legible("; ".join(" ".join(text.split()) for text in [str(error), *earlier]))
-
-
-class _Session(Protocol):
-    """Reads on after the first answer: a server may let a user in and then have no database.
-
-    :ivar over: fires with None when the session may begin, else with the reason why not.
-    """
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self._start = SessionStart()
-        self.over: Deferred[PgTLSError | None] = Deferred()
-        self.closed: Deferred[None] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Look for ReadyForQuery or an error."""
-        start = self._start
-        start.receive(data)
-        if (start.done or start.error) and not self.over.called:
-            self.over.callback(ServerRejected(start.error) if start.error else None)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The server is gone."""
-        if not self.over.called:
-            self.over.callback(ConnectFailed(CLOSED_UNEXPECTEDLY))
-        if not self.closed.called:
-            self.closed.callback(None)
-
-
-class _Sessions(Factory):
-    noisy = False
-    protocol = _Session
-
-
-async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
-    """Connect, and say what happened.
-
-    :param conninfo: with a user named, a StartupMessage is sent.
-    """
-    result = Result()
-    if conninfo.connect_timeout is None:
-        conninfo = replace(conninfo, connect_timeout=DEFAULT_TIMEOUT)
-    endpoint = PgTLSClientEndpoint(
-        reactor,
-        conninfo,
-        startup=startup_message(conninfo),
-        observe=lambda event: result.events.append(event.value),
-    )
-    try:
-        session = cast(_Session, await endpoint.connect(_Sessions()))
-        result.succeeded(negotiated_tls(session.transport))
-        if Event.AUTHOK in result.events:
-            session.over.addTimeout(READY_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
-            error = await session.over
-            if isinstance(error, ServerRejected):
-                result.events.append(rejection(error).value)
-            if error is not None:
-                error.where = where(endpoint.reached) if endpoint.reached else ""
-                result.failed(error)
-        session.transport.loseConnection()
-        await session.closed.addTimeout(CLOSE_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
-    except PgTLSError as error:
-        result.failed(error)
-    return result
-
-
-def startup_message(conninfo: ConnInfo) -> StartupMessage | None:
-    """The StartupMessage that libpq would send; None where the string names no user."""
-    if conninfo.user is None:
-        return None
-    parameters = {"user": conninfo.user, "database": conninfo.dbname or conninfo.user}
-    parameters.update(conninfo.startup_parameters)
-    major, minor = conninfo.max_protocol_version
-    return StartupMessage.build(
-        {_as_given(name): _as_given(value) for name, value in parameters.items()}, major, minor
-    )
-
-
-def _as_given(text: str) -> bytes:
-    """The bytes of the command line or the environment, whatever their encoding is."""
-    return text.encode("utf-8", "surrogateescape")
+__all__ = ["Result", "probe", "run_probe"]
 
 
 @click.command()
@@ -157,26 +34,67 @@ def _as_given(text: str) -> bytes:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, also at a terminal; elsewhere always."
 )
-def probe(conninfo: str, as_json: bool) -> None:
+@click.option(
+    "--all", "everything", is_flag=True, help="Survey the server: some 20 short connections."
+)
+@click.option(
+    "--check", "checks", type=Checks(), metavar="CHECK,...", help=f"For monitoring: {NAMES}."
+)
+def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, ...] | None) -> None:
     """Connect as a client would under CONNINFO, and say what happened.
 
     CONNINFO is a libpq connection string, "host=db.example.com sslmode=verify-full" or a
     postgresql:// URI; PG* environment variables and ~/.postgresql count, as for psql. Where it
     names a user, a StartupMessage is sent too; a password is never asked for nor sent.
 
-    Exit status: 0 for a usable connection, 1 for none (the reason on standard error), 2 for a
-    connection string that cannot be used.
+    With --all it asks the server from all sides: SSLRequest, GSSENCRequest and direct TLS, each
+    version of TLS, key exchange, certificates, what a user must show, protocol 3.2, and every
+    sslmode. Each answer is ok, weak or broken, with the next step; a note is neither. Of several
+    hosts the first one that answers is surveyed. Without a user in CONNINFO no session is tried.
+    At most 4 connections are open at a time, each for connect_timeout seconds, 5 if none is set.
+
+    With --check it is a plugin for Nagios and its kin: one line with performance data, and exit
+    status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Only what the checks need is asked:
+
+    \b
+        expiry=DAYSd  WARNING when a certificate ends sooner, CRITICAL when one has ended
+        pfs           forward secrecy; WARNING where a client may do without
+        pq            post-quantum key exchange, else WARNING
+        tls1.2 tls1.3 that version can be had
+        direct        TLS without SSLRequest (sslnegotiation=direct)
+        require verify-ca verify-full
+                      a client with CONNINFO and this sslmode gets a connection
+
+    Exit status else: 0 for a usable connection, 1 for none (the reason on standard error), 2 for
+    a connection string that cannot be used. --all changes nothing in that.
+
+    \b
+    Examples:
+        pgtls probe "host=db.example.com sslmode=verify-full"
+        pgtls probe --all "host=db.example.com user=alice"
+        pgtls probe --check expiry=14d,pfs,tls1.3,verify-full host=db.example.com
     """
+    if checks is not None:
+        if everything:
+            raise click.UsageError("--all and --check exclude each other")
+        _check(conninfo, checks, as_json)
+    survey = None
     try:
         parsed = ConnInfo.parse(conninfo, os.environ)
     except ConfigurationError as error:
         result, status = Result(), 2
         result.failed(error)
     else:
-        result = _run(parsed)
+        result, survey = _run(parsed, everything)
         status = 0 if result.error is None else 1
+    found = findings(survey) if survey else []
     if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(attrs.asdict(result)))
+        facts = attrs.asdict(result)
+        if everything:
+            facts["survey"] = survey_json(survey, found) if survey else None
+        click.echo(json.dumps(facts))
+    elif survey:
+        show_survey(survey, found)
     else:
         _show(result)
     if result.error is not None:
@@ -184,18 +102,47 @@ def probe(conninfo: str, as_json: bool) -> None:
     sys.exit(status)
 
 
-def _run(conninfo: ConnInfo) -> Result:
-    results: list[Result] = []
+def _run(conninfo: ConnInfo, everything: bool) -> tuple[Result, Survey | None]:
+    async def main(reactor: Any) -> tuple[Result, Survey | None]:
+        if not everything:
+            return await run_probe(reactor, conninfo), None
+        try:
+            survey = await Surveyor(reactor, conninfo).everything()
+        except PgTLSError as error:
+            result = Result()
+            result.failed(error)
+            return result, None
+        return survey.sslmodes[conninfo.sslmode], survey
 
-    async def main(reactor: Any) -> None:
-        results.append(await run_probe(reactor, conninfo))
+    return run(main)
 
+
+def _check(conninfo: str, checks: Sequence[Check], as_json: bool) -> None:
+    """Run the checks, say how they came out, and exit."""
+    start = time.monotonic()
     try:
-        react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
-    except SystemExit:
-        if not results:  # a bug of ours: its traceback is on standard error
-            raise
-    return results[0]
+        parsed = ConnInfo.parse(conninfo, os.environ)
+    except ConfigurationError as error:
+        outcomes = [Outcome(State.UNKNOWN, legible(str(error)))]
+    else:
+        outcomes = _outcomes(parsed, checks)
+    state, line = plugin_line(outcomes, time.monotonic() - start)
+    if as_json:
+        named = [{**attrs.asdict(each), "state": each.state.name} for each in outcomes]
+        click.echo(json.dumps({"state": state.name, "line": line, "checks": named}))
+    else:
+        click.echo(legible(line))
+    sys.exit(state)
+
+
+def _outcomes(conninfo: ConnInfo, checks: Sequence[Check]) -> list[Outcome]:
+    async def main(reactor: Any) -> list[Outcome]:
+        try:
+            return await run_checks(Surveyor(reactor, conninfo), checks)
+        except PgTLSError as error:
+            return [Outcome(State.CRITICAL, str(error))]
+
+    return run(main)
 
 
 def _show(result: Result) -> None:
@@ -207,13 +154,5 @@ def _show(result: Result) -> None:
         for name, value in (facts or {}).items():
             shown = ", ".join(value) if isinstance(value, list) else str(value)
             # As Text: to rich, a certificate's "[red]" would be markup.
-            table.add_row(f"{heading} {name.replace('_', ' ')}", Text(_legible(shown)))
+            table.add_row(f"{heading} {name.replace('_', ' ')}", Text(legible(shown)))
     Console().print(table)
-
-
-def _legible(text: str) -> str:
-    """What a server said, with everything escaped that could steer a terminal."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

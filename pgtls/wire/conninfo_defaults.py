@@ -33,7 +33,7 @@ def add_defaults(
         if variable in environ:
             require_c_string(variable, environ[variable])
             from_environment[keyword] = environ[variable]
-    values = {**from_environment, **_service(given, environ, home), **given}
+    values = {**from_environment, **service_parameters(given, environ, home), **given}
     values.setdefault("sslmode", _default_sslmode(values, environ))
     for option in OPTIONS.values():
         if option.default is not None:
@@ -68,10 +68,13 @@ def _default_sslmode(values: Mapping[str, str], environ: Mapping[str, str]) -> S
     return SSLMode.VERIFY_FULL if values.get("sslrootcert") == "system" else SSLMode.PREFER
 
 
-def _service(
+def service_parameters(
     given: Mapping[str, str], environ: Mapping[str, str], home: Path | None
 ) -> dict[str, str]:
-    """The parameters of the service that is asked for; none where none is."""
+    """The parameters of the service that is asked for; none where none is.
+
+    :raises ConfigurationError: the service cannot be read.
+    """
     service = given.get("service", environ.get("PGSERVICE"))
     if service is None:
         return {}

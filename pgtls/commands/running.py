@@ -1,0 +1,36 @@
+"""Work with the reactor, for a command that does other things too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
+    """Run a coroutine function, which is given the reactor, to its end. Once in a process.
+
+    :returns: what it returns.
+    :raises Exception: what it raises.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    async def kept(reactor: Any) -> None:
+        try:
+            results.append(await main(reactor))
+        except Exception as error:
+            errors.append(error)
+
+    try:
+        react(lambda reactor: Deferred.fromCoroutine(kept(reactor)))
+    except SystemExit:  # react()'s way to end; ours is the caller's matter
+        if not results and not errors:
+            raise
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,42 @@
+"""TLS that takes what a server offers and believes nobody: to find out what it is."""
+
+from __future__ import annotations
+
+from OpenSSL.SSL import Connection
+
+from pgtls.tls.client_context import ClientTLS, Roots
+from pgtls.wire.conninfo import ConnInfo
+
+#: All that OpenSSL still knows, what is too weak for anything else included.
+EVERY_CIPHER = "ALL:!aNULL:!eNULL:@SECLEVEL=0"
+#: The suites of TLS 1.2 and before whose key exchange is not ephemeral.
+NOT_FORWARD_SECRET = "kRSA:!aNULL:!eNULL:@SECLEVEL=0"
+
+
+class AnyServerTLS(ClientTLS):
+    """The TLS of a survey: nothing is verified, and no password must go over it.
+
+    The connection string's versions, SNI and client certificate count.
+
+    :param ciphers: an OpenSSL cipher list for TLS 1.2 and before.
+    :raises ConfigurationError: the client certificate cannot be used.
+    """
+
+    def __init__(self, conninfo: ConnInfo, ciphers: str = EVERY_CIPHER) -> None:
+        super().__init__(conninfo)
+        self._context.set_cipher_list(ciphers.encode())
+        self._context.set_info_callback(self._note_request)
+
+    def _trust(self, given: Roots | None) -> bool:
+        return False
+
+
+def authorities(connection: Connection) -> list[str]:
+    """Whose client certificates a server asks for: distinguished names, the CN first."""
+    return [
+        ",".join(
+            f"{name.decode()}={value.decode('utf-8', 'replace')}"
+            for name, value in reversed(authority.get_components())
+        )
+        for authority in connection.get_client_ca_list()
+    ]
