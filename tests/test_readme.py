@@ -45,13 +45,25 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(shown, table())
 
 
+class DebuggingTests(SynchronousTestCase):
+    """The recipe for tshark: the one in docs/debugging.rst, which is run by test_debugging."""
+
+    def test_it_is_the_tested_one(self) -> None:
+        recipe = README.partition("Looking inside a session\n")[2].partition("\n\n\n")[0]
+        commands = re.findall(r"^    (.*)$", recipe, re.MULTILINE)
+        self.assertEqual(len(commands), 3)
+        tested = (Path(__file__).parent.parent / "docs" / "debugging.rst").read_text().splitlines()
+        for command in commands:
+            self.assertIn(f"    {command}", tested)
+
+
 class CommandTests(SynchronousTestCase):
     """The twistd commands that are not run elsewhere."""
 
     def test_their_options_are_there(self) -> None:
         joined = README.replace("\\\n", "")
         commands = re.findall(r"^    twistd -n pgtls (--.*)$", joined, re.MULTILINE)
-        self.assertEqual(len(commands), 3)
+        self.assertEqual(len(commands), 4)
         for command in commands:
             words = shlex.split(command)
             options = Options()
