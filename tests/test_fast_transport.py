@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import ssl
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,18 @@ class FastTransportTests(TestCase):
         end, secure = await self.connect_tls(End())
         await deferToThread(secure.unwrap)
         self.assertIsInstance(await end.lost, ConnectionDone)
+
+    async def test_last_words_are_read_where_a_write_fails(self) -> None:
+        """A server that refuses does not read what is on its way to it, so that TCP resets; its
+        reason has come before."""
+        for connect in (self.connect, self.connect_tls):
+            end, peer = await connect(End())
+            peer.sendall(b"FATAL")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            end.transport.write(b"x")
+            await end.lost
+            self.assertEqual(end.received, b"FATAL")
 
     async def test_half_close(self) -> None:
         end = HalfCloseable()

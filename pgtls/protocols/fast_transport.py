@@ -147,6 +147,10 @@ class _Fast(FileDescriptor):
             FileDescriptor.write(self, data[sent:])
 
     def _write_failed(self, why: Exception) -> None:
+        if self.connected and self._interest & select.EPOLLIN:
+            # Why the peer is gone may still be in the socket: an alert, an ErrorResponse. libpq
+            # too reads on after a write that failed.
+            why = self.doRead() or why
         if self.connected:
             self._lost(why, 0)
 
@@ -194,6 +198,7 @@ class _FastTLS(_Fast):
 
     _tls: SSL.Connection
     _handshaking = True
+    _written_anything = False
 
     def begin(self, tls: SSL.Connection) -> None:
         """Start the handshake; ``tls`` is on this socket and knows which end it is."""
@@ -263,8 +268,21 @@ class _FastTLS(_Fast):
     def write(self, data: bytes) -> None:
         if self._handshaking:
             FileDescriptor.write(self, data)
+        elif not self._written_anything:
+            self._first_write(data)
         else:
             super().write(data)
+
+    def _first_write(self, data: bytes) -> None:
+        """With TLS 1.3 a server refuses a client's certificate when the client thinks that TLS is
+        up, and does not read on, so that TCP resets. OpenSSL reads nothing any more once it has
+        failed to write: why the server refused would be lost."""
+        self._written_anything = True
+        if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            super().write(data)
+        elif not self._interest & select.EPOLLIN:
+            self.reactor.callLater(0, self._write_failed, CONNECTION_LOST)
+        # else the read that comes next meets the reason, and the end
 
     def writeSomeData(self, data: bytes) -> int | Exception:
         sent = 0
