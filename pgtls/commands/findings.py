@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,6 +16,9 @@ from pgtls.wire.attempts import SSLMode
 RENEW_DAYS = 30
 
 _OLD = ("TLSv1", "TLSv1.1")
+
+#: Where an error happened: the survey says that once.
+_PLACE = re.compile(r"connection to server (at|on socket) [^;]*? failed: ")
 
 _GATEWAY = 'twistd pgtls --upstream "..." in front of it'
 
@@ -220,15 +224,20 @@ def _sslmodes(survey: Survey) -> Iterator[Finding]:
             continue
         name = f"sslmode={sslmode}"
         if result.error is not None:
-            if sslmode is SSLMode.DISABLE:
-                yield Finding(name, Status.OK, f"refused: {result.error}")
-            else:
-                step = next_step(survey, result.error)
-                yield Finding(name, Status.BROKEN, result.error, step)
+            yield _failed(survey, sslmode, _PLACE.sub("", result.error))
         elif result.outcome == "plain":
             yield Finding(name, *_in_plaintext(survey, sslmode))
         else:
             yield Finding(name, *_in_tls(sslmode))
+
+
+def _failed(survey: Survey, sslmode: SSLMode, error: str) -> Finding:
+    name = f"sslmode={sslmode}"
+    if sslmode is SSLMode.DISABLE:
+        # Good only if it is the plaintext that is refused.
+        refused = survey.authentication is not None and survey.authentication.error is not None
+        return Finding(name, Status.NOTE if refused else Status.OK, f"refused: {error}")
+    return Finding(name, Status.BROKEN, error, next_step(survey, error))
 
 
 def _in_plaintext(survey: Survey, sslmode: SSLMode) -> tuple[Status, str, str]:
