@@ -21,9 +21,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from pgtls.protocols import fast_transport, poller
-from pgtls.protocols.fast_transport import speed_up
+from pgtls.protocols import poller
+from pgtls.protocols.fast_transport import Fast
 from pgtls.protocols.server_tls import ServerTLS
+from pgtls.protocols.speed_up import speed_up
 from pgtls.tls.server_context import ServerTLSSettings
 from tests.certificates import Files, authority, localhost
 from tests.processes import reactor
@@ -128,7 +129,7 @@ class FastTransportTests(TestCase):
     async def test_bytes_go_both_ways(self) -> None:
         for connect in (self.connect, self.connect_tls):
             end, peer = await connect(End())
-            self.assertIsInstance(end.transport, fast_transport._Fast)
+            self.assertIsInstance(end.transport, Fast)
             data = hashlib.shake_128(b"data").digest(BIG)
             end.transport.write(data)
             self.assertEqual(await deferToThread(self.read, peer, BIG), data)
@@ -214,7 +215,7 @@ class FastTransportTests(TestCase):
             PrivateCertificate.loadPEM(certificate.key.pem() + certificate.pem()).options()
         )
         secure = await deferToThread(self.shake_hands, peer)
-        self.assertNotIsInstance(end.transport, fast_transport._Fast)
+        self.assertNotIsInstance(end.transport, Fast)
         await deferToThread(secure.sendall, b"hello")
         self.assertEqual(await end.bytes(5), b"hello")
         end.transport.write(b"x" * BIG)
@@ -231,7 +232,7 @@ class FastTransportTests(TestCase):
             Factory.forProtocol(lambda: client)
         )
         await server.made
-        self.assertIsInstance(client.transport, fast_transport._Fast)
+        self.assertIsInstance(client.transport, Fast)
         client.transport.write(b"x" * BIG)
         await server.bytes(BIG)
         client.transport.abortConnection()

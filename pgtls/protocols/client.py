@@ -29,8 +29,8 @@ from zope.interface import implementer
 
 from pgtls.protocols.addresses import check_address
 from pgtls.protocols.client_socket import check_peer, set_tcp_options
-from pgtls.protocols.fast_transport import speed_up
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT
+from pgtls.protocols.speed_up import speed_up
 from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_context import ClientTLS
 from pgtls.wire.client import (

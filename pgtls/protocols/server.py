@@ -28,10 +28,10 @@ from zope.interface import alsoProvides, implementer
 
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.connection_log import fields, tls_text, who
-from pgtls.protocols.fast_transport import speed_up
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.protocols.speed_up import speed_up
 from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_identity import ClientNotVerified
 from pgtls.tls.facts import NegotiatedTLS

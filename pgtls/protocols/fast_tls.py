@@ -1,0 +1,150 @@
+"""A fast transport with TLS on its socket."""
+
+from __future__ import annotations
+
+import select
+import socket
+from contextlib import suppress
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from pgtls.protocols.fast_transport import Fast
+from pgtls.tls.openssl import receive
+
+#: Bytes of a TLS record behind which the next one is looked for at once: it is a part of something
+#: big. (Clients of libpq send records of 8 KiB.)
+_BULK = 4096
+
+
+class FastTLS(Fast):
+    """The same with TLS on the socket."""
+
+    _tls: SSL.Connection
+    _handshaking = True
+    _written_anything = False
+
+    def begin(self, tls: SSL.Connection) -> None:
+        """Start the handshake; ``tls`` is on this socket and knows which end it is."""
+        self._tls = tls
+        why = self._shake_hands()
+        if why is not None:
+            self.stopReading()  # asked again, OpenSSL would no longer say what went wrong
+            self.reactor.callLater(0, self._write_failed, why)
+
+    def getHandle(self) -> SSL.Connection:
+        """OpenSSL's connection."""
+        return self._tls
+
+    def getPeerCertificate(self) -> Any:
+        """ISSLTransport's, as Twisted has it."""
+        return self._tls.get_peer_certificate()
+
+    def _shake_hands(self) -> Exception | None:
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            return None
+        except SSL.WantWriteError:
+            self.startWriting()
+            return None
+        except SSL.Error as error:
+            return error
+        self._handshaking = False
+        if IHandshakeListener.providedBy(self.protocol):
+            self.protocol.handshakeCompleted()
+        if self.connected and (self._tempDataLen or self.disconnecting):
+            self.startWriting()
+        # What came with the handshake may be in OpenSSL's hands already, where epoll sees nothing.
+        return self.doRead() if self.connected and self._interest & select.EPOLLIN else None
+
+    def doRead(self) -> Exception | None:
+        if self._handshaking:
+            return self._shake_hands()
+        pieces: list[bytes] = []
+        size = 0
+        why: Exception | None = None
+        try:
+            while size < self.bufferSize:
+                pieces.append(receive(self._tls))
+                size += len(pieces[-1])
+                if len(pieces[-1]) < _BULK:
+                    break  # the end of a message; if more is there, epoll says so
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            why = CONNECTION_DONE
+        except SSL.SysCallError:
+            why = CONNECTION_LOST
+        except SSL.Error as error:
+            why = error
+        if pieces:
+            self.protocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return why
+
+    def doWrite(self) -> Exception | None:
+        if self._handshaking and not self.disconnecting:
+            self.stopWriting()
+            return self._shake_hands()
+        why: Exception | None = FileDescriptor.doWrite(self)
+        return why
+
+    def write(self, data: bytes) -> None:
+        if self._handshaking:
+            FileDescriptor.write(self, data)
+        elif not self._written_anything:
+            self._first_write(data)
+        else:
+            super().write(data)
+
+    def _first_write(self, data: bytes) -> None:
+        """With TLS 1.3 a server refuses a client's certificate when the client thinks that TLS is
+        up, and does not read on, so that TCP resets. OpenSSL reads nothing any more once it has
+        failed to write: why the server refused would be lost."""
+        self._written_anything = True
+        if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            super().write(data)
+        elif not self._interest & select.EPOLLIN:
+            self.reactor.callLater(0, self._write_failed, CONNECTION_LOST)
+        # else the read that comes next meets the reason, and the end
+
+    def writeSomeData(self, data: bytes) -> int | Exception:
+        sent = 0
+        view = memoryview(data)
+        try:
+            while sent < len(view):
+                sent += self._tls.send(view[sent:])
+        except (SSL.WantWriteError, SSL.WantReadError):
+            pass
+        except SSL.SysCallError:
+            return CONNECTION_LOST
+        except SSL.Error as error:
+            return error
+        return sent
+
+    def _postLoseConnection(self) -> Exception:
+        """Everything is sent: say goodbye, without waiting for the answer, as PostgreSQL does."""
+        if not self._handshaking:
+            self._say_goodbye()
+        return CONNECTION_DONE
+
+    def _say_goodbye(self) -> None:
+        with suppress(SSL.Error):
+            self._tls.shutdown()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The peer has said goodbye."""
+        if IHalfCloseableProtocol(self.protocol, None) is None:
+            self._say_goodbye()
+        self._twisted_class.readConnectionLost(self, reason)
+
+    def _closeWriteConnection(self) -> None:
+        """Half-close, after loseWriteConnection(): TLS has a message for it."""
+        self._say_goodbye()
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is not None:
+            half_closeable.writeConnectionLost()
