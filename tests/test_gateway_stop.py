@@ -210,7 +210,22 @@ class DoesNotStart(SynchronousTestCase):
             [
                 'pgtls: ssl must be "off" or "on" or "require", not \'maybe\'',
                 "pgtls: authentication_timeout must be a number from 0.1 to 86400, not 'soon'",
-                "pgtls: max_connections must be a whole number from 1 to 1e+06, not '0'",
+                "pgtls: max_connections must be a whole number from 1 to 1000000, not '0'",
+            ],
+        )
+
+    def test_every_mistake_in_what_the_settings_name(self) -> None:
+        lines = self.refused(
+            *("--clientcert", "verify-full", "--map", "people", "--ssl-key-file", "server.key"),
+            *("--upstream", "host=127.0.0.1 sslmode=maybe"),
+        )
+        self.assertEqual(
+            lines,
+            [
+                "pgtls: ssl_cert_file, ssl_key_file: both must name a file, and as many of them",
+                "pgtls: clientcert = verify-full needs ssl_ca_file",
+                "pgtls: map and ident_file are needed together",
+                'pgtls: upstream: invalid sslmode value: "maybe"',
             ],
         )
 
@@ -251,7 +266,7 @@ class DoesNotStart(SynchronousTestCase):
                 'pgtls: pgtls.toml: unknown setting "colour"',
                 'pgtls: pgtls.toml: gateway 1: unknown setting "ssl_cert"',
                 "pgtls: pgtls.toml: gateway 2: max_connections must be a whole number from 1 to "
-                "1e+06, not 'many'",
+                "1000000, not 'many'",
             ],
         )
 

@@ -78,6 +78,7 @@ class Leg(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
+        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
         if self._drain is not None:
             self._drain.cancel()
             self._drain = None
