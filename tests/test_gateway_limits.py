@@ -61,6 +61,27 @@ class ManySessions(GatewayCase):
         gateway.wait_for_open_files(before)
         self.assertTrue(psycopg.connect(gateway.conninfo()).pgconn.ssl_in_use)
 
+    def test_sessions_that_are_over_leave_no_memory_behind(self) -> None:
+        """What was buffered for clients that did not read goes with them."""
+        server = postgres(17, ssl=True)
+        upstream = server.conninfo(user=None, dbname=None, sslmode="require")
+        gateway = self.gateway("--upstream", upstream)
+        at_rest = gateway.open_files_at_rest()
+        after = [self.unread(gateway, at_rest) for _ in range(4)]
+        self.assertLess(after[-1] - after[0], 8 * MEGABYTE)
+
+    def unread(self, gateway: Gateway, at_rest: int) -> int:
+        """The gateway's memory after 100 clients that did not read."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):
+                session = psycopg.connect(gateway.conninfo(), autocommit=True)
+                stack.enter_context(contextlib.closing(session))
+                session.pgconn.send_query(b"SELECT repeat('x', 1000) FROM generate_series(1, 9000)")
+                session.pgconn.flush()
+            gateway.wait_until_still()
+        gateway.wait_for_open_files(at_rest)
+        return gateway.memory()
+
 
 class MaxConnections(GatewayCase):
     def full(

@@ -163,7 +163,9 @@ class ClientLeg(Leg):
                 self.finish()
                 return
         endpoint = self._shared.upstream.for_session(startup)
-        factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(self._shared))
+        shared = self._shared
+        # Without self: what the factory knows lives on until the garbage collector comes by.
+        factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(shared))
         self._connecting = endpoint.connect(factory)
         self._connecting.addTimeout(self._shared.authentication_timeout, self._shared.reactor)
         self._connecting.addCallbacks(self._connected, self._refused, callbackArgs=(endpoint,))

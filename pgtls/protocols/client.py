@@ -192,6 +192,14 @@ class PgTLSClientProtocol(Protocol):
             self._perform(self._negotiation.lost())
         if self._lookup is not None:
             self._lookup.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the cycles, or buffers and TLS stay until the garbage collector comes by: Twisted's
+        of transport and connector, ours of the outcome and its canceller."""
+        if connector := getattr(self.transport, "connector", None):
+            connector.transport = None
+        self._application = self.transport = None
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
