@@ -157,6 +157,21 @@ class AgainstOpenSSLTests(SynchronousTestCase):
         self.assertIs(tls_survey()["survey"]["static_rsa"], True)
         self.assertEqual(tls_survey()["survey"]["by name"]["forward secrecy"]["status"], "weak")
 
+    def test_the_next_step_against_RSA_key_exchange_helps(self) -> None:
+        leaf = authority().issue(["localhost"], key="rsa")
+        step = tls_survey()["survey"]["by name"]["forward secrecy"]["next"]
+        ciphers = re.search("ssl_ciphers = '(.+?)'", step)
+        assert ciphers
+        server = Server(
+            17,
+            ssl=True,
+            conf={"ssl_ciphers": ciphers[1]},
+            files={"server.crt": leaf.chain(), "server.key": leaf.key.pem()},
+        )
+        found = survey_of(conninfo_of(server))["survey"]
+        self.assertIs(found["static_rsa"], False)
+        self.assertIs(found["tls_versions"]["TLSv1.2"]["accepted"], True)
+
     def test_no_RSA_key_exchange(self) -> None:
         server = servers.postgres(17, ssl=True)  # its key is for ECDSA
         self.assertIsNone(s_client(server.port, "-tls1_2", "-cipher", "kRSA:@SECLEVEL=0"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 
 import attrs
 import click
@@ -40,7 +42,7 @@ def explain(conninfo: str, as_json: bool) -> None:
         click.echo(json.dumps(attrs.asdict(found)))
     else:
         for line in _lines(found):
-            click.echo(legible(line))
+            click.echo(_fitted(legible(line)))
     sys.exit(2 if found.refused else 1 if found.fails else 0)
 
 
@@ -59,3 +61,14 @@ def _lines(found: Explanation) -> list[str]:
         if sentences:
             lines += ["", f"{heading}:", *(f"  * {sentence}" for sentence in sentences)]
     return lines
+
+
+def _fitted(line: str) -> str:
+    """At a terminal, broken between words."""
+    if not sys.stdout.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    indent = "    " if line.startswith("  * ") else ""
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

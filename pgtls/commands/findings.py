@@ -102,7 +102,7 @@ def _direct_tls(survey: Survey) -> Iterator[Finding]:
     if survey.direct_tls is None:
         return
     if survey.direct_tls.accepted:
-        yield Finding("direct TLS", Status.OK, "yes: sslnegotiation=direct saves a round trip")
+        yield Finding("direct TLS", Status.OK, "yes (sslnegotiation=direct)")
     else:
         yield Finding("direct TLS", Status.NOTE, f"no ({survey.direct_tls.reason})")
 
@@ -141,7 +141,9 @@ def _key_exchange(survey: Survey) -> Iterator[Finding]:
         yield Finding("forward secrecy", Status.BROKEN, f"none: {how}", step)
     elif survey.static_rsa:
         step = "ssl_ciphers = 'HIGH:!kRSA:!aNULL' takes RSA key exchange out"
-        yield Finding("forward secrecy", Status.WEAK, f"{how}; but not for who asks", step)
+        yield Finding(
+            "forward secrecy", Status.WEAK, f"{how}; not for clients that ask for RSA", step
+        )
     else:
         yield Finding("forward secrecy", Status.OK, how)
     if keys.post_quantum:
@@ -246,7 +248,7 @@ def _in_plaintext(survey: Survey, sslmode: SSLMode) -> tuple[Status, str, str]:
     if survey.authentication is None:
         return Status.NOTE, "plaintext, as far as it was tried", "name a user to try a session"
     if sslmode is SSLMode.DISABLE:
-        return Status.WEAK, "plaintext is let in", "hostssl in place of host in pg_hba.conf"
+        return Status.WEAK, "plaintext is not refused", "hostssl in place of host in pg_hba.conf"
     return Status.WEAK, "ends in plaintext", "sslmode=verify-full in the client"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import attrs
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +32,8 @@ def show(survey: Survey, found: Iterable[Finding]) -> None:
     """The table."""
     where = survey.host if survey.address in ("", survey.host) else survey.address
     named = survey.host if where == survey.host else f"{survey.host} ({where})"
-    table = Table(title=Text(legible(f"{named}, port {survey.port}")), title_justify="left")
+    title = Text(legible(f"{named}, port {survey.port}"))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("asked", no_wrap=True)
     table.add_column("")
     table.add_column("found", overflow="fold")

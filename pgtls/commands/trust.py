@@ -125,7 +125,8 @@ def trust(
     Fetches the server's certificates over PostgreSQL's own negotiation, shows their names, dates
     and fingerprints, asks, and adds the root to ~/.postgresql/root.crt. That is the file by which
     libpq verifies: psql, and every driver that is made with libpq, verifies the server from then
-    on, in every sslmode but disable; sslmode=verify-full makes sure that it is the one you named.
+    on wherever there is TLS. sslmode=verify-full makes sure that there is, and that the server is
+    the one you named; under prefer, what does not verify ends in plaintext.
 
     Whoever is between you and the server at this moment could show you a certificate of theirs.
     So compare the fingerprint with one that came another way: by telephone, or from the server's
