@@ -24,6 +24,7 @@ from pgtls.gateway.embedded import EmbeddedPostgreSQL
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.settings import Configuration, GatewaySettings
 from pgtls.gateway.state import DefaultCertificate, default_certificate, state_directory
+from pgtls.protocols.admission import Admission
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.poller import dedicate
 from pgtls.protocols.server_tls import ServerTLS
@@ -90,6 +91,7 @@ class GatewayService(Service):
         steps: dict[str, Any] = {
             "listen": partial(_check_listen, self._reactor, settings.listen),
             "certificate": partial(self._certificate, settings),
+            "clients": partial(Admission, settings.listener),
             "upstream": partial(self._upstream, settings),
         }
         made: dict[str, Any] = {}
@@ -120,7 +122,10 @@ class GatewayService(Service):
     def _upstream(self, settings: GatewaySettings) -> ConnInfo | None:
         if self._embedded is not None and not settings.upstream:
             return None
-        conninfo = ConnInfo.parse(settings.upstream, os.environ)
+        try:
+            conninfo = ConnInfo.parse(settings.upstream, os.environ)
+        except ConfigurationError as error:
+            raise ConfigurationError(*(f"upstream: {each}" for each in error.mistakes)) from None
         missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
         if not settings.upstream and missing:
             raise ConfigurationError(

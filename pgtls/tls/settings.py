@@ -59,7 +59,7 @@ def choice(default: StrEnum, help_text: str) -> Any:
 
 def number(default: float, help_text: str, *, minimum: float, maximum: float, whole: bool) -> Any:
     """A setting that is a number, bounds included."""
-    form = f"a {'whole ' if whole else ''}number from {minimum:g} to {maximum:g}"
+    form = f"a {'whole ' if whole else ''}number from {minimum:.15g} to {maximum:.15g}"
 
     def convert(value: object) -> float:
         try:
