@@ -116,6 +116,20 @@ class AgainstOpenSSLTests(SynchronousTestCase):
             self.assertEqual(ours, theirs is not None, version)
         self.assertEqual(list(tls_survey()["survey"]["tls_versions"]), list(VERSIONS))
 
+    def test_old_versions_of_a_server_that_may_have_them(self) -> None:
+        leaf = authority().issue(["localhost"], key="rsa")
+        server = Server(
+            15 if servers.available(15) else 17,
+            ssl=True,
+            conf={"ssl_min_protocol_version": "TLSv1", "ssl_ciphers": "HIGH:@SECLEVEL=0"},
+            files={"server.crt": leaf.chain(), "server.key": leaf.key.pem()},
+        )
+        found = survey_of(conninfo_of(server))["survey"]
+        for version, option in VERSIONS.items():
+            theirs = s_client(server.port, option, "-cipher", "ALL:@SECLEVEL=0")
+            ours = found["tls_versions"][version]["accepted"]
+            self.assertEqual(ours, theirs is not None, version)
+
     def test_the_certificates(self) -> None:
         shown = s_client(tls_server().port, "-showcerts") or ""
         theirs = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", shown, re.S)

@@ -266,6 +266,22 @@ class TrustTests(TrustCase):
         self.assertIn(fingerprint(root), done.stdout)
         self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
 
+    def test_a_server_whose_files_mkcert_made(self) -> None:
+        ca = self.home / "ca"
+        made = json.loads(pgtls("mkcert", "-D", str(ca), "localhost", "--json").stdout)
+        names = ("server.crt", "server.key", "root.crt")
+        server().reload(
+            conf={"ssl_ca_file": "root.crt"},
+            files={name: (ca / name).read_bytes() for name in names},
+        )
+        self.addCleanup(server().reload, conf={"ssl_ca_file": ""})
+        done = self.trust("--fingerprint", made["root"]["sha256"])
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(
+            self.root_crt.read_text().partition("\n")[2], (ca / "root.crt").read_text()
+        )
+        self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
+
     def test_by_the_fingerprint_of_the_certificate_in_JSON(self) -> None:
         show(self.leaf, self.authority)
         done = self.trust("--json", "--fingerprint", fingerprint(self.leaf.certificate))

@@ -94,7 +94,7 @@ class Shown:
     @property
     def place(self) -> str:
         """As ``root.crt`` records it."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
+        name = f"[{self.host}]" if ":" in self.host else self.host.lower()
         return f"{name}:{self.conninfo.hosts[0].port}"
 
     @property
@@ -177,6 +177,8 @@ async def _fetch(reactor: Any, conninfo: ConnInfo) -> Shown:
     connection = cast(Connection, transport.getHandle())
     try:
         chain = connection.get_peer_cert_chain(as_cryptography=True)
+        for certificate in chain or []:
+            certificate_facts(certificate)  # names and dates are read when they are asked for
     except ValueError as error:
         raise CertificateNotVerified(f"the server's certificate cannot be read: {error}") from error
     finally:
