@@ -37,7 +37,9 @@ LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
 STILLNESS = 0.3
 """Seconds without CPU time after which nothing flows through a gateway any more."""
 
-BUG = re.compile(r"[Uu]nhandled|Traceback|internal error|#critical|DeprecationWarning|ResourceWarning")
+BUG = re.compile(
+    r"[Uu]nhandled|Traceback|internal error|#critical|DeprecationWarning|ResourceWarning"
+)
 """What must never be in the log."""
 
 

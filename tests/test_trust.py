@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pty
+import re
 import stat
 import subprocess
 from functools import cache
@@ -32,6 +33,7 @@ from pgtls.wire.errors import CertificateNotVerified, ConfigurationError
 from tests import servers
 from tests.certificates import Authority, Issued, days, self_signed
 from tests.command_line import PGTLS, pgtls
+from tests.gateway_daemon import Gateway
 from tests.processes import TIMEOUT, environment
 from tests.servers import Server
 
@@ -411,3 +413,25 @@ class TrustTests(TrustCase):
             done = pgtls("trust", *arguments)
             self.assertEqual(done.returncode, 2, done)
             self.assertNotIn("Traceback", done.stderr)
+
+
+class GatewayTests(SynchronousTestCase):
+    """A gateway that made its certificate itself."""
+
+    def test_the_fingerprint_that_it_prints_is_enough_to_trust_it(self) -> None:
+        gateway = Gateway("--upstream", servers.postgres(18).conninfo())
+        self.addCleanup(gateway.stop)
+        (printed,) = re.findall(r"certificate \(SHA-256\): (\S+)", gateway.log())
+        directory = self.mktemp()
+        place = f"{gateway.host}:{gateway.port}"
+        done = pgtls("trust", place, "-D", directory, "--fingerprint", printed)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        conninfo = gateway.conninfo(sslrootcert=os.path.join(directory, "root.crt"))
+        psql = subprocess.run(
+            [servers.psql(17), conninfo, "-Atc", "SELECT 1"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(psql.stdout, "1\n", psql.stderr)

@@ -114,9 +114,9 @@ class GatewayService(Service):
         if tls.ssl_cert_file or tls.ssl_key_file:
             return ServerTLS(tls), None
         made = default_certificate(state_directory(self._daemon.state_dir or None))
-        tls = attrs.evolve(
-            tls, ssl_cert_file=str(made.server_crt), ssl_key_file=str(made.server_key)
-        )
+        # With its root, so that "pgtls trust" finds there what it is to trust.
+        chain = made.server_crt.read_bytes() + made.root_crt.read_bytes()
+        tls = attrs.evolve(tls, ssl_cert_file=chain, ssl_key_file=str(made.server_key))
         return ServerTLS(tls), made
 
     def _upstream(self, settings: GatewaySettings) -> ConnInfo | None:
