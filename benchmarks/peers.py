@@ -102,18 +102,20 @@ class Peer:
         return shutil.which(self.program, path=os.pathsep.join(places))
 
     def version(self) -> str:
-        """The first line with a number in what it says about its version."""
+        """The first number with a point in what it says about its version."""
         if self.program is None:
             return ""
+        path = str(self.path())
         done = subprocess.run(
-            [str(self.path()), *self.version_arguments],
+            [path, *self.version_arguments],
             capture_output=True,
             text=True,
             timeout=30,
             check=False,
         )
-        lines = re.findall(r"^.*\d\.\d+.*$", done.stdout + done.stderr, re.MULTILINE)
-        return lines[0].strip() if lines else ""
+        said = (done.stdout + done.stderr).replace(path, "")
+        match = re.search(r"\d+\.\d[^\s/]*", said)
+        return match[0] if match else ""
 
     def start(self, site: Site) -> Proxy:
         """:raises ProxyFailed: it does not start."""
