@@ -79,6 +79,11 @@ class Upstreams(GatewayCase):
         gateway = self.gateway("--upstream", f"host={server.socket_dir} port={server.port}")
         self.assertIs(query(gateway.conninfo(), "SELECT inet_server_port() IS NULL"), True)
 
+    def test_the_local_one_as_libpq_finds_it(self) -> None:
+        server = postgres(17)
+        gateway = self.gateway(env={"PGHOST": server.socket_dir, "PGPORT": str(server.port)})
+        self.assertIs(query(gateway.conninfo(), "SELECT inet_server_port() IS NULL"), True)
+
     def test_with_verified_tls(self) -> None:
         server = postgres(17, ssl=True)
         gateway = self.gateway("--upstream", verified(server))

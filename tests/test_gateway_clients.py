@@ -106,6 +106,10 @@ class VerifyFull(GatewayCase):
         with psycopg.connect(conninfo) as connection:
             self.assertEqual(connection.info.user, "scramuser")
 
+    def test_a_replication_connection(self) -> None:
+        conninfo = self.gateway_.conninfo(replication="database")
+        self.assertIn("|postgres", psql_says(17, conninfo, "IDENTIFY_SYSTEM"))
+
     def test_a_wrong_name_is_noticed_by_the_client(self) -> None:
         conninfo = self.gateway_.conninfo(host="db.example.com")
         with self.assertRaisesRegex(psycopg.OperationalError, "does not match host name"):
