@@ -113,7 +113,10 @@ class DoesNotStart(SynchronousTestCase):
         self.assertGreater(done.returncode, 0, said)
         self.assertIsNone(BUG.search(said), said)
         self.assertNotIn("listening on", said)
-        self.assertFalse((self.directory / "twistd.pid").exists())
+        # A daemon removes its pidfile after its parent has ended.
+        wait_until(
+            lambda: not (self.directory / "twistd.pid").exists(), lambda: "it leaves a pidfile"
+        )
         # What twistd -n writes to standard error once it has its log is in the log.
         return re.findall(r"^(?:.* \[stderr#error\] )?(pgtls: .*)", said, re.MULTILINE)
 
