@@ -120,8 +120,9 @@ class Gateway:
         )
         self.places: list[tuple[str, str]] = LISTENING.findall(self.log())
         if not self.runs():
-            self.stop()
-            raise GatewayFailed(self.log())
+            log = self.log()
+            self.remove()
+            raise GatewayFailed(log)
 
     @property
     def port(self) -> int:
