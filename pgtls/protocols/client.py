@@ -236,6 +236,7 @@ class PgTLSClientProtocol(Protocol):
             return
         self._application_factory.doStart()
         self._application = application
+        del self._negotiation  # it is over, and idle sessions are many
         application.makeConnection(self.transport)
         self._fire(application)
         if rest and self.connected:

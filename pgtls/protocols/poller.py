@@ -24,6 +24,9 @@ _EVENTS = 256
 _STAY = 0.003
 _WAIT = 0.001
 
+#: Seconds after a new connection in which it does not: setting up a session is the reactor's work.
+_SETTLED = 0.02
+
 
 class Watched(Protocol):
     """What is watched."""
@@ -47,6 +50,11 @@ class Poller:
         self._epoll = select.epoll()
         self._transports: dict[int, Watched] = {}
         self.dedicated = False
+        self._last_arrival = 0.0
+
+    def arrival(self) -> None:
+        """There is a new connection."""
+        self._last_arrival = monotonic()
 
     def watch(self, transport: Watched, before: int, now: int) -> None:
         """Change what is waited for on a transport's socket."""
@@ -70,7 +78,8 @@ class Poller:
 
     def doRead(self) -> None:
         """Pass on the events that are there; in a dedicated process those that follow, too."""
-        end = monotonic() + _STAY
+        begin = monotonic()
+        stays = self.dedicated and begin > self._last_arrival + _SETTLED
         events = self._epoll.poll(0, _EVENTS)
         while events:
             for fd, event in events:
@@ -78,7 +87,7 @@ class Poller:
                 transport = self._transports.get(fd)
                 if transport is not None:
                     transport.ready(event)
-            if not self.dedicated or not self._transports or monotonic() > end:
+            if not stays or not self._transports or monotonic() > begin + _STAY:
                 return
             events = self._epoll.poll(_WAIT, _EVENTS)
 

@@ -167,6 +167,7 @@ class PgTLSServerProtocol(Protocol):
             self._close("the application takes no connection")
             return
         self._application = application
+        del self._negotiation  # it is over, and idle sessions are many
         application.makeConnection(self.transport)
         if not IPostgreSQLApplication.providedBy(application):
             application.dataReceived(packet.raw + rest)

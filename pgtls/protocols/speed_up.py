@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from pgtls.protocols.fast_tls import FastTLS
 from pgtls.protocols.fast_transport import Fast
+from pgtls.protocols.poller import poller
 
 
 @implementer(ISSLTransport)
@@ -62,3 +63,4 @@ def speed_up(transport: Any) -> None:
     transport.stopReading()
     transport.__class__ = fast
     transport.startReading()
+    poller(transport.reactor).arrival()
