@@ -179,7 +179,10 @@ class GatewayService(Service):
         for prepared, gateway, port in zip(
             self._prepared, self._gateways, self._ports, strict=True
         ):
-            announce(port.getHost(), prepared.settings, prepared.certificate, self._daemon)
+            # Not before signals are handled: who reads that it listens may stop it at once.
+            self._reactor.callWhenRunning(
+                announce, port.getHost(), prepared.settings, prepared.certificate, self._daemon
+            )
             shown = prepared.tls.certificates if prepared.tls else ()
             self._checks.append(gateway.check_upstream(shown))
 
