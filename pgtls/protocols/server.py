@@ -110,8 +110,8 @@ class PgTLSServerProtocol(Protocol):
     def handshakeCompleted(self) -> None:
         """TLS is up."""
         self._handshaking = False
-        tls = negotiated_tls(self.transport)
-        self._perform(self._negotiation.handshake_completed(tls.alpn if tls else None))
+        alpn = self.transport.getHandle().get_alpn_proto_negotiated().decode("ascii", "replace")
+        self._perform(self._negotiation.handshake_completed(alpn or None))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone."""

@@ -8,7 +8,6 @@ without SSL, as README.SSL and the protocol's documentation have it; libpq gives
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -95,8 +94,3 @@ def combination_error(sslmode: SSLMode, negotiation: SSLNegotiation) -> str | No
             '(use "require", "verify-ca", or "verify-full")'
         )
     return None
-
-
-def values(options: Iterable[StrEnum]) -> str:
-    """The allowed values of an option, for an error message."""
-    return ", ".join(f'"{option}"' for option in options)
