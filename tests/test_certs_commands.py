@@ -663,8 +663,10 @@ class Afterwards(AuthorityCase):
         self.pgtls("revoke", "-D", self.ca, self.crt)
         lines = self.pgtls("list", "-D", self.ca).splitlines()
         self.assertEqual(lines[0].split(), ["SERIAL", "FOR", "STATUS", "UNTIL", "SUBJECT"])
-        self.assertRegex(lines[1], r"^[0-9A-F]{40}  server  valid .* CN=localhost$")
-        self.assertRegex(lines[2], r"^[0-9A-F]{40}  client  revoked 20\S+  20\S+  CN=alice$")
+        server, client = hex_serial(self.ca / "server.crt"), hex_serial(self.crt)
+        self.assertRegex(lines[1], rf"^{server} +server  valid .* CN=localhost$")
+        self.assertRegex(lines[2], rf"^{client} +client  revoked 20\S+  20\S+  CN=alice$")
+        self.assertEqual(lines[1].index("server"), lines[2].index("client"))
 
     def test_an_issue_that_was_interrupted_is_on_record(self) -> None:
         index = self.ca / "index.txt"
