@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.processes import TIMEOUT, TWISTD, environment
+from tests.raw_client import SSL_REQUEST, connect
 from tests.servers import HOST, postgres
 
 TWIST = (
@@ -31,6 +34,14 @@ TWIST = (
     "from twisted.application.twist._twist import Twist; Twist.main()",
 )
 """``twist`` of the interpreter that runs the tests."""
+
+ON_TWISTEDS_TRANSPORTS = (
+    sys.executable,
+    "-c",
+    "from pgtls.protocols import speed_up; speed_up._CLASSES.clear(); "
+    "from twisted.scripts.twistd import run; run()",
+)
+"""``twistd``, with none of the fast transports of :mod:`pgtls.protocols.speed_up`."""
 
 LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
 
@@ -208,6 +219,51 @@ class Gateway:
         )
         return sum(_link(name).startswith("socket:") for name in names)
 
+    def is_fast(self, client: socket.socket) -> bool:
+        """Whether its end of a client's TCP connection is a fast transport: one that an epoll of
+        pgtls's own watches, which is itself one of those that the reactor's watches. The
+        connection must be open, and one that it reads from."""
+        descriptor = self._descriptor(client)
+        watched = self._watched()
+        every = {fd for fds in watched.values() for fd in fds}
+        assert descriptor in every, (descriptor, watched)
+        return any(descriptor in fds for epoll, fds in watched.items() if epoll in every)
+
+    def has_fast_transports(self) -> bool:
+        """Whether a client's connection to the first listener becomes a fast one."""
+        with connect(self.address) as client:
+            client.sendall(SSL_REQUEST)
+            client.recv(1)  # when it has answered, its transport is what it stays
+            return self.is_fast(client)
+
+    def has_read(self, client: socket.socket) -> bool:
+        """Whether it has read all that a client has sent."""
+        row = _tcp_row(client)
+        return row is not None and row.unread == 0
+
+    def _descriptor(self, client: socket.socket) -> int:
+        row = _tcp_row(client)
+        assert row is not None
+        fds = Path(f"/proc/{self._process.pid}/fd")
+        (number,) = (
+            int(name) for name in os.listdir(fds) if _link(fds / name) == f"socket:[{row.inode}]"
+        )
+        return number
+
+    def _watched(self) -> dict[int, list[int]]:
+        """Each of its epolls, with the descriptors that it watches."""
+        fds = Path(f"/proc/{self._process.pid}/fd")
+        return {
+            int(name): [
+                int(number)
+                for number in re.findall(
+                    r"^tfd: +([0-9]+)", (fds.parent / "fdinfo" / name).read_text(), re.MULTILINE
+                )
+            ]
+            for name in os.listdir(fds)
+            if _link(fds / name) == "anon_inode:[eventpoll]"
+        }
+
     def wait_for_open_files(self, at_most: int) -> None:
         """Wait until it has no more files open than that."""
         wait_until(
@@ -254,29 +310,61 @@ def _link(path: Path) -> str:
         return ""
 
 
+class _Row(NamedTuple):
+    """A connection as the kernel knows it, seen from the server's end."""
+
+    unread: int
+    inode: int
+
+
+def _tcp_row(client: socket.socket) -> _Row | None:
+    """The row of ``/proc/net/tcp`` with the other end of a client's connection."""
+    ports = [f"{place[1]:04X}" for place in (client.getpeername(), client.getsockname())]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_, inode = line.split()[:10]
+        if [local[-4:], remote[-4:]] == ports:
+            return _Row(int(queues.rpartition(":")[2], 16), int(inode))
+    return None
+
+
+def twistd(fast: bool) -> tuple[str, ...]:
+    """The program of a gateway with the fast transports, or with Twisted's own alone."""
+    return (*(TWISTD if fast else ON_TWISTEDS_TRANSPORTS), "-n")
+
+
 @cache
-def _shared() -> Gateway:
+def _shared(fast: bool) -> Gateway:
     gateway = Gateway(
-        "--upstream", postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+        *("--upstream", postgres(17).conninfo(user=None, dbname=None, sslmode="disable")),
+        program=twistd(fast),
     )
     atexit.register(gateway.remove)
+    assert gateway.has_fast_transports() is fast
     return gateway
 
 
 class GatewayCase(SynchronousTestCase):
-    """A test case whose gateways log no bug of theirs."""
+    """A test case whose gateways log no bug of theirs.
+
+    :cvar fast: whether the gateways have the fast transports, or Twisted's own alone: see
+        :mod:`tests.transports`.
+    """
+
+    fast = True
 
     def gateway(self, *options: str, **parameters: object) -> Gateway:
         """Start a gateway for the length of the test."""
-        gateway = Gateway(*options, **parameters)  # type: ignore[arg-type]
+        gateway = Gateway(*options, **{"program": twistd(self.fast), **parameters})  # type: ignore[arg-type]
         self.addCleanup(gateway.remove)
         self.addCleanup(self._no_bug, gateway, 0)
         self.addCleanup(gateway.stop)
+        if not {"listen", "config", "program"} & parameters.keys():
+            self.assertIs(gateway.has_fast_transports(), self.fast)
         return gateway
 
     def shared(self) -> Gateway:
         """A gateway in front of the shared PostgreSQL 17, for tests that leave it as it is."""
-        gateway = _shared()
+        gateway = _shared(self.fast)
         self.addCleanup(self._no_bug, gateway, len(gateway.log()))
         return gateway
 

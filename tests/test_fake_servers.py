@@ -20,6 +20,7 @@ from tests import libpq
 from tests.certificates import authority
 from tests.fake_servers import AUTHENTICATION_OK, READY_FOR_QUERY, SASL, FakeServer, Peer, Script
 from tests.processes import run
+from tests.transports import Transports
 
 reactor = cast(Any, _reactor)
 
@@ -123,7 +124,7 @@ async def closes_instead_of_tls(peer: Peer) -> None:
 # -------------------------------------------------------------------------------------------------
 
 
-class FakeCase(TestCase):
+class FakeCase(Transports, TestCase):
     """A test case with a fake server."""
 
     async def probe(self, *scripts: Script, **parameters: str | int | None) -> Result:
@@ -139,7 +140,10 @@ class FakeCase(TestCase):
 
     async def probe_conninfo(self, conninfo: str) -> Result:
         environ = {"HOME": "/nonexistent"}
-        return await run_probe(reactor, ConnInfo.parse(conninfo, environ))
+        result = await run_probe(reactor, ConnInfo.parse(conninfo, environ))
+        if len(result.events) > 1:  # the server has said something
+            self.check_transports()
+        return result
 
     async def check(
         self,

@@ -243,6 +243,8 @@ class AuthenticationTimeout(GatewayCase):
             tls.do_handshake()
             with self.assertRaises((SSL.ZeroReturnError, SSL.SysCallError)):
                 tls.recv(1)
+            if not self.fast:
+                tls.shutdown()  # Twisted's own transports wait for it, until CLOSE_TIMEOUT
             gateway.wait_for_open_files(before)
 
     def test_one_byte_at_a_time(self) -> None:

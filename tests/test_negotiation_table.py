@@ -24,9 +24,10 @@ from pgtls.commands.probe import run_probe
 from pgtls.wire.conninfo import ConnInfo
 from pgtls.wire.errors import ConfigurationError
 from tests.certificates import Files, localhost
-from tests.gateway_daemon import Gateway
+from tests.gateway_daemon import Gateway, twistd
 from tests.processes import run
 from tests.servers import Server, negotiation_server
+from tests.transports import Transports
 
 reactor = cast(Any, _reactor)
 
@@ -205,7 +206,7 @@ def seen(log: str) -> str:
 
 
 @cache
-def gateway(ssl: str, behind_ssl: bool = False) -> Gateway:
+def gateway(fast: bool, ssl: str, behind_ssl: bool = False) -> Gateway:
     """A gateway that all tests share, in front of a negotiation server."""
     files = Files(negotiation_server(False).data.parent / "gateway")
     certificate, key = files.pair("server", localhost())
@@ -213,12 +214,15 @@ def gateway(ssl: str, behind_ssl: bool = False) -> Gateway:
         user=None, dbname=None, sslmode="require" if behind_ssl else "disable"
     )
     options = {"ssl": ssl, "ssl-cert-file": certificate, "ssl-key-file": key, "upstream": upstream}
-    started = Gateway(*(f"--{name}={value}" for name, value in options.items()))
+    started = Gateway(
+        *(f"--{name}={value}" for name, value in options.items()), program=twistd(fast)
+    )
     atexit.register(started.remove)
+    assert started.has_fast_transports() is fast
     return started
 
 
-class TableCase(TestCase):
+class TableCase(Transports, TestCase):
     """A test case that compares tables."""
 
     maxDiff = None
@@ -249,6 +253,7 @@ class ServerTests(TableCase):
             before = len(server.log())
             told[row] = await probed(conninfo)
             logged[row] = seen(server.log()[before:])
+        self.check_transports()
         self.assertEqual(told, rows(table))
         self.assertEqual(logged, {row: text.split(" -> ")[0] for row, text in rows(table).items()})
 
@@ -275,18 +280,19 @@ class GatewayTests(TableCase):
     async def check(self, port: int, table: str) -> None:
         told = {row: await probed(text) for row, text in self.conninfos(table, port=port)}
         self.assertEqual(told, rows(table))
+        self.check_transports()
 
     async def test_ssl_off(self) -> None:
-        await self.check(gateway("off").port, SSL_OFF)
+        await self.check(gateway(self.fast, "off").port, SSL_OFF)
 
     async def test_ssl_on(self) -> None:
-        await self.check(gateway("on").port, SSL_ON)
+        await self.check(gateway(self.fast, "on").port, SSL_ON)
 
     async def test_ssl_require(self) -> None:
-        await self.check(gateway("require").port, GATEWAY_REQUIRE)
+        await self.check(gateway(self.fast, "require").port, GATEWAY_REQUIRE)
 
     async def test_ssl_on_before_a_server_that_wants_ssl(self) -> None:
-        await self.check(gateway("on", behind_ssl=True).port, GATEWAY_TO_SSL)
+        await self.check(gateway(self.fast, "on", behind_ssl=True).port, GATEWAY_TO_SSL)
 
 
 class CommandLineTests(TableCase):

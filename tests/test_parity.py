@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
 from tests.certificates import Files, localhost
-from tests.gateway_daemon import Gateway, GatewayCase
+from tests.gateway_daemon import Gateway, GatewayCase, twistd
 from tests.in_memory import python_client
 from tests.processes import TIMEOUT
 from tests.servers import HOST, Server, negotiation_server, postgres
@@ -174,7 +174,7 @@ def conversation(port: int, *steps: bytes | Step | Hello) -> list[str]:
 
 
 @cache
-def gateway(setting: str, upstream: Server, sslmode: str = "disable") -> Gateway:
+def gateway(setting: str, upstream: Server, sslmode: str, fast: bool) -> Gateway:
     """A gateway that all tests share."""
     files = Files(upstream.data.parent / f"gateway-{setting}")
     certificate, key = files.pair("server", localhost())
@@ -182,8 +182,10 @@ def gateway(setting: str, upstream: Server, sslmode: str = "disable") -> Gateway
         *("--ssl", setting),
         *("--ssl-cert-file", certificate, "--ssl-key-file", key),
         *("--upstream", upstream.conninfo(user=None, dbname=None, sslmode=sslmode)),
+        program=twistd(fast),
     )
     atexit.register(started.remove)
+    assert started.has_fast_transports() is fast
     return started
 
 
@@ -192,19 +194,25 @@ class ParityCase(GatewayCase):
 
     maxDiff = None
 
+    def ours(
+        self, setting: str, upstream: Server | None = None, sslmode: str = "disable"
+    ) -> int:
+        """The port of a gateway with that ``ssl``."""
+        return gateway(setting, upstream or postgres(17), sslmode, self.fast).port
+
     def on(self, *steps: bytes | Step | Hello) -> list[str]:
         """Compare with SSL on both.
 
         :returns: what both answer.
         """
-        return self._compare(postgres(17, ssl=True).port, gateway("on", postgres(17)).port, *steps)
+        return self._compare(postgres(17, ssl=True).port, self.ours("on"), *steps)
 
     def off(self, *steps: bytes | Step | Hello) -> list[str]:
         """Compare without SSL on either.
 
         :returns: what both answer.
         """
-        return self._compare(postgres(17).port, gateway("off", postgres(17)).port, *steps)
+        return self._compare(postgres(17).port, self.ours("off"), *steps)
 
     def both(self, *steps: bytes | Step | Hello) -> list[str]:
         """Compare with and without, where it makes no difference.
@@ -273,14 +281,14 @@ class GSSENCRequestTests(ParityCase):
     """PostgreSQL 17 here can do GSSAPI and says ``G``; PostgreSQL 18 is built without it, as we."""
 
     def off(self, *steps: bytes | Step | Hello) -> list[str]:
-        return self._compare(postgres(18).port, gateway("off", postgres(17)).port, *steps)
+        return self._compare(postgres(18).port, self.ours("off"), *steps)
 
     def test_then_a_session(self) -> None:
         self.assertEqual(self.off(GSSENC_REQUEST, ONE, startup(), ALL), ["N", "session"])
 
     def test_then_ssl(self) -> None:
         steps = (GSSENC_REQUEST, ONE, SSL_REQUEST, ONE, Hello(), startup(), ALL)
-        answers = conversation(gateway("on", postgres(17)).port, *steps)
+        answers = conversation(self.ours("on"), *steps)
         self.assertEqual(answers, ["N", "S", "TLS, ALPN postgresql", "session"])
 
     def test_then_no_ssl(self) -> None:
@@ -297,7 +305,7 @@ class GSSENCRequestTests(ParityCase):
 
     def test_inside_tls(self) -> None:
         steps = (SSL_REQUEST, ONE, Hello(), GSSENC_REQUEST, ALL)
-        answers = conversation(gateway("on", postgres(17)).port, *steps)
+        answers = conversation(self.ours("on"), *steps)
         self.assertEqual(answers[-2:], ["FATAL 0A000", "closed"])
 
     def test_bytes_behind_it(self) -> None:
@@ -462,7 +470,7 @@ class RequireTests(ParityCase):
 
     def compare(self, *steps: bytes | Step | Hello) -> list[str]:
         server = negotiation_server(True)
-        return self._compare(server.port, gateway("require", server, "require").port, *steps)
+        return self._compare(server.port, self.ours("require", server, "require"), *steps)
 
     def test_plaintext(self) -> None:
         answers = self.compare(startup(user="ssluser"), ALL)
@@ -483,7 +491,7 @@ class DifferenceTests(ParityCase):
         """See what each of the two answers with SSL on."""
         answers = [
             conversation(port, *steps)
-            for port in (postgres(17, ssl=True).port, gateway("on", postgres(17)).port)
+            for port in (postgres(17, ssl=True).port, self.ours("on"))
         ]
         self.assertEqual(answers, [postgresql, ours])
 
@@ -492,17 +500,17 @@ class DifferenceTests(ParityCase):
         stuffed = SSL_REQUEST + startup()
         self.differ(["S"], ["E"], stuffed, ONE)
         self.assertEqual(
-            conversation(gateway("on", postgres(17)).port, stuffed, ALL), ["FATAL 08P01", "closed"]
+            conversation(self.ours("on"), stuffed, ALL), ["FATAL 08P01", "closed"]
         )
 
     def test_an_SSLRequest_inside_direct_tls(self) -> None:
         """PostgreSQL answers ``N`` and goes on."""
         secured = "TLS, ALPN postgresql"
         self.differ([secured, "N"], [secured, "E"], Hello(), SSL_REQUEST, ONE)
-        answers = conversation(gateway("on", postgres(17)).port, Hello(), SSL_REQUEST, ALL)
+        answers = conversation(self.ours("on"), Hello(), SSL_REQUEST, ALL)
         self.assertEqual(answers, [secured, "FATAL 0A000", "closed"])
 
     def test_a_GSSENCRequest_inside_direct_tls(self) -> None:
         """CVE-2026-14681: PostgreSQL takes it, where it is built with GSSAPI."""
-        answers = conversation(gateway("on", postgres(17)).port, Hello(), GSSENC_REQUEST, ALL)
+        answers = conversation(self.ours("on"), Hello(), GSSENC_REQUEST, ALL)
         self.assertEqual(answers, ["TLS, ALPN postgresql", "FATAL 0A000", "closed"])

@@ -31,6 +31,7 @@ from tests.ssl_suite import (
     probe,
     set_environment,
 )
+from tests.transports import Transports
 
 COMMON = "user=ssltestuser dbname=trustdb hostaddr=127.0.0.1"
 NOT_VERIFIED = "SSL error: certificate verify failed"
@@ -607,13 +608,15 @@ def postgresql() -> Server:
 SERVER_FILES = ("root+client_ca.crt", "root+client.crl")
 
 
-class _RowCase(TestCase):
+class _RowCase(Transports, TestCase):
     async def check(self, row: Row, port: int) -> None:
         """Run a row through both clients."""
         set_environment(self, **row.environment)
         conninfo = f"{COMMON} port={port} {row.conninfo}"
         home = os.path.abspath(f"ssl/{row.home}")
         self.compare(row, row.error, await probe(conninfo, home))
+        if not row.error:
+            self.check_transports()
         if row.libpq is not None:
             self.compare(row, row.libpq, await libpq(self, conninfo, home))
 
