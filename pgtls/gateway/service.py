@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -22,30 +24,16 @@ from twisted.python.failure import Failure
 from pgtls.gateway.announce import announce, say
 from pgtls.gateway.embedded import EmbeddedPostgreSQL
 from pgtls.gateway.gateway import Gateway
-from pgtls.gateway.settings import Configuration, GatewaySettings
-from pgtls.gateway.state import DefaultCertificate, default_certificate, state_directory
-from pgtls.protocols.admission import Admission
-from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.gateway.prepared import Plan, Prepared, begin, every, prepare, upstream_endpoint
+from pgtls.gateway.settings import Configuration
 from pgtls.protocols.poller import dedicate
-from pgtls.protocols.server_tls import ServerTLS
 from pgtls.wire.conninfo import ConnInfo
 from pgtls.wire.errors import ConfigurationError
-from pgtls.wire.server import SSL
 
 _log = Logger(namespace="pgtls.gateway")
 
 #: File descriptors that the daemon needs besides those for clients.
 _SPARE_FILES = 64
-
-
-@attrs.frozen
-class _Prepared:
-    """A gateway whose settings have been checked; what it still lacks is known at the start."""
-
-    settings: GatewaySettings
-    tls: ServerTLS | None
-    certificate: DefaultCertificate | None
-    upstream: ConnInfo | None  # None: the embedded one
 
 
 class CannotStart(SystemExit, Exception):
@@ -73,67 +61,19 @@ class GatewayService(Service):
         self._embedded = (
             EmbeddedPostgreSQL(Path(self._daemon.embedded)) if self._daemon.embedded else None
         )
+        # Where the names of files count from, wherever twistd goes from here (--rundir).
+        self._directory = os.getcwd()
         self._gateways: list[Gateway] = []
         self._ports: list[IListeningPort] = []
         self._checks: list[Deferred[None]] = []
-        self._prepared: list[_Prepared] = []
-        mistakes: list[str] = []
-        for place, settings in zip(configuration.places, configuration.gateways, strict=True):
-            self._prepare(place, settings, mistakes)
-        if mistakes:
-            raise ConfigurationError(*mistakes)
-
-    def _prepare(self, place: str, settings: GatewaySettings, mistakes: list[str]) -> None:
-        """Check one gateway's settings, all of them.
-
-        :param place: where they stand, in front of each mistake.
-        """
-        steps: dict[str, Any] = {
-            "listen": partial(_check_listen, self._reactor, settings.listen),
-            "certificate": partial(self._certificate, settings),
-            "clients": partial(Admission, settings.listener),
-            "upstream": partial(self._upstream, settings),
-        }
-        made: dict[str, Any] = {}
-        for step, make in steps.items():
-            try:
-                made[step] = make()
-            except ConfigurationError as error:
-                mistakes.extend(f"{place}{mistake}" for mistake in error.mistakes)
-        if len(made) == len(steps):
-            tls, certificate = made["certificate"]
-            self._prepared.append(_Prepared(settings, tls, certificate, made["upstream"]))
-
-    def _certificate(
-        self, settings: GatewaySettings
-    ) -> tuple[ServerTLS | None, DefaultCertificate | None]:
-        """What the listener shows: what its settings name, else what the daemon made itself."""
-        tls = settings.listener.tls
-        if settings.listener.ssl is SSL.OFF:
-            return None, None
-        if tls.ssl_cert_file or tls.ssl_key_file:
-            return ServerTLS(tls), None
-        made = default_certificate(state_directory(self._daemon.state_dir or None))
-        # With its root, so that "pgtls trust" finds there what it is to trust.
-        chain = made.server_crt.read_bytes() + made.root_crt.read_bytes()
-        tls = attrs.evolve(tls, ssl_cert_file=chain, ssl_key_file=str(made.server_key))
-        return ServerTLS(tls), made
-
-    def _upstream(self, settings: GatewaySettings) -> ConnInfo | None:
-        if self._embedded is not None and not settings.upstream:
-            return None
-        try:
-            conninfo = ConnInfo.parse(settings.upstream, os.environ)
-        except ConfigurationError as error:
-            raise ConfigurationError(*(f"upstream: {each}" for each in error.mistakes)) from None
-        missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
-        if not settings.upstream and missing:
-            raise ConfigurationError(
-                f"no PostgreSQL is at {missing[0]}: name a server with --upstream, "
-                "or have one started with --embedded DIR"
-            )
-        PgTLSClientEndpoint(self._reactor, conninfo).check()
-        return conninfo
+        plans = [
+            Plan(settings, place, self._daemon.state_dir)
+            for place, settings in zip(configuration.places, configuration.gateways, strict=True)
+        ]
+        embedded = self._embedded is not None
+        self._prepared: list[Prepared] = every(
+            *(partial(begin, reactor, plan, embedded=embedded) for plan in plans)
+        )
 
     def startService(self) -> None:
         """Start the embedded PostgreSQL, open the ports, say how to reach them.
@@ -142,22 +82,36 @@ class GatewayService(Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         dedicate(self._reactor)
-        _allow_open_files(sum(p.settings.listener.max_connections for p in self._prepared))
+        _allow_open_files(sum(p.plan.settings.listener.max_connections for p in self._prepared))
+        signal.signal(signal.SIGHUP, self._hangup)
         try:
-            embedded = self._embedded.start(say) if self._embedded is not None else ""
-            self._open_ports(embedded)
+            if self._embedded is not None:
+                self._lead_to(self._embedded.start(say))
+            self._open_ports()
         except ConfigurationError as error:
             raise CannotStart(error) from None
 
-    def _open_ports(self, embedded: str) -> None:
+    def _lead_to(self, embedded: str) -> None:
+        """Give the gateways without an upstream the embedded PostgreSQL.
+
+        :param embedded: its connection string.
+        """
+        conninfo = ConnInfo.parse(embedded, {})
+        for index, prepared in enumerate(self._prepared):
+            if prepared.upstream is None:
+                self._prepared[index] = attrs.evolve(
+                    prepared,
+                    plan=attrs.evolve(prepared.plan, upstream=conninfo),
+                    upstream=upstream_endpoint(self._reactor, conninfo),
+                )
+
+    def _open_ports(self) -> None:
         """:raises ConfigurationError: with every port that cannot be opened."""
         opening = []
         for prepared in self._prepared:
-            conninfo = prepared.upstream or ConnInfo.parse(embedded, {})
-            upstream = PgTLSClientEndpoint(self._reactor, conninfo)
-            gateway = Gateway(self._reactor, prepared.settings, prepared.tls, upstream)
+            gateway = Gateway(self._reactor, prepared)
             self._gateways.append(gateway)
-            endpoint = serverFromString(self._reactor, prepared.settings.listen)
+            endpoint = serverFromString(self._reactor, prepared.plan.settings.listen)
             opening.append(maybeDeferred(endpoint.listen, gateway.factory))
         listening = DeferredList(opening, consumeErrors=True).addCallback(self._listening)
         failed: list[Failure] = []
@@ -170,7 +124,7 @@ class GatewayService(Service):
         """Announce every gateway, or none."""
         self._ports = [port for opened, port in results if opened]
         mistakes = [
-            f"{prepared.settings.listen}: {_why_not_opened(failure.value)}"
+            f"{prepared.plan.settings.listen}: {_why_not_opened(failure.value)}"
             for prepared, (opened, failure) in zip(self._prepared, results, strict=True)
             if not opened
         ]
@@ -181,10 +135,33 @@ class GatewayService(Service):
         ):
             # Not before signals are handled: who reads that it listens may stop it at once.
             self._reactor.callWhenRunning(
-                announce, port.getHost(), prepared.settings, prepared.certificate, self._daemon
+                announce, port.getHost(), prepared.plan.settings, prepared.certificate, self._daemon
             )
             shown = prepared.tls.certificates if prepared.tls else ()
             self._checks.append(gateway.check_upstream(shown))
+
+    def _hangup(self, *_: object) -> None:
+        # A signal comes between any two steps of the program; the reload waits for its turn.
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> None:
+        """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is
+        used for connections from now on, or none of it if there is a mistake anywhere."""
+        if not self.running:
+            return
+        plans = [prepared.plan for prepared in self._prepared]
+        try:
+            with contextlib.chdir(self._directory):
+                self._prepared = every(
+                    *(partial(prepare, self._reactor, plan, quiet=False) for plan in plans)
+                )
+        except (ConfigurationError, OSError) as error:
+            for mistake in getattr(error, "mistakes", [error]):
+                _log.error("not reloaded: {mistake}", mistake=mistake)
+            return
+        for gateway, prepared in zip(self._gateways, self._prepared, strict=True):
+            gateway.renew(prepared)
+        _log.info("reloaded: new connections get what is in the files now")
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -200,20 +177,6 @@ class GatewayService(Service):
         yield DeferredList([gateway.factory.drain(timeout) for gateway in self._gateways])
         if self._embedded is not None:
             yield deferToThread(self._embedded.stop)
-
-
-def _check_listen(reactor: Any, description: str) -> None:
-    try:
-        serverFromString(reactor, description)
-    except (ValueError, TypeError, LookupError, OSError) as error:
-        raise ConfigurationError(
-            f'listen: "{description}" is not a Twisted endpoint string such as "tcp:6432" '
-            f'or "tcp:6432:interface=127.0.0.1": {error}'
-        ) from error
-
-
-def _missing_socket(path: str | None) -> bool:
-    return path is not None and not path.startswith("@") and not os.path.exists(path)
 
 
 def _why_not_opened(error: Exception) -> str:

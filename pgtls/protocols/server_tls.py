@@ -18,15 +18,16 @@ _log = Logger(namespace="pgtls.server")
 class ServerTLS:
     """Makes the TLS connections of a listener.
 
+    :param quiet: do not log what ought to be warned of: another process does.
     :ivar certificates: those that it shows, one for each kind of key.
     :raises ConfigurationError: a setting or a file cannot be used.
     """
 
-    def __init__(self, settings: ServerTLSSettings) -> None:
+    def __init__(self, settings: ServerTLSSettings, *, quiet: bool = False) -> None:
         made = server_context(settings)
         self.context = made.context
         self.certificates = made.certificates
-        for warning in made.warnings:
+        for warning in () if quiet else made.warnings:
             _log.warn("{warning}", warning=warning)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
