@@ -5,6 +5,7 @@ The rules are :mod:`pgtls.wire.server`'s; here they meet a Twisted transport.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -82,7 +83,7 @@ class PgTLSServerProtocol(Protocol):
     def connectionMade(self) -> None:
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
         factory = self.factory
-        (factory.turned_away if self._full else factory.connections).add(self)
+        factory.connection_made(self, self._full)
         host = self.transport.getHost()
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
@@ -249,6 +250,8 @@ class PgTLSServerFactory(Factory):
     :param settings: whether TLS is offered or required, limits of time and number.
     :ivar connections: those that are open, not more than ``max_connections``.
     :ivar turned_away: those beyond, until they have heard that there is no room.
+    :ivar census: takes how many are open here, and gives how many count: the same, unless other
+        processes share the listener.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
     """
 
@@ -271,6 +274,7 @@ class PgTLSServerFactory(Factory):
         self.admission = Admission(settings)
         self.connections: set[PgTLSServerProtocol] = set()
         self.turned_away: set[PgTLSServerProtocol] = set()
+        self.census: Callable[[int], int] = int
         self._drained: Deferred[None] | None = None
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -280,7 +284,7 @@ class PgTLSServerFactory(Factory):
         """A connection came in. Past ``max_connections`` it only gets to hear so; where as many
         again are waiting to hear it, it is closed at once."""
         limit = self.settings.max_connections
-        full = len(self.connections) >= limit
+        full = self.census(len(self.connections)) >= limit
         if full and len(self.turned_away) >= limit:
             return _Closed()  # not None, which wrappers such as haproxy's do not expect
         protocol = PgTLSServerProtocol(full)
@@ -303,10 +307,16 @@ class PgTLSServerFactory(Factory):
         for connection in self.connections | self.turned_away:
             connection.transport.abortConnection()
 
+    def connection_made(self, connection: PgTLSServerProtocol, full: bool) -> None:
+        """A connection is open."""
+        (self.turned_away if full else self.connections).add(connection)
+        self.census(len(self.connections))
+
     def connection_lost(self, connection: PgTLSServerProtocol) -> None:
         """A connection is closed."""
         self.connections.discard(connection)
         self.turned_away.discard(connection)
+        self.census(len(self.connections))
         if self._drained is not None and not self.connections | self.turned_away:
             drained, self._drained = self._drained, None
             drained.callback(None)
