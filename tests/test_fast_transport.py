@@ -11,7 +11,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -22,10 +22,12 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from pgtls.protocols import poller
+from pgtls.protocols.dial import dial
 from pgtls.protocols.fast_transport import Fast
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.protocols.speed_up import speed_up
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.wire.conninfo import Host
 from tests.certificates import Files, authority, localhost
 from tests.processes import reactor
 
@@ -87,11 +89,11 @@ class FastTransportTests(TestCase):
 
     async def connect(self, end: End) -> tuple[End, socket.socket]:
         """An end of ours, connected to a plain socket."""
-        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+        self.listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             Factory.forProtocol(lambda: end)
         )
-        self.addCleanup(listening.stopListening)
-        peer = socket.create_connection(("127.0.0.1", listening.getHost().port))
+        self.addCleanup(self.listening.stopListening)
+        peer = socket.create_connection(("127.0.0.1", self.listening.getHost().port))
         peer.settimeout(30)
         self.addCleanup(self.close, end, peer)
         await end.made
@@ -227,11 +229,11 @@ class FastTransportTests(TestCase):
             Factory.forProtocol(lambda: server)
         )
         self.addCleanup(listening.stopListening)
-        client = End()
-        await TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port).connect(
-            Factory.forProtocol(lambda: client)
-        )
+        client = Dialled()
+        host = Host("", "127.0.0.1", listening.getHost().port)
+        await dial(reactor, host, client, timeout=30)
         await server.made
+        self.assertEqual(client.transport.getPeer(), listening.getHost())
         self.assertIsInstance(client.transport, Fast)
         client.transport.write(b"x" * BIG)
         await server.bytes(BIG)
@@ -253,7 +255,15 @@ class FastTransportTests(TestCase):
         self.assertIn(poller.poller(reactor), reactor.getReaders())
         peer.close()
         await end.lost
+        await self.listening.stopListening()
         self.assertNotIn(poller.poller(reactor), reactor.getReaders())
+
+
+class Dialled(End):
+    """One that is born fast."""
+
+    def connectionMade(self) -> None:
+        self.made.callback(self)
 
 
 class Pausing(End):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
@@ -50,20 +51,26 @@ def _is_a_name(name: str) -> bool:
         return False
 
 
-async def places(reactor: Any, host: Host) -> list[Host]:
-    """A host once for each of its addresses, as libpq tries them one after the other.
-
-    :raises ConnectFailed: the name has no address.
-    """
+@lru_cache(maxsize=1024)
+def known_place(host: Host) -> Host | None:
+    """A host with its address; None where only a resolver knows it."""
     if host.unix_path is not None or host.hostaddr:
-        return [host]
+        return host
     try:
         ip_address(host.host.partition("%")[0])  # %eth0: an IPv6 zone
     except ValueError:
-        # Twisted's resolver never answers where Python cannot encode the name.
-        found = await resolve(reactor, host.host) if _is_a_name(host.host) else []
-    else:
-        found = [host.host]
+        return None
+    return replace(host, hostaddr=host.host)
+
+
+async def places(reactor: Any, host: Host) -> list[Host]:
+    """A host that is a name, once for each of its addresses, as libpq tries them one after the
+    other.
+
+    :raises ConnectFailed: the name has no address.
+    """
+    # Twisted's resolver never answers where Python cannot encode the name.
+    found = await resolve(reactor, host.host) if _is_a_name(host.host) else []
     if not found:
         raise ConnectFailed(f'could not translate host name "{host.host}" to address')
     return [replace(host, hostaddr=address) for address in found]

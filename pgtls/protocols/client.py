@@ -30,7 +30,6 @@ from zope.interface import implementer
 from pgtls.protocols.addresses import check_address
 from pgtls.protocols.client_socket import check_peer, set_tcp_options
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT
-from pgtls.protocols.speed_up import speed_up
 from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_context import ClientTLS
 from pgtls.wire.client import (
@@ -112,7 +111,6 @@ class PgTLSClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """The connection is up: begin."""
-        speed_up(self.transport)
         connection, requirepeer = self.transport.getHandle(), self._conninfo.requirepeer
         try:
             if self._host.unix_path is None:

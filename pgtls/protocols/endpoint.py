@@ -5,30 +5,20 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
-from twisted.internet.error import ConnectError, ConnectingCancelledError, TCPTimedOutError
-from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import (
-    IProtocol,
-    IProtocolFactory,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pgtls.protocols.addresses import places
+from pgtls.protocols.addresses import known_place, places
 from pgtls.protocols.client import Outcome, PgTLSClientProtocol
+from pgtls.protocols.dial import TIMEOUT_EXPIRED, dial
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.wire.attempts import Attempts, SSLMode
@@ -40,12 +30,6 @@ from pgtls.wire.messages import StartupMessage
 _log = Logger(namespace="pgtls.client")
 
 T = TypeVar("T")
-
-
-class _Attempt(Factory):
-    """Hands out the one Protocol of an attempt."""
-
-    noisy = False
 
 
 #: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
@@ -103,10 +87,13 @@ class PgTLSClientEndpoint:
     ) -> PgTLSClientEndpoint:
         """The same endpoint for one session: its StartupMessage, or just one of the hosts. What
         has been made for TLS is shared."""
-        conninfo = self.conninfo if host is None else replace(self.conninfo, hosts=(host,))
-        return PgTLSClientEndpoint(
-            self._reactor, conninfo, startup=startup, observe=self._observe, tls=self.tls
-        )
+        session = copy(self)
+        session._make_tls = self.tls
+        session._startup = startup
+        session.reached = None
+        if host is not None:
+            session.conninfo = replace(self.conninfo, hosts=(host,))
+        return session
 
     def tls(self) -> ClientTLS:
         """What the connection string asks of TLS; made once.
@@ -141,8 +128,7 @@ class PgTLSClientEndpoint:
         errors: list[PgTLSError] = []
         for host in self._shuffled(self.conninfo.hosts):
             try:
-                found = places(self._reactor, host)
-                addresses = await self._in_time(found, self.conninfo.connect_timeout or TCP_TIMEOUT)
+                addresses = await self._addresses(host)
             except ConnectFailed as error:
                 errors.append(error)
                 continue
@@ -157,6 +143,14 @@ class PgTLSClientEndpoint:
                     break  # 57P03: its other addresses would say the same
         raise _with_notes(errors)
 
+    async def _addresses(self, host: Host) -> Sequence[Host]:
+        """:raises ConnectFailed: it has none."""
+        place = known_place(host)
+        if place is not None:
+            return (place,)
+        found = places(self._reactor, host)
+        return await self._in_time(found, self.conninfo.connect_timeout or TCP_TIMEOUT)
+
     def _shuffled(self, hosts: Sequence[Host]) -> Sequence[Host]:
         if self.conninfo.load_balance_hosts == "random":
             return random.sample(hosts, len(hosts))
@@ -164,13 +158,12 @@ class PgTLSClientEndpoint:
 
     async def _in_time(self, work: Coroutine[Deferred[Any], Any, T], timeout: float | None) -> T:
         """:raises ConnectFailed: it took longer than ``timeout`` seconds."""
-        running = Deferred.fromCoroutine(work)
-        if timeout is not None:
-            running.addTimeout(timeout, self._reactor)
+        if timeout is None:
+            return await work
         try:
-            return await running
+            return await Deferred.fromCoroutine(work).addTimeout(timeout, self._reactor)
         except DeferredTimeout:
-            raise ConnectFailed("timeout expired") from None
+            raise ConnectFailed(TIMEOUT_EXPIRED) from None
 
     async def _try(
         self, place: Host, factory: IProtocolFactory, errors: list[PgTLSError]
@@ -228,25 +221,13 @@ class PgTLSClientEndpoint:
             self._reactor,
         )
         try:
-            await self._transport_endpoint(host).connect(_Attempt.forProtocol(lambda: protocol))
-        except ConnectingCancelledError as error:
-            raise CancelledError from error
-        except (ConnectError, OSError) as error:
-            return NextHost(ConnectFailed(_connect_reason(error)))
+            await dial(self._reactor, host, protocol, self.conninfo.connect_timeout or TCP_TIMEOUT)
+        except ConnectFailed as error:
+            return NextHost(error)
         outcome = await protocol.outcome
         if not isinstance(outcome, Reconnect | NextHost | Fail):
             self.reached = host
         return outcome
-
-    def _transport_endpoint(self, host: Host) -> IStreamClientEndpoint:
-        timeout = self.conninfo.connect_timeout or TCP_TIMEOUT
-        if host.unix_path is not None:
-            path = host.unix_path
-            if path.startswith("@"):  # an abstract socket of Linux
-                path = "\0" + path[1:]
-            return UNIXClientEndpoint(self._reactor, path, timeout=timeout)
-        kind = TCP6ClientEndpoint if ":" in host.hostaddr else TCP4ClientEndpoint
-        return kind(self._reactor, host.hostaddr, host.port, timeout=timeout)
 
 
 def where(host: Host) -> str:
@@ -262,12 +243,3 @@ def _with_notes(errors: list[PgTLSError]) -> PgTLSError:
     for earlier in errors[:-1]:
         errors[-1].add_note(str(earlier))
     return errors[-1]
-
-
-def _connect_reason(error: Exception) -> str:
-    if isinstance(error, TCPTimedOutError | ConnectTimeout):
-        return "timeout expired"
-    number = getattr(error, "osError", None) or getattr(error, "errno", None)
-    if isinstance(number, int):
-        return os.strerror(number)
-    return str(error)

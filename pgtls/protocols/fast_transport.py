@@ -25,7 +25,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pgtls.protocols.poller import poller
+from pgtls.protocols.poller import Poller, poller
 from pgtls.wire.messages import TLS_HANDSHAKE_RECORD
 
 _log = Logger(namespace="pgtls.transport")
@@ -45,6 +45,7 @@ class Fast(FileDescriptor):
 
     _twisted_class: Any
     _tls_class: Any = None  # on a Unix socket there is no TLS
+    _poller: Poller | None = None
     _interest = 0
     _read_anything = False
 
@@ -63,7 +64,9 @@ class Fast(FileDescriptor):
     def _watch(self, interest: int) -> None:
         if interest != self._interest:
             before, self._interest = self._interest, interest
-            poller(self.reactor).watch(self, before, interest)
+            if self._poller is None:
+                self._poller = poller(self.reactor)
+            self._poller.watch(self, before, interest)
 
     def ready(self, events: int) -> None:
         """The socket can be read from or written to."""

@@ -1,22 +1,58 @@
 """Which of Twisted's transports become fast ones.
 
-:func:`speed_up` gives a transport another class, since Twisted leaves no other place to say which
-class a connection gets. Where that cannot serve (no epoll, a wrapper such as haproxy's, another
-kind of transport, a TLS context that is not ours), everything stays as Twisted has it.
+Twisted leaves no place to say which class a connection gets. So :func:`speed_up` gives another one
+to a connection that was accepted and to its port, whose next ones are then fast from the start;
+:func:`client_class` is for sockets that have been connected. Where that cannot serve (no epoll, a
+wrapper such as haproxy's, another kind of transport, a TLS context that is not ours), everything
+stays as Twisted has it.
 """
 
 from __future__ import annotations
 
 import select
+import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.address import IPv6Address
+from twisted.internet.interfaces import IProtocol, ISSLTransport
+from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
 
 from pgtls.protocols.fast_tls import FastTLS
 from pgtls.protocols.fast_transport import Fast
 from pgtls.protocols.poller import poller
+
+
+class _TCPClientBase(tcp.Client):
+    """Twisted's, around a socket that has been connected without a connector."""
+
+    connectionLost = tcp.Connection.connectionLost
+
+    def __init__(
+        self, connection: socket.socket, address: Any, protocol: IProtocol, reactor: Any
+    ) -> None:
+        tcp.Connection.__init__(self, connection, protocol, reactor)
+        self.realAddress = self.addr = address
+        if connection.family == socket.AF_INET6:
+            self._addressType = IPv6Address  # type: ignore[assignment]
+        self.connected = 1
+        self.startReading()  # type: ignore[no-untyped-call]
+
+
+class _UNIXClientBase(unix.Client):
+    """The same on a Unix socket."""
+
+    connectionLost = tcp.Connection.connectionLost
+
+    def __init__(
+        self, connection: socket.socket, address: Any, protocol: IProtocol, reactor: Any
+    ) -> None:
+        tcp.Connection.__init__(self, connection, protocol, reactor)
+        self._sendmsgQueue: list[int] = []
+        self.realAddress = self.addr = address
+        self.connected = 1
+        self.startReading()  # type: ignore[no-untyped-call]
 
 
 @implementer(ISSLTransport)
@@ -25,8 +61,8 @@ class _ServerTLS(FastTLS, tcp.Server):  # type: ignore[misc]
 
 
 @implementer(ISSLTransport)
-class _ClientTLS(FastTLS, tcp.Client):  # type: ignore[misc]
-    _twisted_class = tcp.Client
+class _ClientTLS(FastTLS, _TCPClientBase):  # type: ignore[misc]
+    _twisted_class = _TCPClientBase
 
 
 class _Server(Fast, tcp.Server):  # type: ignore[misc]
@@ -34,8 +70,8 @@ class _Server(Fast, tcp.Server):  # type: ignore[misc]
     _tls_class = _ServerTLS
 
 
-class _Client(Fast, tcp.Client):  # type: ignore[misc]
-    _twisted_class = tcp.Client
+class _TCPClient(Fast, _TCPClientBase):  # type: ignore[misc]
+    _twisted_class = _TCPClientBase
     _tls_class = _ClientTLS
 
 
@@ -43,24 +79,74 @@ class _UNIXServer(Fast, unix.Server):  # type: ignore[misc]
     _twisted_class = unix.Server
 
 
-class _UNIXClient(Fast, unix.Client):  # type: ignore[misc]
-    _twisted_class = unix.Client
+class _UNIXClient(Fast, _UNIXClientBase):  # type: ignore[misc]
+    _twisted_class = _UNIXClientBase
 
 
-_CLASSES: dict[type, type[Fast]] = {
+class _Accepting(tcp.Port):
+    """A port whose connections are fast from the start, and which is itself where they are."""
+
+    _watched = False
+
+    def startReading(self) -> None:
+        if not self._watched:
+            self._watched = True
+            poller(self.reactor).watch(self, 0, select.EPOLLIN)
+
+    def stopReading(self) -> None:
+        if self._watched:
+            self._watched = False
+            poller(self.reactor).watch(self, select.EPOLLIN, 0)
+
+    def ready(self, events: int) -> None:
+        """Somebody wants to connect."""
+        self.doRead()  # type: ignore[no-untyped-call]
+
+
+class _TCPPort(_Accepting):
+    transport = _Server
+
+
+class _UNIXPort(_Accepting, unix.Port):
+    transport = _UNIXServer
+
+
+_CLASSES: dict[type, type[Any]] = {
     tcp.Server: _Server,
-    tcp.Client: _Client,
+    _TCPClientBase: _TCPClient,
+    tcp.Port: _TCPPort,
     unix.Server: _UNIXServer,
-    unix.Client: _UNIXClient,
+    _UNIXClientBase: _UNIXClient,
+    unix.Port: _UNIXPort,
 }
 
 
+def _fast(kind: type) -> type[Any] | None:
+    return _CLASSES.get(kind) if hasattr(select, "epoll") else None
+
+
 def speed_up(transport: Any) -> None:
-    """Make a connected transport of Twisted's a fast one, if it can be."""
-    fast = _CLASSES.get(type(transport))
-    if fast is None or not hasattr(select, "epoll"):
-        return
-    transport.stopReading()
-    transport.__class__ = fast
-    transport.startReading()
-    poller(transport.reactor).arrival()
+    """Make an accepted connection a fast one, if it can be, and its port one whose connections are
+    fast from the start."""
+    if _change(transport):
+        poller(transport.reactor).arrival()
+        _change(transport.server)
+
+
+def _change(descriptor: Any) -> bool:
+    fast = _fast(type(descriptor))
+    if fast is None:
+        return False
+    descriptor.stopReading()
+    descriptor.__class__ = fast
+    descriptor.startReading()
+    return True
+
+
+def client_class(reactor: Any, *, unix: bool) -> type[Any] | None:
+    """What to make around a connected socket of the client's side: called with the socket, the
+    address that it is connected to, the protocol and the reactor. None where there is nothing
+    faster than Twisted's endpoints."""
+    if not isinstance(reactor, PosixReactorBase):
+        return None  # one of memory, in somebody's tests
+    return _fast(_UNIXClientBase if unix else _TCPClientBase)

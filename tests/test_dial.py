@@ -1,0 +1,136 @@
+"""Connections to one address: over TCP and Unix sockets, refused, late, cancelled."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from pgtls.protocols.dial import dial
+from pgtls.protocols.fast_transport import Fast
+from pgtls.wire.conninfo import Host
+from pgtls.wire.errors import ConnectFailed
+from tests.processes import reactor
+from tests.transports import OnTwistedsTransports, Transports
+
+
+class Client(Protocol):
+    transport: Any
+
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class DialCase(Transports, TestCase):
+    timeout = 60
+
+    def listen(self, family: int, address: Any, backlog: int = 5) -> socket.socket:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        self.addCleanup(listener.close)
+        listener.bind(address)
+        listener.listen(backlog)
+        return listener
+
+    async def dialled(self, host: Host) -> Client:
+        client = Client()
+        await dial(reactor, host, client, timeout=30)
+        self.assertIs(isinstance(client.transport, Fast), self.fast)
+        return client
+
+    async def refusal(self, host: Host, timeout: float = 30) -> str:
+        with self.assertRaises(ConnectFailed) as caught:
+            await dial(reactor, host, Client(), timeout=timeout)
+        return caught.exception.reason
+
+    async def close(self, client: Client) -> None:
+        client.transport.loseConnection()
+        await client.lost
+
+
+class Dial(DialCase):
+    """On the fast transports."""
+
+    async def test_tcp(self) -> None:
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            listener = self.listen(family, (address, 0))
+            port = listener.getsockname()[1]
+            client = await self.dialled(Host("", address, port))
+            peer, seen = listener.accept()
+            self.addCleanup(peer.close)
+            self.assertEqual(client.transport.getPeer().host, address)
+            self.assertEqual(client.transport.getPeer().port, port)
+            self.assertEqual(client.transport.getHost().port, seen[1])
+            await self.close(client)
+            self.assertEqual(peer.recv(1), b"")
+
+    async def test_unix_socket(self) -> None:
+        for name in (str(Path(self.mktemp())), f"\0pgtls-{id(self)}"):
+            listener = self.listen(socket.AF_UNIX, f"{name}.s.PGSQL.5432"[-100:])
+            path = f"{name}.s.PGSQL.5432"[-100:].replace("\0", "@")
+            client = await self.dialled(_Socket(path))
+            peer, _ = listener.accept()
+            self.addCleanup(peer.close)
+            await self.close(client)
+            self.assertEqual(peer.recv(1), b"")
+
+    async def test_nobody_listens(self) -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            reason = await self.refusal(Host("", "127.0.0.1", unused.getsockname()[1]))
+        self.assertEqual(reason, "Connection refused")
+        self.assertEqual(
+            await self.refusal(_Socket("nowhere/.s.PGSQL.5432")), "No such file or directory"
+        )
+
+
+class DialOnTwistedsTransports(OnTwistedsTransports, Dial):
+    """The same through Twisted's endpoints."""
+
+
+class FullQueues(DialCase):
+    """A Unix socket whose server does not come to accepting. Twisted's endpoint fails there."""
+
+    async def test_a_queue_that_is_full_for_a_while(self) -> None:
+        """A Unix socket whose server is slow to accept is waited for."""
+        path = str(Path(self.mktemp()))
+        listener = self.listen(socket.AF_UNIX, path, backlog=0)
+        first = await self.dialled(_Socket(path))
+        waiting = Deferred.fromCoroutine(self.dialled(_Socket(path)))
+        self.assertFalse(waiting.called)
+        peer, _ = listener.accept()
+        second = await waiting
+        for each in (peer, listener.accept()[0]):
+            each.close()
+        for client in (first, second):
+            await self.close(client)
+
+    async def test_one_that_does_not_answer(self) -> None:
+        """Its queue is full for good; and whoever waits may lose interest."""
+        path = str(Path(self.mktemp()))
+        self.listen(socket.AF_UNIX, path, backlog=0)
+        client = await self.dialled(_Socket(path))
+        self.assertEqual(await self.refusal(_Socket(path), timeout=0.05), "timeout expired")
+        waiting = Deferred.fromCoroutine(dial(reactor, _Socket(path), Client(), timeout=30))
+        waiting.cancel()
+        with self.assertRaises(CancelledError):
+            await waiting
+        await self.close(client)
+
+
+class _Socket(Host):
+    """A Unix socket, wherever it is."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "", 5432)
+
+    @property
+    def unix_path(self) -> str:
+        return self.host
