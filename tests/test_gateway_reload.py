@@ -229,3 +229,10 @@ class Reload(GatewayCase):
             gateway.signal(signal.SIGHUP)
         self.reload(gateway)
         self.sessions(gateway)
+
+
+class ReloadWithWorkers(Reload):
+    """Two processes that serve, and the daemon."""
+
+    workers = 2
+    enough = 8

@@ -27,7 +27,9 @@ def table() -> str:
     lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 60", ""]
     rows = [("setting", "default", "what it is")]
     for field in (*settings.fields(GatewaySettings), *settings.fields(DaemonSettings)):
-        default = {True: "on", False: "off", "": ""}.get(field.default, field.default)
+        default = field.default
+        if isinstance(default, bool):
+            default = "on" if default else "off"
         shown = f"``{default}``" if default != "" else ""
         help_text = field.metadata["help"]
         rows.append((f"``{field.name}``", shown, help_text[0].upper() + help_text[1:] + "."))

@@ -17,8 +17,9 @@ _FIELDS = [*settings.fields(GatewaySettings), *settings.fields(DaemonSettings)]
 
 
 def _help(field: Any) -> str:
-    default = field.default
-    shown = {True: "on", False: "off", "": ""}.get(default, default)
+    shown = field.default
+    if isinstance(shown, bool):
+        shown = "on" if shown else "off"
     text = str(field.metadata["help"])
     return f"{text} [default: {shown}]" if shown != "" else text
 

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 from twisted.internet.endpoints import serverFromString
 
-from pgtls.gateway.settings import GatewaySettings
+from pgtls.gateway.settings import DaemonSettings, GatewaySettings
+from pgtls.gateway.shared_port import check_shareable
 from pgtls.gateway.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -69,16 +70,15 @@ def every(*makers: Callable[[], Any], place: str = "") -> list[Any]:
     return made
 
 
-def begin(reactor: Any, plan: Plan, *, embedded: bool) -> Prepared:
+def begin(reactor: Any, plan: Plan, daemon: DaemonSettings) -> Prepared:
     """Check all of a gateway's settings, and read its files.
 
-    :param embedded: whether an embedded PostgreSQL is the upstream where none is named.
     :raises ConfigurationError: with every mistake.
     """
     _, *rest, upstream = every(
-        partial(_check_listen, reactor, plan.settings.listen),
+        partial(_check_listen, reactor, plan.settings.listen, daemon.workers),
         *_clients_side(plan, quiet=False),
-        partial(_first_upstream, reactor, plan.settings.upstream, embedded),
+        partial(_first_upstream, reactor, plan.settings.upstream, bool(daemon.embedded)),
         place=plan.place,
     )
     conninfo = upstream.conninfo if upstream is not None else None
@@ -159,7 +159,7 @@ def _missing_socket(path: str | None) -> bool:
     return path is not None and not path.startswith("@") and not os.path.exists(path)
 
 
-def _check_listen(reactor: Any, description: str) -> None:
+def _check_listen(reactor: Any, description: str, workers: int) -> None:
     try:
         serverFromString(reactor, description)
     except (ValueError, TypeError, LookupError, OSError) as error:
@@ -167,3 +167,5 @@ def _check_listen(reactor: Any, description: str) -> None:
             f'listen: "{description}" is not a Twisted endpoint string such as "tcp:6432" '
             f'or "tcp:6432:interface=127.0.0.1": {error}'
         ) from error
+    if workers > 1:
+        check_shareable(description)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.gateway.announce import announce, say
+from pgtls.gateway.census import census_file
 from pgtls.gateway.embedded import EmbeddedPostgreSQL
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.prepared import Plan, Prepared, begin, every, prepare, upstream_endpoint
 from pgtls.gateway.settings import Configuration
+from pgtls.gateway.worker_pipe import Task
+from pgtls.gateway.workers import Workers
 from pgtls.protocols.poller import dedicate
 from pgtls.wire.conninfo import ConnInfo
 from pgtls.wire.errors import ConfigurationError
@@ -66,13 +69,13 @@ class GatewayService(Service):
         self._gateways: list[Gateway] = []
         self._ports: list[IListeningPort] = []
         self._checks: list[Deferred[None]] = []
+        self._workers: Workers | None = None
         plans = [
             Plan(settings, place, self._daemon.state_dir)
             for place, settings in zip(configuration.places, configuration.gateways, strict=True)
         ]
-        embedded = self._embedded is not None
         self._prepared: list[Prepared] = every(
-            *(partial(begin, reactor, plan, embedded=embedded) for plan in plans)
+            *(partial(begin, reactor, plan, self._daemon) for plan in plans)
         )
 
     def startService(self) -> None:
@@ -81,7 +84,8 @@ class GatewayService(Service):
         :raises CannotStart: PostgreSQL does not start, or a port cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
-        dedicate(self._reactor)
+        if self._daemon.workers == 1:
+            dedicate(self._reactor)
         _allow_open_files(sum(p.plan.settings.listener.max_connections for p in self._prepared))
         signal.signal(signal.SIGHUP, self._hangup)
         try:
@@ -130,6 +134,8 @@ class GatewayService(Service):
         ]
         if mistakes:
             raise ConfigurationError(*mistakes)
+        if self._daemon.workers > 1:
+            self._start_workers()
         for prepared, gateway, port in zip(
             self._prepared, self._gateways, self._ports, strict=True
         ):
@@ -140,11 +146,34 @@ class GatewayService(Service):
             shown = prepared.tls.certificates if prepared.tls else ()
             self._checks.append(gateway.check_upstream(shown))
 
+    def _start_workers(self) -> None:
+        """Have others accept what comes to the ports.
+
+        :raises ConfigurationError: a worker cannot work.
+        """
+        ports: list[Any] = self._ports
+        for port in ports:
+            port.stopReading()  # nothing has been accepted: the reactor has had no turn
+        count = self._daemon.workers
+        self._census = census_file(len(ports), count)
+        task = Task(
+            worker=0,
+            workers=count,
+            plans=tuple(prepared.plan for prepared in self._prepared),
+            sockets=tuple(port.fileno() for port in ports),
+            census=self._census.fileno(),
+            directory=self._directory,
+            shutdown_timeout=self._daemon.shutdown_timeout,
+        )
+        self._workers = Workers(self._reactor, task)
+        self._workers.start()
+
     def _hangup(self, *_: object) -> None:
         # A signal comes between any two steps of the program; the reload waits for its turn.
         self._reactor.callFromThread(self.reload)
 
-    def reload(self) -> None:
+    @inlineCallbacks
+    def reload(self) -> Generator[Deferred[Any], Any, None]:
         """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is
         used for connections from now on, or none of it if there is a mistake anywhere."""
         if not self.running:
@@ -156,12 +185,15 @@ class GatewayService(Service):
                     *(partial(prepare, self._reactor, plan, quiet=False) for plan in plans)
                 )
         except (ConfigurationError, OSError) as error:
-            for mistake in getattr(error, "mistakes", [error]):
-                _log.error("not reloaded: {mistake}", mistake=mistake)
+            _not_reloaded(getattr(error, "mistakes", [error]))
             return
         for gateway, prepared in zip(self._gateways, self._prepared, strict=True):
             gateway.renew(prepared)
-        _log.info("reloaded: new connections get what is in the files now")
+        mistakes = (yield self._workers.reload()) if self._workers is not None else []
+        if mistakes:  # a file has changed since we read it
+            _not_reloaded(mistakes)
+        else:
+            _log.info("reloaded: new connections get what is in the files now")
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -171,12 +203,21 @@ class GatewayService(Service):
             check.cancel()
         yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         count = sum(len(gateway.factory.connections) for gateway in self._gateways)
+        if self._workers is not None:
+            count = yield self._workers.stop()
         timeout = self._daemon.shutdown_timeout
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
         yield DeferredList([gateway.factory.drain(timeout) for gateway in self._gateways])
+        if self._workers is not None:
+            yield self._workers.ended(timeout)
         if self._embedded is not None:
             yield deferToThread(self._embedded.stop)
+
+
+def _not_reloaded(mistakes: Sequence[object]) -> None:
+    for mistake in mistakes:
+        _log.error("not reloaded: {mistake}", mistake=mistake)
 
 
 def _why_not_opened(error: Exception) -> str:

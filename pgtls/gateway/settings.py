@@ -47,6 +47,13 @@ class DaemonSettings:
         maximum=86400,
         whole=False,
     )
+    workers: int = settings.number(
+        1,
+        "processes that serve clients, as many as there are cores to use; 1: the daemon itself",
+        minimum=1,
+        maximum=64,
+        whole=True,
+    )
 
 
 @attrs.frozen

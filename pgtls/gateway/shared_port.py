@@ -1,0 +1,146 @@
+"""A listening socket that several processes accept from.
+
+Twisted's own ``adoptStreamPort`` is for a socket's only owner: it sets the permissions of a Unix
+socket's file and the length of the queue anew, and removes the file at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IReadDescriptor,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.wire.errors import ConfigurationError
+
+_log = Logger(namespace="pgtls.gateway")
+
+#: Endpoints of which nothing but their socket is needed.
+_SHAREABLE = ("tcp", "tcp6", "unix", "systemd")
+_HAPROXY = "haproxy:"
+
+#: accept(2): the machine has no more of something. Seconds until it is tried again.
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 1.0
+
+
+def check_shareable(listen: str) -> None:
+    """:raises ConfigurationError: what this endpoint string makes is nothing to be shared."""
+    kind = listen.removeprefix(_HAPROXY).partition(":")[0]
+    if kind not in _SHAREABLE:
+        raise ConfigurationError(
+            f'listen: "{listen}" is for workers = 1; several workers can share tcp:, tcp6:, unix: '
+            "and systemd:, and haproxy: in front of one of them"
+        )
+
+
+def shared_endpoint(reactor: Any, descriptor: int, listen: str) -> IStreamServerEndpoint:
+    """The endpoint of one of the processes.
+
+    :param descriptor: the listening socket.
+    :param listen: the endpoint string that it was opened by.
+    """
+    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor))
+    if listen.startswith(_HAPROXY):
+        wrapped: IStreamServerEndpoint = proxyEndpoint(endpoint)
+        return wrapped
+    return endpoint
+
+
+@implementer(IStreamServerEndpoint)
+class _SharedEndpoint:
+    def __init__(self, reactor: Any, listening: socket.socket) -> None:
+        self._reactor = reactor
+        self._socket = listening
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections."""
+        port = SharedPort(self._reactor, self._socket, protocolFactory)
+        port.startListening()
+        return succeed(port)
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class SharedPort:
+    """This process's share of a listening socket.
+
+    It takes one connection at a time: the next one may be another process's, which has nothing to
+    do while this one makes a handshake.
+    """
+
+    def __init__(self, reactor: Any, listening: socket.socket, factory: IProtocolFactory) -> None:
+        self._reactor = reactor
+        self._socket = listening
+        self._factory = factory
+
+    def startListening(self) -> None:
+        """Begin to accept connections."""
+        self._factory.doStart()
+        self._reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more. Other processes may go on."""
+        if self._socket.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._socket.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """Where it listens."""
+        name = self._socket.getsockname()
+        if self._socket.family == socket.AF_UNIX:
+            return UNIXAddress(name)
+        kind = IPv6Address if self._socket.family == socket.AF_INET6 else IPv4Address
+        return kind("TCP", *name[:2])
+
+    def fileno(self) -> int:
+        """The socket."""
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """There is a connection, unless another process was quicker."""
+        try:
+            connection, _ = self._socket.accept()
+        except OSError as error:
+            if error.errno in _NO_MORE:
+                self._wait(error)
+            return
+        with connection:
+            try:
+                self._reactor.adoptStreamConnection(
+                    connection.fileno(), connection.family, self._factory
+                )
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:  # it has been reset already
+                    self._wait(error)
+
+    def _wait(self, error: OSError) -> None:
+        _log.error("no connection can be accepted: {error}", error=error.strerror)
+        self._reactor.removeReader(self)
+        self._reactor.callLater(_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._reactor.addReader(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+        self._socket.close()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "pgtls"
