@@ -141,6 +141,11 @@ class Gateway:
         return int(self.places[0][1])
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def address(self) -> tuple[str, int]:
         """Where the first listener is, for ``socket.create_connection``."""
         return self.host, self.port
