@@ -35,13 +35,21 @@ class Census:
 
     def of(self, gateway: int, worker: int) -> Callable[[int], int]:
         """What takes a worker's own number and gives that of all."""
-        numbers = self._numbers[gateway * self._workers : (gateway + 1) * self._workers]
+        numbers = self._of(gateway)
 
         def count(own: int) -> int:
             numbers[worker] = own
             return sum(numbers)
 
         return count
+
+    def ahead(self, gateway: int, worker: int) -> Callable[[], bool]:
+        """What tells whether another worker has fewer."""
+        numbers = self._of(gateway)
+        return lambda: numbers[worker] > min(numbers)
+
+    def _of(self, gateway: int) -> memoryview:
+        return self._numbers[gateway * self._workers : (gateway + 1) * self._workers]
 
     def forget(self, worker: int) -> None:
         """A worker is gone, and its connections with it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -36,6 +37,9 @@ _HAPROXY = "haproxy:"
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 1.0
 
+#: Seconds that another process has to take a connection that is its turn.
+_TURN = 0.001
+
 
 def check_shareable(listen: str) -> None:
     """:raises ConfigurationError: what this endpoint string makes is nothing to be shared."""
@@ -47,13 +51,16 @@ def check_shareable(listen: str) -> None:
         )
 
 
-def shared_endpoint(reactor: Any, descriptor: int, listen: str) -> IStreamServerEndpoint:
+def shared_endpoint(
+    reactor: Any, descriptor: int, listen: str, ahead: Callable[[], bool]
+) -> IStreamServerEndpoint:
     """The endpoint of one of the processes.
 
     :param descriptor: the listening socket.
     :param listen: the endpoint string that it was opened by.
+    :param ahead: tells whether another process has fewer connections.
     """
-    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor))
+    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor), ahead)
     if listen.startswith(_HAPROXY):
         wrapped: IStreamServerEndpoint = proxyEndpoint(endpoint)
         return wrapped
@@ -62,13 +69,14 @@ def shared_endpoint(reactor: Any, descriptor: int, listen: str) -> IStreamServer
 
 @implementer(IStreamServerEndpoint)
 class _SharedEndpoint:
-    def __init__(self, reactor: Any, listening: socket.socket) -> None:
+    def __init__(self, reactor: Any, listening: socket.socket, ahead: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._socket = listening
+        self._ahead = ahead
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept connections."""
-        port = SharedPort(self._reactor, self._socket, protocolFactory)
+        port = SharedPort(self._reactor, self._socket, protocolFactory, self._ahead)
         port.startListening()
         return succeed(port)
 
@@ -77,14 +85,23 @@ class _SharedEndpoint:
 class SharedPort:
     """This process's share of a listening socket.
 
-    It takes one connection at a time: the next one may be another process's, which has nothing to
-    do while this one makes a handshake.
+    The kernel wakes the same process first, time and again. So one that has more connections than
+    another leaves the next one to it, for a moment, and nobody takes more than one at a time.
+
+    :param ahead: tells whether another process has fewer connections.
     """
 
-    def __init__(self, reactor: Any, listening: socket.socket, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        ahead: Callable[[], bool],
+    ) -> None:
         self._reactor = reactor
         self._socket = listening
         self._factory = factory
+        self._ahead = ahead
 
     def startListening(self) -> None:
         """Begin to accept connections."""
@@ -112,7 +129,14 @@ class SharedPort:
         return self._socket.fileno()
 
     def doRead(self) -> None:
-        """There is a connection, unless another process was quicker."""
+        """There is a connection."""
+        if self._ahead():
+            self._pause(_TURN, self._take)
+        else:
+            self._take()
+
+    def _take(self) -> None:
+        """Accept the connection, unless another process was quicker."""
         try:
             connection, _ = self._socket.accept()
         except OSError as error:
@@ -130,12 +154,16 @@ class SharedPort:
 
     def _wait(self, error: OSError) -> None:
         _log.error("no connection can be accepted: {error}", error=error.strerror)
-        self._reactor.removeReader(self)
-        self._reactor.callLater(_PAUSE, self._go_on)
+        self._pause(_PAUSE, lambda: None)
 
-    def _go_on(self) -> None:
+    def _pause(self, seconds: float, then: Callable[[], None]) -> None:
+        self._reactor.removeReader(self)
+        self._reactor.callLater(seconds, self._go_on, then)
+
+    def _go_on(self, then: Callable[[], None]) -> None:
         if self._socket.fileno() >= 0:
             self._reactor.addReader(self)
+            then()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has ended."""

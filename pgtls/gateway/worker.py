@@ -58,17 +58,19 @@ class Worker:
         self._ports: list[IListeningPort] = []
         prepared = self._prepare()
         self._gateways = [Gateway(reactor, each) for each in prepared]
-        census = Census(task.census, len(prepared), task.workers)
+        self._census = census = Census(task.census, len(prepared), task.workers)
         for number, gateway in enumerate(self._gateways):
             gateway.factory.census = census.of(number, task.worker)
         reactor.addReader(LineReader(control, self._told, self._stop))
 
     def listen(self) -> None:
         """Begin to accept connections."""
-        for gateway, plan, descriptor in zip(
-            self._gateways, self._task.plans, self._task.sockets, strict=True
+        task = self._task
+        for number, (gateway, plan, descriptor) in enumerate(
+            zip(self._gateways, task.plans, task.sockets, strict=True)
         ):
-            endpoint = shared_endpoint(self._reactor, descriptor, plan.settings.listen)
+            ahead = self._census.ahead(number, task.worker)
+            endpoint = shared_endpoint(self._reactor, descriptor, plan.settings.listen, ahead)
             endpoint.listen(gateway.factory).addCallback(self._ports.append)
 
     def _prepare(self) -> list[Any]:

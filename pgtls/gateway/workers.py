@@ -111,6 +111,7 @@ class _Process:
         word, _, value = line.partition(b" ")
         if word == b"ready":
             self.ready = True
+            _log.info("worker {worker} is ready: process {pid}", worker=self.number, pid=self.pid)
         elif word == b"failed":
             self.mistakes = json.loads(value)
         elif self._answers:
