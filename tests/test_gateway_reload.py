@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests import certificates
 from tests.certificates import Authority, Files, Issued
 from tests.gateway_daemon import Gateway, GatewayCase
+from tests.processes import TWISTD
 from tests.raw_client import SSL_REQUEST, connect
 from tests.servers import HOST, postgres
 
@@ -222,6 +223,24 @@ class Reload(GatewayCase):
         self.assertEqual(after, {made.public_bytes(Encoding.DER)})
         self.root_crt = gateway.root_crt
         self.sessions(gateway)
+
+    def test_the_names_of_files_count_from_where_twistd_was_started(self) -> None:
+        directory = Files(Path(self.mktemp()).absolute()).directory
+        gateway = self.gateway(
+            config=f"""
+            state_dir = "here"
+            {self.number_of_workers()}
+            [[gateway]]
+            listen = "tcp:0:interface={HOST}"
+            upstream = "{self.upstream}"
+            """,
+            program=(*TWISTD, "-n", "--pidfile=", "--rundir", str(directory)),
+        )
+        made = gateway.directory / "here" / "server.crt"
+        made.unlink()
+        self.reload(gateway)
+        now = x509.load_pem_x509_certificate(made.read_bytes())
+        self.assertEqual(self.all_shown(gateway), {now.public_bytes(Encoding.DER)})
 
     def test_many_at_once(self) -> None:
         gateway = self.started("")

@@ -188,6 +188,38 @@ class DoesNotStart(SynchronousTestCase):
             (line,) = self.refused("--upstream", f"host={HOST}", "--listen", listen)
             self.assertIn("is not a Twisted endpoint string", line)
 
+    def test_an_endpoint_that_several_workers_cannot_share(self) -> None:
+        (line,) = self.refused("--upstream", f"host={HOST}", "--listen", "stdio:", "--workers", "2")
+        self.assertIn('listen: "stdio:" is for workers = 1', line)
+        self.assertIn("tcp:", line)
+
+    def test_a_number_of_workers_that_is_none(self) -> None:
+        for number in ("0", "65", "many"):
+            (line,) = self.refused("--upstream", f"host={HOST}", "--workers", number)
+            self.assertIn("workers must be a whole number from 1 to 64", line)
+
+    def worker_refused(self, second_time: str) -> list[str]:
+        """Workers read an encrypted key whose passphrase only the daemon gets.
+
+        :param second_time: what the command for the passphrase does then.
+        """
+        files = certificates.Files(self.directory)
+        certificate, key = files.pair("server", certificates.localhost(), "secret")
+        command = f"mkdir once 2>/dev/null || {second_time}; echo secret"
+        return self.refused(
+            *("--upstream", f"host={HOST}", "--listen", f"tcp:0:interface={HOST}"),
+            *("--workers", "2", "--ssl-passphrase-command", command),
+            *("--ssl-cert-file", certificate, "--ssl-key-file", key),
+        )
+
+    def test_a_worker_that_cannot_read_a_file(self) -> None:
+        (line,) = self.worker_refused("exit 1")
+        self.assertIn("ssl_passphrase_command failed", line)
+
+    def test_a_worker_that_dies_at_its_start(self) -> None:
+        for line in self.worker_refused("kill -9 $PPID"):
+            self.assertRegex(line, r"^pgtls: worker . was ended by signal 9 \(SIGKILL\)$")
+
     def test_no_upstream(self) -> None:
         (line,) = self.refused()
         self.assertIn("no PostgreSQL is at", line)

@@ -232,7 +232,8 @@ class Die(WorkersCase):
             gateway.wait_for_log(rf"\(process {victim}\): .* another one follows in {pause} s")
             if pause < 2:
                 gateway.wait_for_log("worker 2 is ready", number + 2)
-        self.assertTrue(self.works(self.session(gateway)))
+        with closing(self.session(gateway)) as session:
+            self.assertTrue(self.works(session))
         self.assertEqual(gateway.stop(), STOPPED)
 
     def test_what_a_crash_writes_is_logged(self) -> None:
@@ -310,7 +311,8 @@ class Stop(WorkersCase):
 
     def test_the_embedded_postgresql_stops_with_it(self) -> None:
         gateway = self.gateway("--workers", "2", "--embedded", "demo", listen=LISTEN)
-        self.assertTrue(self.works(self.session(gateway)))
+        with closing(self.session(gateway)) as session:
+            self.assertTrue(self.works(session))
         self.assertEqual(gateway.stop(), STOPPED)
         self.assertFalse((gateway.directory / "demo/data/postmaster.pid").exists())
 
