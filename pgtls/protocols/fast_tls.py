@@ -26,7 +26,6 @@ class FastTLS(Fast):
 
     _tls: SSL.Connection
     _handshaking = True
-    _written_anything = False
 
     def begin(self, tls: SSL.Connection) -> None:
         """Start the handshake; ``tls`` is on this socket and knows which end it is."""
@@ -57,7 +56,9 @@ class FastTLS(Fast):
         self._handshaking = False
         if IHandshakeListener.providedBy(self.protocol):
             self.protocol.handshakeCompleted()
-        if self.connected and (self._tempDataLen or self.disconnecting):
+        if self.disconnecting:
+            self.stopReading()  # it went on for the handshake alone
+        if self.connected and (self._tempDataLen or self.disconnecting or self._writeDisconnecting):
             self.startWriting()
         # What came with the handshake may be in OpenSSL's hands already, where epoll sees nothing.
         return self.doRead() if self.connected and self._interest & select.EPOLLIN else None
@@ -87,7 +88,7 @@ class FastTLS(Fast):
         return why
 
     def doWrite(self) -> Exception | None:
-        if self._handshaking and not self.disconnecting:
+        if self._handshaking and (self._tempDataLen or not self.disconnecting):
             self.stopWriting()
             return self._shake_hands()
         why: Exception | None = FileDescriptor.doWrite(self)
@@ -96,21 +97,29 @@ class FastTLS(Fast):
     def write(self, data: bytes) -> None:
         if self._handshaking:
             FileDescriptor.write(self, data)
-        elif not self._written_anything:
-            self._first_write(data)
+        elif self._peer_is_gone():
+            self._writeDisconnected = True
+            if not self._interest & select.EPOLLIN:
+                self.reactor.callLater(0, self._write_failed, CONNECTION_LOST)
+            # else the reads that come next meet the reason, and the end
         else:
             super().write(data)
 
-    def _first_write(self, data: bytes) -> None:
-        """With TLS 1.3 a server refuses a client's certificate when the client thinks that TLS is
-        up, and does not read on, so that TCP resets. OpenSSL reads nothing any more once it has
-        failed to write: why the server refused would be lost."""
-        self._written_anything = True
-        if not self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            super().write(data)
-        elif not self._interest & select.EPOLLIN:
-            self.reactor.callLater(0, self._write_failed, CONNECTION_LOST)
-        # else the read that comes next meets the reason, and the end
+    def _peer_is_gone(self) -> bool:
+        """A server that refuses a client's certificate, or ends a session that sends, does not read
+        on, so that TCP resets. OpenSSL reads nothing any more once it has failed to write: why the
+        server has gone would be lost. So the socket is asked first; it says it once."""
+        return (
+            bool(self.connected)
+            and not self._writeDisconnected
+            and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        )
+
+    def loseConnection(self) -> None:
+        """When the handshake is over, if something has been written before."""
+        super().loseConnection()
+        if self._handshaking and self._tempDataLen and self.connected:
+            self.startReading()
 
     def writeSomeData(self, data: bytes) -> int | Exception:
         sent = 0

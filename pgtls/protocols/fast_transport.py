@@ -30,6 +30,8 @@ from pgtls.wire.messages import TLS_HANDSHAKE_RECORD
 
 _log = Logger(namespace="pgtls.transport")
 
+_GONE = select.EPOLLERR | select.EPOLLHUP if hasattr(select, "epoll") else 0
+
 
 class Fast(FileDescriptor):
     """In front of one of Twisted's transport classes: plaintext.
@@ -73,7 +75,9 @@ class Fast(FileDescriptor):
         reading = events & ~select.EPOLLOUT
         try:
             why = self.doRead() if reading else None
-            if why is None and events & select.EPOLLOUT and self._interest & select.EPOLLOUT:
+            # Where the peer is gone a write would fail, and more may be there to be read.
+            writing = not events & _GONE and events & self._interest & select.EPOLLOUT
+            if why is None and writing:
                 reading = 0
                 why = self.doWrite()  # type: ignore[no-untyped-call]
         except Exception as error:
@@ -105,16 +109,22 @@ class Fast(FileDescriptor):
 
     def _first_read(self) -> Exception | None:
         """A ClientHello stays in the socket, where TLS will look for it."""
-        self._read_anything = True
         try:
             first = self.socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return None
         except OSError:
             first = b""  # the read that follows meets the error again
-        if first and first[0] == TLS_HANDSHAKE_RECORD:
-            self.peeked = True
-            self.protocol.dataReceived(first)
-            return None
-        return self.doRead()
+        self._read_anything = True
+        if not first or first[0] != TLS_HANDSHAKE_RECORD:
+            return self.doRead()
+        before = type(self)
+        self.peeked = True
+        self.protocol.dataReceived(first)
+        if self.connected and type(self) is before:
+            self.peeked = False
+            self.socket.recv(1)  # TLS has not begun: nobody else will read it
+        return None
 
     def write(self, data: bytes) -> None:
         if (

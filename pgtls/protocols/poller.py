@@ -92,7 +92,10 @@ class Poller:
             events = self._epoll.poll(_WAIT, _EVENTS)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended."""
+        """The reactor has ended: so have the connections, as with Twisted's own."""
+        for transport in list(self._transports.values()):
+            if IReadDescriptor.providedBy(transport):
+                transport.connectionLost(reason)
 
     def logPrefix(self) -> str:
         """For the reactor's log."""
