@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -62,6 +62,7 @@ class Leg(Protocol):
     transport: Any  # ITCPTransport, with TLS on it or not
     _other: Leg | None = None
     _drain: IDelayedCall | None = None
+    _read_everything = False
 
     def __init__(self, shared: Surroundings) -> None:
         self._shared = shared
@@ -92,7 +93,8 @@ class Leg(Protocol):
         self._other = None
         if self.connected and self._drain is None:
             self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
-            self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
+            if not self._read_everything:
+                self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
 
     def _drained(self) -> None:
@@ -137,7 +139,7 @@ class _UpstreamLegs(Factory):
     noisy = False
 
 
-@implementer(IPostgreSQLApplication)
+@implementer(IPostgreSQLApplication, IHalfCloseableProtocol)
 class ClientLeg(Leg):
     """The connection from the client, from its StartupMessage on."""
 
@@ -198,6 +200,21 @@ class ClientLeg(Leg):
                 seconds=monotonic() - self._began,
             )
         super().connectionLost(reason)
+
+    def readConnectionLost(self) -> None:
+        """The client has said all that it has to say, and may still be waiting for answers: the
+        server gets to know, and ends the session when it has given them."""
+        self._read_everything = True
+        other = self._other
+        if other is None or getattr(other.transport, "TLS", False):
+            # Nobody to tell; or in TLS of Twisted's own, which cannot say it.
+            self.transport.loseConnection()
+            return
+        other.transport.unregisterProducer()
+        other.transport.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Never: this end closes as a whole."""
 
     _began = 0.0
     _who = ""

@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,6 +33,8 @@ from pgtls.wire.messages import TLS_HANDSHAKE_RECORD
 _log = Logger(namespace="pgtls.transport")
 
 _GONE = select.EPOLLERR | select.EPOLLHUP if hasattr(select, "epoll") else 0
+
+_DONE = Failure(CONNECTION_DONE)
 
 
 class Fast(FileDescriptor):
@@ -50,9 +54,11 @@ class Fast(FileDescriptor):
     _poller: Poller | None = None
     _interest = 0
     _read_anything = False
+    _read_everything = False
 
     def startReading(self) -> None:
-        self._watch(self._interest | select.EPOLLIN)
+        if not self._read_everything:
+            self._watch(self._interest | select.EPOLLIN)
 
     def stopReading(self) -> None:
         self._watch(self._interest & ~select.EPOLLIN)
@@ -71,10 +77,14 @@ class Fast(FileDescriptor):
             self._poller.watch(self, before, interest)
 
     def ready(self, events: int) -> None:
-        """The socket can be read from or written to."""
+        """The socket can be read from or written to, or is in trouble."""
         reading = events & ~select.EPOLLOUT
+        why: Exception | None = None
         try:
-            why = self.doRead() if reading else None
+            if reading:
+                # What is wrong with a socket shows when one reads it; one that has been read to
+                # its end is in trouble for good.
+                why = CONNECTION_LOST if self._read_everything else self.doRead()
             # Where the peer is gone a write would fail, and more may be there to be read.
             writing = not events & _GONE and events & self._interest & select.EPOLLOUT
             if why is None and writing:
@@ -89,9 +99,22 @@ class Fast(FileDescriptor):
     def _lost(self, why: Exception, reading: int) -> None:
         if reading and why is CONNECTION_DONE and not self.disconnecting:
             self.stopReading()
-            self.readConnectionLost(Failure(why))
+            self._read_everything = True
+            self.readConnectionLost(_DONE)
         else:
-            self.connectionLost(Failure(why))  # type: ignore[no-untyped-call]
+            self.connectionLost(_DONE if why is CONNECTION_DONE else Failure(why))
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.__dict__.get("socket") is None:
+            return  # already: see Twisted's
+        FileDescriptor.connectionLost(self, reason)
+        if reason is _DONE:
+            self.socket.close()
+        else:
+            self._twisted_class._closeSocket(self, not reason.check(ConnectionAborted))
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
 
     def doRead(self) -> Exception | None:
         if not self._read_anything:
@@ -184,7 +207,33 @@ class Fast(FileDescriptor):
         if interest & select.EPOLLOUT:
             self.startWriting()
 
+    def loseConnection(self) -> None:
+        """Close; where nothing is left to be sent, when the events at hand have been dealt with."""
+        if not self.connected or self.disconnecting or self._writeDisconnected or self._unsent():
+            FileDescriptor.loseConnection(self)
+        elif self._poller is not None and self._poller.soon(self):
+            self.disconnecting = 1
+            self._watch(0)
+        else:
+            self.disconnecting = 1
+            self._watch(select.EPOLLOUT)
+
+    def close_now(self) -> None:
+        """What :meth:`loseConnection` put off."""
+        if self.connected:
+            self._lost(self._postLoseConnection(), 0)  # type: ignore[no-untyped-call]
+
+    def loseWriteConnection(self) -> None:
+        """Half-close."""
+        if self._unsent() or IHalfCloseableProtocol(self.protocol, None) is not None:
+            FileDescriptor.loseWriteConnection(self)
+        elif self.connected and not self._writeDisconnected:
+            self._writeDisconnecting = self._writeDisconnected = True
+            self._closeWriteConnection()  # type: ignore[no-untyped-call]
+
+    def _unsent(self) -> bool:
+        return bool(self.dataBuffer or self._tempDataLen or self.producer is not None)
+
     # Twisted's mixin for TLS asks at each of these whether there is any: here the class tells.
-    loseConnection = FileDescriptor.loseConnection
     registerProducer = FileDescriptor.registerProducer
     unregisterProducer = FileDescriptor.unregisterProducer

@@ -38,6 +38,13 @@ class Watched(Protocol):
         """There are events, as epoll has them."""
 
 
+class Closing(Protocol):
+    """What is to be closed."""
+
+    def close_now(self) -> None:
+        """Close it."""
+
+
 @implementer(IReadDescriptor)
 class Poller:
     """An epoll of our own. The reactor knows it while there is something to watch.
@@ -51,6 +58,8 @@ class Poller:
         self._transports: dict[int, Watched] = {}
         self.dedicated = False
         self._last_arrival = 0.0
+        self._dispatching = False
+        self._closing: list[Closing] = []
 
     def arrival(self) -> None:
         """There is a new connection."""
@@ -81,15 +90,26 @@ class Poller:
         begin = monotonic()
         stays = self.dedicated and begin > self._last_arrival + _SETTLED
         events = self._epoll.poll(0, _EVENTS)
+        self._dispatching = True
         while events:
             for fd, event in events:
                 # One that came before in this list may have closed this one.
                 transport = self._transports.get(fd)
                 if transport is not None:
                     transport.ready(event)
+            while self._closing:
+                self._closing.pop().close_now()
             if not stays or not self._transports or monotonic() > begin + _STAY:
-                return
+                break
             events = self._epoll.poll(_WAIT, _EVENTS)
+        self._dispatching = False
+
+    def soon(self, transport: Closing) -> bool:
+        """Close a transport when the events at hand have been dealt with; False where there are
+        none, and somebody else has to."""
+        if self._dispatching:
+            self._closing.append(transport)
+        return self._dispatching
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has ended: so have the connections, as with Twisted's own."""

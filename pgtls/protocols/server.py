@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IHalfCloseableProtocol,
     IHandshakeListener,
     IOpenSSLServerConnectionCreator,
     IProtocol,
@@ -107,6 +108,12 @@ class PgTLSServerProtocol(Protocol):
             self._application.dataReceived(data)
         else:
             self._perform(self._negotiation.receive(data))
+
+    def __conform__(self, interface: object) -> object:
+        """Half-closes are the application's, if it knows what to do about them."""
+        if interface is IHalfCloseableProtocol and self._application is not None:
+            return IHalfCloseableProtocol(self._application, None)
+        return None
 
     def handshakeCompleted(self) -> None:
         """TLS is up."""

@@ -72,6 +72,7 @@ class _Server(Fast, tcp.Server):  # type: ignore[misc]
 
 class _TCPClient(Fast, _TCPClientBase):  # type: ignore[misc]
     _twisted_class = _TCPClientBase
+    _read_anything = True  # no server begins with a ClientHello
     _tls_class = _ClientTLS
 
 
@@ -81,6 +82,7 @@ class _UNIXServer(Fast, unix.Server):  # type: ignore[misc]
 
 class _UNIXClient(Fast, _UNIXClientBase):  # type: ignore[misc]
     _twisted_class = _UNIXClientBase
+    _read_anything = True
 
 
 class _Accepting(tcp.Port):

@@ -9,12 +9,13 @@ Source: PostgreSQL documentation, "Message Flow", "Start-up".
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 
 from pgtls.wire.first_answer import AUTHENTICATION_LENGTHS, MAX_ERROR_LENGTH
 from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
 
 #: type byte and length word
-_HEADER = 5
+_HEADER = Struct(">BI")
 
 #: The messages that are held, with the greatest length word that makes sense for each.
 _HELD = {
@@ -47,47 +48,35 @@ class SessionStart:
 
         :returns: the bytes to send on: all of them, at the latest when their message is complete.
         """
-        data = self._held + data
-        self._held = b""
-        out: list[bytes] = []
-        while data and not self.done:
-            length = min(self._passing, len(data)) or self._message(data)
-            if not length:
-                self._held = data
-                return b"".join(out)
-            piece, data = data[:length], data[length:]
-            if self._passing:
-                self._passing -= length
-            else:
-                piece = self._whole(piece)
-            out.append(piece)
-        return b"".join(out) + data
-
-    def _message(self, data: bytes) -> int:
-        """Look at the message that ``data`` begins with.
-
-        :returns: how many bytes of it may go on now; 0 where more of it must come first.
-        """
-        if len(data) < _HEADER:
-            return 0
-        length = int.from_bytes(data[1:_HEADER], "big")
-        if data[0] == _READY_FOR_QUERY or length < 4:
-            self.done = True  # or this is not the protocol at all: not ours to judge
-            return len(data)
-        if length <= _HELD.get(data[0], 0):
-            return 1 + length if len(data) > length else 0
-        self._passing = 1 + length
-        return min(self._passing, len(data))
-
-    def _whole(self, message: bytes) -> bytes:
         if self.done:
-            return message
-        kind = message[0]
+            return data
+        data = self._held + data
+        out: list[bytes] = []
+        gone = 0  # up to here they are in ``out``
+        at = self._passing  # here a message begins
+        while at + _HEADER.size <= len(data):
+            kind, length = _HEADER.unpack_from(data, at)
+            if kind == _READY_FOR_QUERY or length < 4:
+                self.done = True  # or this is not the protocol at all: not ours to judge
+                self._held = b""
+                return b"".join(out) + data[gone:]
+            end = at + 1 + length
+            if length <= _HELD.get(kind, 0):
+                if end > len(data):
+                    break
+                out += data[gone:at], self._whole(kind, data[at:end])
+                gone = end
+            at = end
+        self._passing = max(at - len(data), 0)
+        self._held = data[at:]
+        return b"".join(out) + data[gone:at]
+
+    def _whole(self, kind: int, message: bytes) -> bytes:
+        """One of those that are held."""
+        content = message[_HEADER.size :]
         if kind == ord("K"):
-            self.key = message[_HEADER:]
-        elif kind in b"RE":
-            if kind == ord("E"):
-                self.error = ErrorResponse.parse(message[_HEADER:], message)
-            if self._edit is not None:
-                return self._edit(message)
-        return message
+            self.key = content
+            return message
+        if kind == ord("E"):
+            self.error = ErrorResponse.parse(content, message)
+        return message if self._edit is None else self._edit(message)
