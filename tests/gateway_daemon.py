@@ -241,10 +241,17 @@ class Gateway:
             client.recv(1)  # when it has answered, its transport is what it stays
             return self.is_fast(client)
 
-    def has_read(self, client: socket.socket) -> bool:
-        """Whether it has read all that a client has sent."""
-        row = _tcp_row(client)
-        return row is not None and row.unread == 0
+    def wait_until_read(self, client: socket.socket) -> None:
+        """Wait until it has read all that a client has sent, or has closed."""
+
+        def read() -> bool:
+            try:
+                row = _tcp_row(client)
+            except OSError:
+                return True  # it has reset the connection
+            return row is None or row.unread == 0
+
+        wait_until(read, self.log)
 
     def _descriptor(self, client: socket.socket) -> int:
         row = _tcp_row(client)

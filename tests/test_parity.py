@@ -194,9 +194,7 @@ class ParityCase(GatewayCase):
 
     maxDiff = None
 
-    def ours(
-        self, setting: str, upstream: Server | None = None, sslmode: str = "disable"
-    ) -> int:
+    def ours(self, setting: str, upstream: Server | None = None, sslmode: str = "disable") -> int:
         """The port of a gateway with that ``ssl``."""
         return gateway(setting, upstream or postgres(17), sslmode, self.fast).port
 
@@ -490,8 +488,7 @@ class DifferenceTests(ParityCase):
     def differ(self, postgresql: list[str], ours: list[str], *steps: bytes | Step | Hello) -> None:
         """See what each of the two answers with SSL on."""
         answers = [
-            conversation(port, *steps)
-            for port in (postgres(17, ssl=True).port, self.ours("on"))
+            conversation(port, *steps) for port in (postgres(17, ssl=True).port, self.ours("on"))
         ]
         self.assertEqual(answers, [postgresql, ours])
 
@@ -499,9 +496,7 @@ class DifferenceTests(ParityCase):
         """CVE-2021-23214: PostgreSQL says ``S`` and hands them to TLS, which fails."""
         stuffed = SSL_REQUEST + startup()
         self.differ(["S"], ["E"], stuffed, ONE)
-        self.assertEqual(
-            conversation(self.ours("on"), stuffed, ALL), ["FATAL 08P01", "closed"]
-        )
+        self.assertEqual(conversation(self.ours("on"), stuffed, ALL), ["FATAL 08P01", "closed"])
 
     def test_an_SSLRequest_inside_direct_tls(self) -> None:
         """PostgreSQL answers ``N`` and goes on."""
