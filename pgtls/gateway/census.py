@@ -43,10 +43,10 @@ class Census:
 
         return count
 
-    def ahead(self, gateway: int, worker: int) -> Callable[[], bool]:
-        """What tells whether another worker has fewer."""
+    def ahead(self, gateway: int, worker: int) -> Callable[[], int]:
+        """What tells how many more a worker has than the one with the fewest."""
         numbers = self._of(gateway)
-        return lambda: numbers[worker] > min(numbers)
+        return lambda: int(numbers[worker] - min(numbers))
 
     def _of(self, gateway: int) -> memoryview:
         return self._numbers[gateway * self._workers : (gateway + 1) * self._workers]

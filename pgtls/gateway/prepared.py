@@ -120,9 +120,12 @@ def _certificate(
         return None, None
     if tls.ssl_cert_file or tls.ssl_key_file:
         return ServerTLS(tls, quiet=quiet), None
-    made = default_certificate(state_directory(state_dir or None))
-    # With its root, so that "pgtls trust" finds there what it is to trust.
-    chain = made.server_crt.read_bytes() + made.root_crt.read_bytes()
+    try:
+        made = default_certificate(state_directory(state_dir or None))
+        # With its root, so that "pgtls trust" finds there what it is to trust.
+        chain = made.server_crt.read_bytes() + made.root_crt.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"state directory: {error}") from error
     tls = attrs.evolve(tls, ssl_cert_file=chain, ssl_key_file=str(made.server_key))
     return ServerTLS(tls, quiet=quiet), made
 

@@ -37,7 +37,13 @@ _HAPROXY = "haproxy:"
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 1.0
 
-#: Seconds that another process has to take a connection that is its turn.
+#: How often, within these seconds, a connection is left to others: each time is a turn of the
+#: reactor, in which a process that has nothing to do takes it.
+_PASSES = 4
+_MOMENT = 0.02
+
+#: How many connections more than another process are too many, and the seconds that it then gets.
+_FAR = 2
 _TURN = 0.001
 
 
@@ -52,13 +58,13 @@ def check_shareable(listen: str) -> None:
 
 
 def shared_endpoint(
-    reactor: Any, descriptor: int, listen: str, ahead: Callable[[], bool]
+    reactor: Any, descriptor: int, listen: str, ahead: Callable[[], int]
 ) -> IStreamServerEndpoint:
     """The endpoint of one of the processes.
 
     :param descriptor: the listening socket.
     :param listen: the endpoint string that it was opened by.
-    :param ahead: tells whether another process has fewer connections.
+    :param ahead: tells how many connections more than another process this one has.
     """
     endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor), ahead)
     if listen.startswith(_HAPROXY):
@@ -69,7 +75,7 @@ def shared_endpoint(
 
 @implementer(IStreamServerEndpoint)
 class _SharedEndpoint:
-    def __init__(self, reactor: Any, listening: socket.socket, ahead: Callable[[], bool]) -> None:
+    def __init__(self, reactor: Any, listening: socket.socket, ahead: Callable[[], int]) -> None:
         self._reactor = reactor
         self._socket = listening
         self._ahead = ahead
@@ -86,9 +92,10 @@ class SharedPort:
     """This process's share of a listening socket.
 
     The kernel wakes the same process first, time and again. So one that has more connections than
-    another leaves the next one to it, for a moment, and nobody takes more than one at a time.
+    another leaves the next one to it for a moment: a short one, since the other may be busy, in
+    which case it is better served here. And nobody takes more than one at a time.
 
-    :param ahead: tells whether another process has fewer connections.
+    :param ahead: tells how many connections more than another process this one has.
     """
 
     def __init__(
@@ -96,12 +103,13 @@ class SharedPort:
         reactor: Any,
         listening: socket.socket,
         factory: IProtocolFactory,
-        ahead: Callable[[], bool],
+        ahead: Callable[[], int],
     ) -> None:
         self._reactor = reactor
         self._socket = listening
         self._factory = factory
         self._ahead = ahead
+        self._passed = 0
 
     def startListening(self) -> None:
         """Begin to accept connections."""
@@ -130,9 +138,22 @@ class SharedPort:
 
     def doRead(self) -> None:
         """There is a connection."""
-        if self._ahead():
+        ahead = self._ahead()
+        if ahead <= 0:
+            self._take()
+        elif ahead > _FAR:
             self._pause(_TURN, self._take)
+        elif not self._passed:
+            self._passed = 1
+            self._reactor.callLater(_MOMENT, self._moment_over)
+        elif self._passed < _PASSES:
+            self._passed += 1
         else:
+            self._take()
+
+    def _moment_over(self) -> None:
+        self._passed = 0
+        if self._socket.fileno() >= 0:
             self._take()
 
     def _take(self) -> None:
