@@ -193,12 +193,9 @@ class ClientLeg(Leg):
         if self._connecting is not None:
             self._connecting.cancel()
         elif self._began:
-            _log.info(
-                "{client}: disconnection: {who} session time: {seconds:.3f} s",
-                client=self._address,
-                who=self._who,
-                seconds=monotonic() - self._began,
-            )
+            seconds = monotonic() - self._began
+            text = f"{self._address}: disconnection: {self._who} session time: {seconds:.3f} s"
+            _log.info("{line}", line=text, client=self._address, who=self._who, seconds=seconds)
         super().connectionLost(reason)
 
     def readConnectionLost(self) -> None:

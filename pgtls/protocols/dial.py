@@ -106,7 +106,7 @@ def _connected_at_once(connection: socket.socket, address: Any) -> bool:
 
 async def _connected(reactor: Any, connection: socket.socket, address: Any) -> None:
     """:raises OSError: it cannot be."""
-    while connection.family == socket.AF_UNIX:
+    while isinstance(address, str):  # a Unix socket
         await deferLater(reactor, _QUEUE_FULL, lambda: None)
         if _connected_at_once(connection, address):
             return

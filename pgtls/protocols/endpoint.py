@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -87,7 +86,8 @@ class PgTLSClientEndpoint:
     ) -> PgTLSClientEndpoint:
         """The same endpoint for one session: its StartupMessage, or just one of the hosts. What
         has been made for TLS is shared."""
-        session = copy(self)
+        session = PgTLSClientEndpoint.__new__(PgTLSClientEndpoint)
+        session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
         session._startup = startup
         session.reached = None

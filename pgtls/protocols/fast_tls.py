@@ -14,7 +14,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from pgtls.protocols.fast_transport import Fast
-from pgtls.tls.openssl import receive
+from pgtls.tls.openssl import handshake, receive, send
 
 #: Bytes of a TLS record behind which the next one is looked for at once: it is a part of something
 #: big. (Clients of libpq send records of 8 KiB.)
@@ -45,9 +45,8 @@ class FastTLS(Fast):
 
     def _shake_hands(self) -> Exception | None:
         try:
-            self._tls.do_handshake()
-        except SSL.WantReadError:
-            return None
+            if not handshake(self._tls):
+                return None
         except SSL.WantWriteError:
             self.startWriting()
             return None
@@ -71,12 +70,13 @@ class FastTLS(Fast):
         why: Exception | None = None
         try:
             while size < self.bufferSize:
-                pieces.append(receive(self._tls))
-                size += len(pieces[-1])
-                if len(pieces[-1]) < _BULK:
+                piece = receive(self._tls)
+                if piece is None:
+                    break
+                pieces.append(piece)
+                size += len(piece)
+                if len(piece) < _BULK:
                     break  # the end of a message; if more is there, epoll says so
-        except SSL.WantReadError:
-            pass
         except SSL.ZeroReturnError:
             why = CONNECTION_DONE
         except SSL.SysCallError:
@@ -123,10 +123,9 @@ class FastTLS(Fast):
 
     def writeSomeData(self, data: bytes) -> int | Exception:
         sent = 0
-        view = memoryview(data)
         try:
-            while sent < len(view):
-                sent += self._tls.send(view[sent:])
+            while sent < len(data):  # OpenSSL takes a record at a time
+                sent += send(self._tls, memoryview(data)[sent:] if sent else data)
         except (SSL.WantWriteError, SSL.WantReadError):
             pass
         except SSL.SysCallError:

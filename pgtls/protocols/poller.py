@@ -8,9 +8,9 @@ from here.
 from __future__ import annotations
 
 import select
+from functools import cache
 from time import monotonic
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
@@ -122,13 +122,10 @@ class Poller:
         return "pgtls"
 
 
-_pollers: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
-
-
+@cache
 def poller(reactor: Any) -> Poller:
-    if reactor not in _pollers:
-        _pollers[reactor] = Poller(reactor)
-    return _pollers[reactor]
+    """A reactor's own."""
+    return Poller(reactor)
 
 
 def dedicate(reactor: Any) -> None:

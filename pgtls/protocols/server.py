@@ -6,9 +6,9 @@ The rules are :mod:`pgtls.wire.server`'s; here they meet a Twisted transport.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITCPTransport,
     ITLSTransport,
+    IUNIXTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -29,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from pgtls.protocols.admission import Admission
-from pgtls.protocols.connection_log import fields, tls_text, who
+from pgtls.protocols.connection_log import fields, tls_text
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
@@ -44,6 +45,7 @@ from pgtls.wire.server import (
     SSL,
     Action,
     Cancel,
+    CancelPolicy,
     Close,
     Send,
     ServerNegotiation,
@@ -85,18 +87,17 @@ class PgTLSServerProtocol(Protocol):
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
         factory = self.factory
         factory.connection_made(self, self._full)
-        host = self.transport.getHost()
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
         speed_up(self.transport)
         self._negotiation = ServerNegotiation(
-            ServerPolicy(
-                ssl=factory.settings.ssl,
-                cancel=factory.settings.cancel,
-                tls_available=ITLSTransport.providedBy(self.transport)
-                and not isinstance(host, UNIXAddress),
-                full=TOO_MANY_CLIENTS if self._full else None,
+            _policy(
+                factory.settings.ssl,
+                factory.settings.cancel,
+                ITLSTransport.providedBy(self.transport)
+                and not IUNIXTransport.providedBy(self.transport),
+                self._full,
             )
         )
         timeout = FULL_TIMEOUT if self._full else factory.settings.authentication_timeout
@@ -210,14 +211,16 @@ class PgTLSServerProtocol(Protocol):
 
     def _note(self, reason: str, **more: object) -> None:
         address = address_text(self._address)
-        _log.info("{address}: {reason}", address=address, reason=reason, **more)
+        # One field in the format: each more of them costs 10 us at every connection.
+        _log.info("{line}", line=f"{address}: {reason}", address=address, reason=reason, **more)
 
     def _note_connection(
         self, packet: StartupMessage | CancelRequest, tls: NegotiatedTLS | None, why_not: str = ""
     ) -> None:
         startup = packet if isinstance(packet, StartupMessage) else None
-        what = who(startup) if startup is not None else "cancel request"
-        self._note(f"{why_not}{what} {tls_text(tls)}", **fields(startup, tls))
+        known = fields(startup, tls)
+        what = "user={user} database={database}".format(**known) if startup else "cancel request"
+        self._note(f"{why_not}{what} {tls_text(tls)}", **known)
 
     def _note_failed_handshake(self, reason: Failure) -> None:
         text = f"could not accept SSL connection: {tls_reason(reason)}"
@@ -245,6 +248,12 @@ class _Closed(Protocol):
 
 
 TOO_MANY_CLIENTS = ErrorResponse.fatal("53300", "sorry, too many clients already")
+
+
+@cache
+def _policy(ssl: SSL, cancel: CancelPolicy, tls_available: bool, full: bool) -> ServerPolicy:
+    """Shared: connections are many, policies few."""
+    return ServerPolicy(ssl, cancel, tls_available, TOO_MANY_CLIENTS if full else None)
 
 
 class PgTLSServerFactory(Factory):

@@ -34,7 +34,7 @@ class _TCPClientBase(tcp.Client):
     ) -> None:
         tcp.Connection.__init__(self, connection, protocol, reactor)
         self.realAddress = self.addr = address
-        if connection.family == socket.AF_INET6:
+        if len(address) == 4:
             self._addressType = IPv6Address  # type: ignore[assignment]
         self.connected = 1
         self.startReading()  # type: ignore[no-untyped-call]

@@ -12,6 +12,8 @@ LOG_LIMIT = 200
 
 def printable(text: str) -> str:
     """``text`` with everything escaped that could break a line or a terminal, cut at LOG_LIMIT."""
+    if len(text) <= LOG_LIMIT and text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # as nearly all are
     shown = text if len(text) <= LOG_LIMIT else text[:LOG_LIMIT] + "..."
     return shown.encode("unicode_escape").decode("ascii")
 

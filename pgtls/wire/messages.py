@@ -128,7 +128,7 @@ class StartupMessage:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a parameter, None where it is not there."""
-        return dict(self.parameters).get(name)
+        return next((value for each, value in reversed(self.parameters) if each == name), None)
 
     @property
     def user(self) -> bytes:
