@@ -181,6 +181,7 @@ class FastTransportTests(TestCase):
         reason has come before."""
         for connect in (self.connect, self.connect_tls):
             end, peer = await connect(End())
+            end.transport._last_words_matter = True  # as with a server at the other end
             peer.sendall(b"FATAL")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.close()

@@ -240,6 +240,7 @@ class LastWords(CornerCase):
         for secure in (False, True):
             end = End()
             peer = await (self.connect_tls(end) if secure else self.connect(end))
+            end.transport._last_words_matter = True  # as with a server at the other end
             end.transport.write(b"hello")
             await deferToThread(self.read, peer, 5)
             await turns(3)

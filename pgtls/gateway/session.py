@@ -72,11 +72,6 @@ class Leg(Protocol):
         self._other = other
         other.transport.registerProducer(self.transport, True)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes from this side's peer."""
-        if self._other is not None:
-            self._other.transport.write(data)
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
         self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
@@ -120,14 +115,18 @@ class UpstreamLeg(Leg):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the server; until ReadyForQuery they are watched."""
-        start = self._start
-        if start is not None:
-            data = start.receive(data)
-            if start.done:
-                self._key, self._start = start.key, None
-                if self._host is not None:
-                    self._shared.cancel_keys.add(self._key, self._host)
-        super().dataReceived(data)
+        if self._start is not None:
+            data = self._watched(self._start, data)
+        if self._other is not None:
+            self._other.transport.write(data)
+
+    def _watched(self, start: SessionStart, data: bytes) -> bytes:
+        data = start.receive(data)
+        if start.done:
+            self._key, self._start = start.key, None
+            if self._host is not None:
+                self._shared.cancel_keys.add(self._key, self._host)
+        return data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
@@ -181,9 +180,11 @@ class ClientLeg(Leg):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client; before the server is there they wait."""
-        if self._other is not None or self._connecting is None:
-            super().dataReceived(data)
+        if self._other is not None:
+            self._other.transport.write(data)
             return
+        if self._connecting is None:
+            return  # the end is near
         self._early += data
         if len(self._early) > EARLY_LIMIT:
             self.transport.pauseProducing()

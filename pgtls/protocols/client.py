@@ -125,10 +125,8 @@ class PgTLSClientProtocol(Protocol):
             self._perform(self._negotiation.connected())
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the server, decrypted where TLS is up."""
-        if self._application is not None:
-            self._application.dataReceived(data)
-        elif self._lookup is not None:
+        """Bytes from the server, decrypted where TLS is up, until the application gets them."""
+        if self._lookup is not None:
             self._lookup.cancel()
             self._verified(ProtocolViolation("received data before the startup packet was sent"))
         else:
@@ -198,6 +196,7 @@ class PgTLSClientProtocol(Protocol):
         if connector := getattr(self.transport, "connector", None):
             connector.transport = None
         self._application = self.transport = None
+        self.__dict__.pop("dataReceived", None)
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -234,6 +233,7 @@ class PgTLSClientProtocol(Protocol):
             return
         self._application_factory.doStart()
         self._application = application
+        self.dataReceived = application.dataReceived  # type: ignore[method-assign]
         del self._negotiation  # it is over, and idle sessions are many
         application.makeConnection(self.transport)
         self._fire(application)

@@ -21,11 +21,19 @@ from pgtls.tls.openssl import handshake, receive, send
 _BULK = 4096
 
 
+def _reason(error: SSL.Error) -> Exception:
+    """Why a connection ends, as Twisted's transports say it."""
+    if isinstance(error, SSL.ZeroReturnError):
+        return CONNECTION_DONE
+    return CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error
+
+
 class FastTLS(Fast):
     """The same with TLS on the socket."""
 
     _tls: SSL.Connection
     _handshaking = True
+    _last_words_matter = False
 
     def begin(self, tls: SSL.Connection) -> None:
         """Start the handshake; ``tls`` is on this socket and knows which end it is."""
@@ -65,9 +73,22 @@ class FastTLS(Fast):
     def doRead(self) -> Exception | None:
         if self._handshaking:
             return self._shake_hands()
-        pieces: list[bytes] = []
-        size = 0
         why: Exception | None = None
+        try:
+            data = receive(self._tls)
+        except SSL.Error as error:
+            return _reason(error)
+        if data is not None and len(data) >= _BULK:
+            data, why = self._receive_more(data)
+        if data is not None:
+            self.protocol.dataReceived(data)
+        return why
+
+    def _receive_more(self, data: bytes) -> tuple[bytes, Exception | None]:
+        """The records that follow, and what they end with. A small one is the end of a message; if
+        more is there, epoll says so."""
+        pieces = [data]
+        size = len(data)
         try:
             while size < self.bufferSize:
                 piece = receive(self._tls)
@@ -76,16 +97,10 @@ class FastTLS(Fast):
                 pieces.append(piece)
                 size += len(piece)
                 if len(piece) < _BULK:
-                    break  # the end of a message; if more is there, epoll says so
-        except SSL.ZeroReturnError:
-            why = CONNECTION_DONE
-        except SSL.SysCallError:
-            why = CONNECTION_LOST
+                    break
         except SSL.Error as error:
-            why = error
-        if pieces:
-            self.protocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        return why
+            return b"".join(pieces), _reason(error)
+        return b"".join(pieces), None
 
     def doWrite(self) -> Exception | None:
         if self._handshaking and (self._tempDataLen or not self.disconnecting):
@@ -97,23 +112,25 @@ class FastTLS(Fast):
     def write(self, data: bytes) -> None:
         if self._handshaking:
             FileDescriptor.write(self, data)
-        elif self._peer_is_gone():
-            self._writeDisconnected = True
-            if not self._interest & select.EPOLLIN:
-                self.reactor.callLater(0, self._write_failed, CONNECTION_LOST)
-            # else the reads that come next meet the reason, and the end
+        elif (
+            self._last_words_matter
+            and self.connected
+            and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        ):
+            self._peer_is_gone()
         else:
-            super().write(data)
+            Fast.write(self, data)
 
-    def _peer_is_gone(self) -> bool:
+    def _peer_is_gone(self) -> None:
         """A server that refuses a client's certificate, or ends a session that sends, does not read
         on, so that TCP resets. OpenSSL reads nothing any more once it has failed to write: why the
         server has gone would be lost. So the socket is asked first; it says it once."""
-        return (
-            bool(self.connected)
-            and not self._writeDisconnected
-            and self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-        )
+        if self._writeDisconnected:
+            return
+        self._writeDisconnected = True
+        if not self._interest & select.EPOLLIN:
+            self.reactor.callLater(0, self._write_failed, CONNECTION_LOST)
+        # else the reads that come next meet the reason, and the end
 
     def loseConnection(self) -> None:
         """When the handshake is over, if something has been written before."""
@@ -128,10 +145,8 @@ class FastTLS(Fast):
                 sent += send(self._tls, memoryview(data)[sent:] if sent else data)
         except (SSL.WantWriteError, SSL.WantReadError):
             pass
-        except SSL.SysCallError:
-            return CONNECTION_LOST
         except SSL.Error as error:
-            return error
+            return _reason(error)
         return sent
 
     def _postLoseConnection(self) -> Exception:

@@ -32,6 +32,7 @@ from pgtls.wire.messages import TLS_HANDSHAKE_RECORD
 
 _log = Logger(namespace="pgtls.transport")
 
+_READABLE = select.EPOLLIN if hasattr(select, "epoll") else 0
 _GONE = select.EPOLLERR | select.EPOLLHUP if hasattr(select, "epoll") else 0
 
 _DONE = Failure(CONNECTION_DONE)
@@ -78,23 +79,27 @@ class Fast(FileDescriptor):
 
     def ready(self, events: int) -> None:
         """The socket can be read from or written to, or is in trouble."""
-        reading = events & ~select.EPOLLOUT
-        why: Exception | None = None
         try:
-            if reading:
-                # What is wrong with a socket shows when one reads it; one that has been read to
-                # its end is in trouble for good.
-                why = CONNECTION_LOST if self._read_everything else self.doRead()
-            # Where the peer is gone a write would fail, and more may be there to be read.
-            writing = not events & _GONE and events & self._interest & select.EPOLLOUT
-            if why is None and writing:
-                reading = 0
-                why = self.doWrite()  # type: ignore[no-untyped-call]
+            why = self.doRead() if events == _READABLE else self._ready_for_more(events)
         except Exception as error:
             _log.failure("unhandled error in a connection")
             why = error
         if why is not None and self.connected:
-            self._lost(why, reading)
+            self._lost(why, events & ~select.EPOLLOUT)
+
+    def _ready_for_more(self, events: int) -> Exception | None:
+        """What :meth:`ready` is for, where it is not just reading."""
+        why: Exception | None = None
+        if events & ~select.EPOLLOUT:
+            # What is wrong with a socket shows when one reads it; one that has been read to its
+            # end is in trouble for good.
+            why = CONNECTION_LOST if self._read_everything else self.doRead()
+        # Where the peer is gone a write would fail, and more may be there to be read.
+        if why is None and not events & _GONE and events & self._interest & select.EPOLLOUT:
+            failed = self.doWrite()  # type: ignore[no-untyped-call]
+            if failed is not None and self.connected:
+                self._lost(failed, 0)
+        return why
 
     def _lost(self, why: Exception, reading: int) -> None:
         if reading and why is CONNECTION_DONE and not self.disconnecting:

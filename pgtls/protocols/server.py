@@ -104,11 +104,8 @@ class PgTLSServerProtocol(Protocol):
         self._timer = factory.reactor.callLater(timeout, self._timed_out)
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client, decrypted where TLS is up."""
-        if self._application is not None:
-            self._application.dataReceived(data)
-        else:
-            self._perform(self._negotiation.receive(data))
+        """Bytes from the client, decrypted where TLS is up, until the application gets them."""
+        self._perform(self._negotiation.receive(data))
 
     def __conform__(self, interface: object) -> object:
         """Half-closes are the application's, if it knows what to do about them."""
@@ -176,6 +173,7 @@ class PgTLSServerProtocol(Protocol):
             self._close("the application takes no connection")
             return
         self._application = application
+        self.dataReceived = application.dataReceived  # type: ignore[method-assign]
         del self._negotiation  # it is over, and idle sessions are many
         application.makeConnection(self.transport)
         if not IPostgreSQLApplication.providedBy(application):

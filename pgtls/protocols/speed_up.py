@@ -63,6 +63,7 @@ class _ServerTLS(FastTLS, tcp.Server):  # type: ignore[misc]
 @implementer(ISSLTransport)
 class _ClientTLS(FastTLS, _TCPClientBase):  # type: ignore[misc]
     _twisted_class = _TCPClientBase
+    _last_words_matter = True  # a server's: why it ends the session
 
 
 class _Server(Fast, tcp.Server):  # type: ignore[misc]
