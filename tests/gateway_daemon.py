@@ -110,7 +110,8 @@ class Gateway:
         self._log = self.directory / "log"
         listeners = 1
         if config is None:
-            options = ("--state-dir", str(self.state), "--listen", listen, *options)
+            options = ("--listen", listen, "--log-disconnections", "on", *options)
+            options = ("--state-dir", str(self.state), *options)
         else:
             toml = self.directory / "pgtls.toml"
             toml.write_text(config.replace("{state}", str(self.state)))

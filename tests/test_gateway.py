@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -275,6 +276,19 @@ class Listeners(GatewayCase):
         conninfo = f"host={directory} port=5432 user=postgres dbname=postgres"
         self.assertEqual(query(conninfo, PORT), postgres(17).port)
         self.assertIn("[local]: user=postgres database=postgres SSL=off", gateway.log())
+
+    def test_the_end_of_a_session_in_the_log(self) -> None:
+        """As in PostgreSQL, where it is asked for."""
+        for setting, ends in (("on", 1), ("off", 0)):
+            gateway = self.gateway("--upstream", upstream(), "--log-disconnections", setting)
+            at_rest = gateway.open_files_at_rest()
+            query(gateway.conninfo(), PORT)
+            gateway.wait_for_open_files(at_rest)
+            found = re.findall(
+                r": disconnection: user=postgres database=postgres session time: \d+\.\d{3} s\n",
+                gateway.log(),
+            )
+            self.assertEqual(len(found), ends)
 
     def behind_a_proxy(self, header: bytes, log: str) -> None:
         """psycopg through a proxy that sends ``header`` in front of what it relays."""

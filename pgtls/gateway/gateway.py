@@ -47,6 +47,7 @@ class Gateway:
             ChannelBinding(),
             settings.listener.authentication_timeout,
             settings.tls_parameters,
+            settings.log_disconnections,
         )
         self._clients = _ClientLegs(shared)
         self.factory = PgTLSServerFactory(

@@ -45,6 +45,7 @@ class Surroundings:
     :ivar binding: what is to be done about SCRAM's channel binding.
     :ivar authentication_timeout: seconds that the server has for its first answer.
     :ivar tls_parameters: whether the server is told of the client's TLS.
+    :ivar log_disconnections: whether the end of a session is logged.
     :ivar cancel_keys: the open sessions, as CancelRequests name them.
     """
 
@@ -53,6 +54,7 @@ class Surroundings:
     binding: ChannelBinding
     authentication_timeout: float
     tls_parameters: bool
+    log_disconnections: bool
     cancel_keys: CancelKeys = attrs.field(factory=CancelKeys)
 
 
@@ -151,14 +153,18 @@ class ClientLeg(Leg):
 
     def startup_received(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
         """The client wants a session: connect to the server for it."""
-        self._began = monotonic()
-        self._who = who(startup)
+        if self._shared.log_disconnections:
+            self._began = monotonic()
+            self._who = who(startup)
         if self._shared.tls_parameters:
             try:
                 startup = with_tls_parameters(startup, tls_parameters(tls, self._peer))
             except ProtocolViolation as error:
                 _log.error(
-                    "{client}: {who} {error}", client=self._address, who=self._who, error=error
+                    "{client}: {who} {error}",
+                    client=self._address,
+                    who=who(startup),
+                    error=error,
                 )
                 self.transport.write(ErrorResponse.fatal("08P01", error.reason).encode())
                 self.finish()
@@ -169,7 +175,9 @@ class ClientLeg(Leg):
         factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(shared))
         self._connecting = endpoint.connect(factory)
         self._connecting.addTimeout(self._shared.authentication_timeout, self._shared.reactor)
-        self._connecting.addCallbacks(self._connected, self._refused, callbackArgs=(endpoint,))
+        self._connecting.addCallbacks(
+            self._connected, self._refused, callbackArgs=(endpoint,), errbackArgs=(startup,)
+        )
 
     def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
         """Pass the request on to where the session's backend is; then close, without an answer."""
@@ -225,7 +233,7 @@ class ClientLeg(Leg):
         if early:
             upstream.transport.write(early)
 
-    def _refused(self, failure: Failure) -> None:
+    def _refused(self, failure: Failure, startup: StartupMessage) -> None:
         self._connecting = None
         if failure.check(CancelledError):
             return
@@ -233,13 +241,13 @@ class ClientLeg(Leg):
         if isinstance(error, DeferredTimeout):
             error = ConnectFailed("authentication_timeout is over")
         if not isinstance(error, PgTLSError):
-            _log.failure("{client}: {who}", failure, client=self._address, who=self._who)
+            _log.failure("{client}: {who}", failure, client=self._address, who=who(startup))
             error = ConnectFailed("internal error; the gateway's log has it")
         else:
             _log.error(
                 "{client}: {who} upstream: {error}",
                 client=self._address,
-                who=self._who,
+                who=who(startup),
                 error=error,
             )
         self.transport.write(error_for_client(error))

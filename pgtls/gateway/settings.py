@@ -27,6 +27,9 @@ class GatewaySettings:
     tls_parameters: bool = settings.boolean(
         False, "tell the server of the client's TLS: pgtls.client_dn and others, as settings"
     )
+    log_disconnections: bool = settings.boolean(
+        False, "log the end of each session too, with how long it lasted"
+    )
     listener: ListenerSettings = settings.group(ListenerSettings)
 
 
