@@ -28,6 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from pgtls import PgTLSClientEndpoint, negotiated_tls
+from pgtls.protocols import endpoint as endpoint_module
 from pgtls.tls.client_context import ClientTLS
 from pgtls.tls.client_identity import ClientCert
 from pgtls.wire.client import Event
@@ -115,6 +116,10 @@ async def let_in(peer: Peer) -> None:
 async def tls_and_let_in(peer: Peer) -> None:
     await tls(peer)
     await let_in(peer)
+
+
+async def say_nothing(peer: Peer) -> None:
+    await peer.gone
 
 
 async def tls(peer: Peer) -> None:
@@ -505,6 +510,22 @@ class InMemory(ClientCase):
         application = cast(_Application, await session.connect(_Applications()))
         cast(Any, application.transport).loseConnection()
         await application.closed
+
+
+class Names(ClientCase):
+    """A name is looked up for each connection, but not a thousand times a second."""
+
+    async def test_sessions_use_what_another_one_has_just_found(self) -> None:
+        names = _Names(localhost=["127.0.0.1"])
+        self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(names))
+        conninfo = FakeServer(self, say_nothing).conninfo(host="localhost", hostaddr="''", sslmode="disable")
+        endpoint = PgTLSClientEndpoint(reactor, conninfo)
+        for lifetime, asked in ((60.0, 1), (60.0, 1), (0.0, 2), (0.0, 3)):
+            self.patch(endpoint_module, "NAME_LIFETIME", lifetime)
+            application = await endpoint.for_session().connect(_Applications())
+            self.assertEqual(names.asked, ["localhost"] * asked)
+            cast(Any, application).transport.loseConnection()
+            await cast(_Application, application).closed
 
 
 class Mistakes(SynchronousTestCase):

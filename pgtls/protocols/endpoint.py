@@ -34,6 +34,10 @@ T = TypeVar("T")
 #: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
 TCP_TIMEOUT = 120.0
 
+#: Seconds for which a name's addresses are used again. A gateway may connect a thousand times in
+#: one, and a look at a name costs as much as the rest.
+NAME_LIFETIME = 1.0
+
 
 @implementer(IStreamClientEndpoint)
 class PgTLSClientEndpoint:
@@ -80,12 +84,13 @@ class PgTLSClientEndpoint:
         )
         self._tls: ClientTLS | None = None
         self.reached: Host | None = None
+        self._found: dict[Host, tuple[float, list[Host]]] = {}
 
     def for_session(
         self, startup: StartupMessage | None = None, host: Host | None = None
     ) -> PgTLSClientEndpoint:
         """The same endpoint for one session: its StartupMessage, or just one of the hosts. What
-        has been made for TLS is shared."""
+        has been made for TLS is shared, and what has just been found of names."""
         session = PgTLSClientEndpoint.__new__(PgTLSClientEndpoint)
         session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
@@ -148,8 +153,13 @@ class PgTLSClientEndpoint:
         place = known_place(host)
         if place is not None:
             return (place,)
-        found = places(self._reactor, host)
-        return await self._in_time(found, self.conninfo.connect_timeout or TCP_TIMEOUT)
+        now: float = self._reactor.seconds()
+        when, found = self._found.get(host, (now - NAME_LIFETIME, []))
+        if now - when >= NAME_LIFETIME:
+            looking = places(self._reactor, host)
+            found = await self._in_time(looking, self.conninfo.connect_timeout or TCP_TIMEOUT)
+            self._found[host] = now, found
+        return found
 
     def _shuffled(self, hosts: Sequence[Host]) -> Sequence[Host]:
         if self.conninfo.load_balance_hosts == "random":
