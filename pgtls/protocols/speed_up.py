@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.address import IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
@@ -24,7 +24,7 @@ from pgtls.protocols.fast_transport import Fast
 from pgtls.protocols.poller import poller
 
 
-class _TCPClientBase(tcp.Client):
+class _Connected(tcp.BaseClient):
     """Twisted's, around a socket that has been connected without a connector."""
 
     connectionLost = tcp.Connection.connectionLost
@@ -34,25 +34,26 @@ class _TCPClientBase(tcp.Client):
     ) -> None:
         tcp.Connection.__init__(self, connection, protocol, reactor)
         self.realAddress = self.addr = address
-        if len(address) == 4:
-            self._addressType = IPv6Address  # type: ignore[assignment]
         self.connected = 1
         self.startReading()  # type: ignore[no-untyped-call]
 
 
-class _UNIXClientBase(unix.Client):
-    """The same on a Unix socket."""
+class _TCPClientBase(_Connected, tcp.Client):
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        return self._kind("TCP", *self.realAddress)
 
-    connectionLost = tcp.Connection.connectionLost
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return self._kind("TCP", *self.socket.getsockname())
 
-    def __init__(
-        self, connection: socket.socket, address: Any, protocol: IProtocol, reactor: Any
-    ) -> None:
-        tcp.Connection.__init__(self, connection, protocol, reactor)
+    @property
+    def _kind(self) -> type[IPv4Address] | type[IPv6Address]:
+        return IPv6Address if len(self.realAddress) == 4 else IPv4Address
+
+
+class _UNIXClientBase(_Connected, unix.Client):
+    def __init__(self, *arguments: Any) -> None:
         self._sendmsgQueue: list[int] = []
-        self.realAddress = self.addr = address
-        self.connected = 1
-        self.startReading()  # type: ignore[no-untyped-call]
+        super().__init__(*arguments)
 
 
 @implementer(ISSLTransport)
