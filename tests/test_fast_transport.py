@@ -168,6 +168,14 @@ class FastTransportTests(TestCase):
             self.assertEqual(len(await deferToThread(self.read, peer, BIG + 1)), BIG)
             self.assertIsInstance(await end.lost, ConnectionDone)
 
+    async def test_what_is_written_after_loseConnection_is_sent_as_well(self) -> None:
+        """As with Twisted's own; in the middle of an event, where a close follows at once."""
+        for connect in (self.connect, self.connect_tls):
+            end, peer = await connect(Leaving())
+            peer.sendall(b"?")
+            self.assertEqual(await deferToThread(self.read, peer, 3), b"bye")
+            self.assertIsInstance(await end.lost, ConnectionDone)
+
     async def test_the_peer_goes(self) -> None:
         end, peer = await self.connect(End())
         peer.close()
@@ -274,6 +282,14 @@ class Pausing(End):
         super().dataReceived(data)
         self.transport.pauseProducing()
         reactor.callLater(0, self.transport.resumeProducing)
+
+
+class Leaving(End):
+    """Goes, and then says so."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.loseConnection()
+        self.transport.write(b"bye")
 
 
 class Failing(End):

@@ -224,8 +224,10 @@ class Fast(FileDescriptor):
             self._watch(select.EPOLLOUT)
 
     def close_now(self) -> None:
-        """What :meth:`loseConnection` put off."""
-        if self.connected:
+        """What :meth:`loseConnection` put off, unless something was written after it."""
+        if self.connected and self._unsent():
+            self.startWriting()
+        elif self.connected:
             self._lost(self._postLoseConnection(), 0)  # type: ignore[no-untyped-call]
 
     def loseWriteConnection(self) -> None:
