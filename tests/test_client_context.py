@@ -518,7 +518,9 @@ class Names(ClientCase):
     async def test_sessions_use_what_another_one_has_just_found(self) -> None:
         names = _Names(localhost=["127.0.0.1"])
         self.addCleanup(reactor.installNameResolver, reactor.installNameResolver(names))
-        conninfo = FakeServer(self, say_nothing).conninfo(host="localhost", hostaddr="''", sslmode="disable")
+        conninfo = FakeServer(self, say_nothing).conninfo(
+            host="localhost", hostaddr="''", sslmode="disable"
+        )
         endpoint = PgTLSClientEndpoint(reactor, conninfo)
         for lifetime, asked in ((60.0, 1), (60.0, 1), (0.0, 2), (0.0, 3)):
             self.patch(endpoint_module, "NAME_LIFETIME", lifetime)

@@ -71,7 +71,7 @@ class TLSToPlain(RelayCase):
         before = self.relay.memory()
         slow.query(f"COPY ({GENERATED}) TO STDOUT")
         self.relay.wait_until_still()
-        self.assertTrue(self.backends("wait_event = 'ClientWrite' AND pid", slow.pid))
+        self.wait_for_backends(1, "wait_event = 'ClientWrite' AND pid", slow.pid)
         chance = random.Random(0)
         read = b"".join(slow.read(chance.choice([1, 5, 100, 10000])) for _ in range(2000))
         self.test_copy_both_ways()
