@@ -64,13 +64,21 @@ class Session:
         """Send all of it, however long that takes."""
         (self._tls or self.socket).sendall(data)
 
-    def send_what_goes(self, data: bytes) -> None:
-        """Send until nothing more has gone for a moment."""
+    def send_what_goes(self, data: bytes) -> bytes:
+        """Send until nothing more has gone for a moment; returns what is left."""
         self.socket.setblocking(False)
         while data and select([], [self.socket], [], _MOMENT)[1]:
             with suppress(BlockingIOError, SSL.WantWriteError):
                 data = data[(self._tls or self.socket).send(data[:65536]) :]
         self.socket.setblocking(True)
+        return data
+
+    def read_what_comes(self) -> bytes:
+        """Read until nothing more has come for a moment, without TLS."""
+        read = bytearray()
+        while select([self.socket], [], [], _MOMENT)[0]:
+            read += self.read()
+        return bytes(read)
 
     def query(self, sql: str) -> None:
         """Send a Query."""

@@ -74,6 +74,13 @@ class Leg(Protocol):
         self._other = other
         other.transport.registerProducer(self.transport, True)
 
+    def go_unread(self) -> None:
+        """From now on nobody here looks at what comes: where nothing encrypts it either, it may go
+        from socket to socket."""
+        splice_to = getattr(self.transport, "splice_to", None)
+        if splice_to is not None and self._other is not None:
+            splice_to(self._other.transport)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
         self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
@@ -114,6 +121,7 @@ class UpstreamLeg(Leg):
         self._start = SessionStart(self._shared.binding.editor(client.transport, self.transport))
         self.join(client)
         client.join(self)
+        client.go_unread()
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the server; until ReadyForQuery they are watched."""
@@ -126,6 +134,7 @@ class UpstreamLeg(Leg):
         data = start.receive(data)
         if start.done:
             self._key, self._start = start.key, None
+            self.go_unread()
             if self._host is not None:
                 self._shared.cancel_keys.add(self._key, self._host)
         return data

@@ -32,6 +32,7 @@ class FastTLS(Fast):
     """The same with TLS on the socket."""
 
     _tls: SSL.Connection
+    _plain = False
     _handshaking = True
     _last_words_matter = False
 

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.protocols.poller import Poller, poller
+from pgtls.protocols.splice import Pipe
 from pgtls.wire.messages import TLS_HANDSHAKE_RECORD
 
 _log = Logger(namespace="pgtls.transport")
@@ -56,6 +57,9 @@ class Fast(FileDescriptor):
     _interest = 0
     _read_anything = False
     _read_everything = False
+    _plain = True
+    _sink: Fast | None = None
+    _in_bulk = False
 
     def startReading(self) -> None:
         if not self._read_everything:
@@ -118,12 +122,17 @@ class Fast(FileDescriptor):
         else:
             self._twisted_class._closeSocket(self, not reason.check(ConnectionAborted))
         protocol = self.protocol
+        self._sink = None
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
 
     def doRead(self) -> Exception | None:
         if not self._read_anything:
             return self._first_read()
+        if self._in_bulk and self._sink is not None and self._poller is not None:
+            pipe = self._poller.pipe
+            if pipe is not None and pipe.usable and self._sink.takes_more():
+                return self._splice(self._sink, pipe)
         try:
             data = self.socket.recv(self.bufferSize)
         except (BlockingIOError, InterruptedError):
@@ -133,6 +142,36 @@ class Fast(FileDescriptor):
         if not data:
             return CONNECTION_DONE
         self.protocol.dataReceived(data)
+        if len(data) == self.bufferSize:
+            self._in_bulk = self._sink is not None
+        return None
+
+    def splice_to(self, other: object) -> None:
+        """From now on bytes may go to another transport past both protocols, in the kernel, where
+        they come in bulk: the protocol here would do nothing but write them there. For two
+        connections that stay in plaintext; where that cannot be, everything goes on as it is."""
+        if self._plain and isinstance(other, Fast) and other._plain:
+            self._sink = other
+
+    def takes_more(self) -> bool:
+        """Whether a write would go to the socket at once."""
+        return bool(self.connected) and not (
+            self.dataBuffer or self._tempDataLen or self.disconnecting or self._writeDisconnected
+        )
+
+    def _splice(self, sink: Fast, pipe: Pipe) -> Exception | None:
+        """What :meth:`doRead` does, once, where what has come is in bulk."""
+        try:
+            count, rest = pipe.pass_on(self.socket.fileno(), sink.socket.fileno())
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return CONNECTION_LOST if pipe.usable else None
+        if not count:
+            return CONNECTION_DONE
+        self._in_bulk = count >= self.bufferSize
+        if rest:
+            sink.write(rest)
         return None
 
     def _first_read(self) -> Exception | None:

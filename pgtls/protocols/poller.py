@@ -16,6 +16,8 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.protocols.splice import pipe
+
 #: Events taken at a time.
 _EVENTS = 256
 
@@ -50,6 +52,7 @@ class Poller:
     """An epoll of our own. The reactor knows it while there is something to watch.
 
     :ivar dedicated: these sockets are what the process is there for.
+    :ivar pipe: for what goes from one of them to another, if there can be one.
     """
 
     def __init__(self, reactor: IReactorFDSet) -> None:
@@ -57,6 +60,7 @@ class Poller:
         self._epoll = select.epoll()
         self._transports: dict[int, Watched] = {}
         self.dedicated = False
+        self.pipe = pipe()
         self._last_arrival = 0.0
         self._dispatching = False
         self._closing: list[Closing] = []
