@@ -57,7 +57,7 @@ def _panel(row: Row, left: int, top: int) -> list[str]:
         _text(left, top + 12, row.workload.title, 'class="title"'),
         _text(left, top + 28, f"{row.metric.title}; {direction}", 'class="note"'),
     ]
-    scale = LONGEST / max(row.medians.values())
+    scale = LONGEST / (max(row.medians.values()) or 1)
     for index, (peer, value) in enumerate(row.medians.items()):
         y = top + HEADING - 6 + index * (BAR + GAP)
         length = max(1, round(value * scale))

@@ -101,3 +101,9 @@ class FigureTests(SynchronousTestCase):
             float(each.attrib["width"]) for each in plot.iter(f"{SVG}rect") if "x" in each.attrib
         }
         self.assertEqual(bars, {65.0, 130.0, 260.0})
+
+    def test_the_plot_of_figures_too_small_to_be_seen(self) -> None:
+        """A processor's clock ticks a hundred times a second."""
+        samples = Samples()
+        samples.add("conn", Legs.TLS_PLAIN, "pgtls", {"cpu": 0.0})
+        self.assertIn("pgtls", svg(samples, {}))
