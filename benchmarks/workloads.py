@@ -186,7 +186,8 @@ def _growth(subject: Subject) -> Figures:
         figures[f"at{number}"] = (proxy.cpu_at_rest() - used) / probes * 1000
     for each in sessions:
         each.close()
-    return figures | {"growth": figures[f"at{OPEN[-1]}"] / figures[f"at{OPEN[0]}"]}
+    first, last = figures[f"at{OPEN[0]}"], figures[f"at{OPEN[-1]}"]
+    return figures | ({"growth": last / first} if first else {})  # none: too few to be seen
 
 
 def _proxy(subject: Subject) -> Proxy:
