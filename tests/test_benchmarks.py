@@ -103,7 +103,7 @@ class FigureTests(SynchronousTestCase):
         self.assertEqual(bars, {65.0, 130.0, 260.0})
 
     def test_the_plot_of_figures_too_small_to_be_seen(self) -> None:
-        """A processor's clock ticks a hundred times a second."""
+        """As the memory of a few sessions may be."""
         samples = Samples()
-        samples.add("conn", Legs.TLS_PLAIN, "pgtls", {"cpu": 0.0})
+        samples.add("idle", Legs.TLS_PLAIN, "pgtls", {"memory": 0.0})
         self.assertIn("pgtls", svg(samples, {}))
