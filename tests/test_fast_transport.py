@@ -259,6 +259,18 @@ class FastTransportTests(TestCase):
         other_peer.sendall(b"hello")
         self.assertEqual(await other.bytes(5), b"hello")
 
+    async def test_an_error_at_the_end_of_one_connection_is_its_own(self) -> None:
+        """Be it the peer who ends it, or the protocol itself in the middle of an event."""
+        for kind in (FailingAtTheEnd, LeavingAndFailing):
+            other, other_peer = await self.connect(End())
+            end, peer = await self.connect(kind())
+            peer.sendall(b"?")
+            peer.shutdown(socket.SHUT_WR)
+            await end.lost
+            other_peer.sendall(b"still here")
+            self.assertEqual(await other.bytes(10), b"still here")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     async def test_the_reactor_is_left_alone_when_nothing_is_open(self) -> None:
         end, peer = await self.connect(End())
         self.assertIn(poller.poller(reactor), reactor.getReaders())
@@ -290,6 +302,21 @@ class Leaving(End):
     def dataReceived(self, data: bytes) -> None:
         self.transport.loseConnection()
         self.transport.write(b"bye")
+
+
+class FailingAtTheEnd(End):
+    """Has a bug where nobody can be told any more."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        raise ZeroDivisionError
+
+
+class LeavingAndFailing(FailingAtTheEnd):
+    """Goes by itself."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.loseConnection()
 
 
 class Failing(End):

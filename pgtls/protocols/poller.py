@@ -13,10 +13,13 @@ from time import monotonic
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.protocols.splice import pipe
+
+_log = Logger(namespace="pgtls.transport")
 
 #: Events taken at a time.
 _EVENTS = 256
@@ -99,14 +102,24 @@ class Poller:
             for fd, event in events:
                 # One that came before in this list may have closed this one.
                 transport = self._transports.get(fd)
-                if transport is not None:
-                    transport.ready(event)
-            while self._closing:
-                self._closing.pop().close_now()
+                try:
+                    if transport is not None:
+                        transport.ready(event)
+                except Exception:
+                    # The reactor would take it for the end of all of them.
+                    _log.failure("unhandled error at the end of a connection")
+            self._close()
             if not stays or not self._transports or monotonic() > begin + _STAY:
                 break
             events = self._epoll.poll(_WAIT, _EVENTS)
         self._dispatching = False
+
+    def _close(self) -> None:
+        while self._closing:
+            try:
+                self._closing.pop().close_now()
+            except Exception:
+                _log.failure("unhandled error at the end of a connection")
 
     def soon(self, transport: Closing) -> bool:
         """Close a transport when the events at hand have been dealt with; False where there are
