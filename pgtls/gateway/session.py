@@ -153,6 +153,9 @@ class _UpstreamLegs(Factory):
 class ClientLeg(Leg):
     """The connection from the client, from its StartupMessage on."""
 
+    _began = 0.0
+    _who = ""
+
     def __init__(self, shared: Surroundings, address: IAddress | None) -> None:
         super().__init__(shared)
         self._peer = address
@@ -230,9 +233,6 @@ class ClientLeg(Leg):
 
     def writeConnectionLost(self) -> None:
         """Never: this end closes as a whole."""
-
-    _began = 0.0
-    _who = ""
 
     def _connected(self, upstream: UpstreamLeg, endpoint: PgTLSClientEndpoint) -> None:
         self._connecting = None
