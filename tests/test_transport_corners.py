@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import resource
 import select
 import socket
 import ssl
@@ -268,6 +270,74 @@ class LastWords(CornerCase):
 
 
 class CornersOnTwisteds(OnTwistedsTransports, Corners):
+    """On Twisted's own."""
+
+
+class Listening(Transports, TestCase):
+    """A port and those who want to connect."""
+
+    timeout = 60
+
+    async def listen(self, factory: Factory) -> int:
+        """The number of a port that has had its first connection, from which on it is fast."""
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+    def call(self, port: int) -> socket.socket:
+        peer = socket.create_connection(("127.0.0.1", port))
+        peer.settimeout(TIMEOUT)
+        self.addCleanup(peer.close)
+        return peer
+
+    async def test_no_descriptor_is_left_for_one_of_them(self) -> None:
+        ends = [End(), End()]
+        coming = iter(ends)
+        port = await self.listen(Factory.forProtocol(lambda: next(coming)))
+        first = self.call(port)
+        await ends[0].made
+        second = socket.socket()
+        second.settimeout(TIMEOUT)
+        self.addCleanup(second.close)
+        free = os.dup(0)
+        os.close(free)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            second.connect(("127.0.0.1", port))
+            turned_away = await deferToThread(second.recv, 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.assertEqual(turned_away, b"")
+        first.sendall(b"still here")
+        self.assertEqual(await ends[0].bytes(10), b"still here")
+        self.call(port).sendall(b"the next")
+        self.assertEqual(await ends[1].bytes(8), b"the next")
+        for end in ends:
+            end.transport.abortConnection()
+            await end.lost
+        self.check_transports()
+
+    async def test_for_one_of_them_no_protocol_can_be_made(self) -> None:
+        ends = [End(), End()]
+        coming = iter([lambda: ends[0], lambda: 1 / 0, lambda: None, lambda: ends[1]])
+        factory = Factory()
+        factory.buildProtocol = lambda addr: next(coming)()  # type: ignore[method-assign]
+        port = await self.listen(factory)
+        self.call(port)
+        await ends[0].made
+        self.call(port)
+        self.assertEqual(await deferToThread(self.call(port).recv, 1), b"")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.call(port).sendall(b"the next")
+        self.assertEqual(await ends[1].bytes(8), b"the next")
+        for end in ends:
+            end.transport.abortConnection()
+            await end.lost
+        self.check_transports()
+
+
+class ListeningOnTwisteds(OnTwistedsTransports, Listening):
     """On Twisted's own."""
 
 

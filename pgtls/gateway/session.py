@@ -47,6 +47,7 @@ class Surroundings:
     :ivar tls_parameters: whether the server is told of the client's TLS.
     :ivar log_disconnections: whether the end of a session is logged.
     :ivar cancel_keys: the open sessions, as CancelRequests name them.
+    :ivar upstream_legs: makes their connections to the server.
     """
 
     reactor: Any
@@ -56,6 +57,11 @@ class Surroundings:
     tls_parameters: bool
     log_disconnections: bool
     cancel_keys: CancelKeys = attrs.field(factory=CancelKeys)
+    upstream_legs: Factory = attrs.field(init=False)
+
+    @upstream_legs.default
+    def _make_upstream_legs(self) -> Factory:
+        return _UpstreamLegs(self)
 
 
 class Leg(Protocol):
@@ -148,6 +154,12 @@ class UpstreamLeg(Leg):
 class _UpstreamLegs(Factory):
     noisy = False
 
+    def __init__(self, shared: Surroundings) -> None:
+        self._shared = shared
+
+    def buildProtocol(self, addr: IAddress | None) -> UpstreamLeg:
+        return UpstreamLeg(self._shared)
+
 
 @implementer(IPostgreSQLApplication, IHalfCloseableProtocol)
 class ClientLeg(Leg):
@@ -182,10 +194,7 @@ class ClientLeg(Leg):
                 self.finish()
                 return
         endpoint = self._shared.upstream.for_session(startup)
-        shared = self._shared
-        # Without self: what the factory knows lives on until the garbage collector comes by.
-        factory = _UpstreamLegs.forProtocol(lambda: UpstreamLeg(shared))
-        self._connecting = endpoint.connect(factory)
+        self._connecting = endpoint.connect(self._shared.upstream_legs)
         self._connecting.addTimeout(self._shared.authentication_timeout, self._shared.reactor)
         self._connecting.addCallbacks(
             self._connected, self._refused, callbackArgs=(endpoint,), errbackArgs=(startup,)

@@ -177,7 +177,8 @@ class PgTLSClientProtocol(Protocol):
         if self._application is not None:
             self._application.connectionLost(reason)
             self._application_factory.doStop()
-            self._fire(Fail(ConnectFailed("the application failed when it was to begin")))
+            if not self.outcome.called:
+                self._fire(Fail(ConnectFailed("the application failed when it was to begin")))
         elif self._tls is not None and self._handshaking:
             error = self._tls.handshake_error(self.transport.getHandle(), tls_reason(reason))
             self._perform(self._negotiation.handshake_failed(error))

@@ -30,6 +30,8 @@ _log = Logger(namespace="pgtls.client")
 
 T = TypeVar("T")
 
+#: How an attempt ends without a protocol for the application.
+_NOT_CONNECTED = (Reconnect, NextHost, Fail)
 
 #: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
 TCP_TIMEOUT = 120.0
@@ -131,28 +133,30 @@ class PgTLSClientEndpoint:
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         errors: list[PgTLSError] = []
+        timeout = self.conninfo.connect_timeout
         for host in self._shuffled(self.conninfo.hosts):
+            known = known_place(host)
             try:
-                addresses = await self._addresses(host)
+                found = [known] if known is not None else await self._looked_up(host)
             except ConnectFailed as error:
                 errors.append(error)
                 continue
-            for place in self._shuffled(addresses):
-                outcome = await self._try(place, factory, errors)
-                if not isinstance(outcome, Fail | NextHost):
-                    return outcome
+            for place in self._shuffled(found):
+                if timeout is None:
+                    outcome = await self._attempts(place, factory, errors)
+                else:
+                    outcome = await self._attempts_in_time(place, factory, errors, timeout)
                 if isinstance(outcome, Fail):
                     # libpq's rule: only where nobody can be reached comes another address
                     raise _with_notes(errors)
+                if not isinstance(outcome, NextHost):
+                    return outcome
                 if isinstance(outcome.error, ServerRejected):
                     break  # 57P03: its other addresses would say the same
         raise _with_notes(errors)
 
-    async def _addresses(self, host: Host) -> Sequence[Host]:
-        """:raises ConnectFailed: it has none."""
-        place = known_place(host)
-        if place is not None:
-            return (place,)
+    async def _looked_up(self, host: Host) -> list[Host]:
+        """:raises ConnectFailed: it has no address."""
         now: float = self._reactor.seconds()
         when, found = self._found.get(host, (now - NAME_LIFETIME, []))
         if now - when >= NAME_LIFETIME:
@@ -166,26 +170,19 @@ class PgTLSClientEndpoint:
             return random.sample(hosts, len(hosts))
         return hosts
 
-    async def _in_time(self, work: Coroutine[Deferred[Any], Any, T], timeout: float | None) -> T:
+    async def _in_time(self, work: Coroutine[Deferred[Any], Any, T], timeout: float) -> T:
         """:raises ConnectFailed: it took longer than ``timeout`` seconds."""
-        if timeout is None:
-            return await work
         try:
             return await Deferred.fromCoroutine(work).addTimeout(timeout, self._reactor)
         except DeferredTimeout:
             raise ConnectFailed(TIMEOUT_EXPIRED) from None
 
-    async def _try(
-        self, place: Host, factory: IProtocolFactory, errors: list[PgTLSError]
+    async def _attempts_in_time(
+        self, place: Host, factory: IProtocolFactory, errors: list[PgTLSError], timeout: float
     ) -> IProtocol | Fail | NextHost:
-        """All attempts at one address, within ``connect_timeout``.
-
-        :param errors: gets one for each attempt that fails.
-        """
+        """:meth:`_attempts`, with a limit."""
         try:
-            return await self._in_time(
-                self._attempts(place, factory, errors), self.conninfo.connect_timeout
-            )
+            return await self._in_time(self._attempts(place, factory, errors), timeout)
         except ConnectFailed as error:
             error.where = where(place)
             errors.append(error)
@@ -194,17 +191,39 @@ class PgTLSClientEndpoint:
     async def _attempts(
         self, host: Host, factory: IProtocolFactory, errors: list[PgTLSError]
     ) -> IProtocol | Fail | NextHost:
+        """All attempts at one address.
+
+        :param errors: gets one for each that fails.
+        """
         attempts = Attempts.plan(
             self.conninfo.sslmode,
             self.conninfo.sslnegotiation,
             unix_socket=host.unix_path is not None,
         )
+        startup = self._startup.raw if self._startup is not None else None
         connected = Event.CONNECT
         while True:
-            outcome = await self._attempt(host, attempts, connected, factory)
-            if isinstance(outcome, Reconnect | NextHost | Fail):
-                outcome.error.where = where(host)
-                errors.append(outcome.error)
+            protocol = PgTLSClientProtocol(
+                ClientNegotiation(attempts, startup, connected, self.conninfo.min_protocol_version),
+                host,
+                self.conninfo,
+                self.tls,
+                factory,
+                self._observe,
+                self._reactor,
+            )
+            outcome: Outcome
+            try:
+                timeout = self.conninfo.connect_timeout or TCP_TIMEOUT
+                await dial(self._reactor, host, protocol, timeout)
+                outcome = await protocol.outcome
+            except ConnectFailed as error:
+                outcome = NextHost(error)
+            if not isinstance(outcome, _NOT_CONNECTED):
+                self.reached = host
+                return outcome
+            outcome.error.where = where(host)
+            errors.append(outcome.error)
             if not isinstance(outcome, Reconnect):
                 return outcome
             _log.info(
@@ -215,29 +234,6 @@ class PgTLSClientEndpoint:
                 next=outcome.attempts.current.value,
             )
             attempts, connected = outcome.attempts, Event.RECONNECT
-
-    async def _attempt(
-        self, host: Host, attempts: Attempts, connected: Event, factory: IProtocolFactory
-    ) -> Outcome:
-        """One connection."""
-        startup = self._startup.raw if self._startup is not None else None
-        protocol = PgTLSClientProtocol(
-            ClientNegotiation(attempts, startup, connected, self.conninfo.min_protocol_version),
-            host,
-            self.conninfo,
-            self.tls,
-            factory,
-            self._observe,
-            self._reactor,
-        )
-        try:
-            await dial(self._reactor, host, protocol, self.conninfo.connect_timeout or TCP_TIMEOUT)
-        except ConnectFailed as error:
-            return NextHost(error)
-        outcome = await protocol.outcome
-        if not isinstance(outcome, Reconnect | NextHost | Fail):
-            self.reached = host
-        return outcome
 
 
 def where(host: Host) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.python.failure import Failure
 
 from pgtls.protocols.fast_transport import Fast
 from pgtls.tls.openssl import handshake, receive, send
@@ -153,22 +152,14 @@ class FastTLS(Fast):
     def _postLoseConnection(self) -> Exception:
         """Everything is sent: say goodbye, without waiting for the answer, as PostgreSQL does."""
         if not self._handshaking:
-            self._say_goodbye()
+            self._say_no_more()
         return CONNECTION_DONE
 
-    def _say_goodbye(self) -> None:
+    def _nothing_more(self) -> None:
+        """The peer has said goodbye."""
+        self._say_no_more()
+
+    def _say_no_more(self) -> None:
+        """TLS has a message for it."""
         with suppress(SSL.Error):
             self._tls.shutdown()
-
-    def readConnectionLost(self, reason: Failure) -> None:
-        """The peer has said goodbye."""
-        if IHalfCloseableProtocol(self.protocol, None) is None:
-            self._say_goodbye()
-        self._twisted_class.readConnectionLost(self, reason)
-
-    def _closeWriteConnection(self) -> None:
-        """Half-close, after loseWriteConnection(): TLS has a message for it."""
-        self._say_goodbye()
-        half_closeable = IHalfCloseableProtocol(self.protocol, None)
-        if half_closeable is not None:
-            half_closeable.writeConnectionLost()

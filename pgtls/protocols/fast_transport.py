@@ -18,6 +18,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -116,7 +117,12 @@ class Fast(FileDescriptor):
     def connectionLost(self, reason: Failure) -> None:
         if self.__dict__.get("socket") is None:
             return  # already: see Twisted's
-        FileDescriptor.connectionLost(self, reason)
+        self.disconnected = 1
+        self.connected = 0
+        if self.producer is not None:
+            self.producer.stopProducing()
+            self.producer = None
+        self._watch(0)
         if reason is _DONE:
             self.socket.close()
         else:
@@ -125,6 +131,22 @@ class Fast(FileDescriptor):
         self._sink = None
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The peer will send no more: who can live with that is told, else it is the end."""
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is None:
+            self._nothing_more()
+            self.connectionLost(reason)
+            return
+        try:
+            half_closeable.readConnectionLost()
+        except Exception:
+            _log.failure("unhandled error in a connection")
+            self.connectionLost(Failure())
+
+    def _nothing_more(self) -> None:
+        """The peer's end is this end's, too. TLS has something to say to that."""
 
     def doRead(self) -> Exception | None:
         if not self._read_anything:
@@ -275,7 +297,19 @@ class Fast(FileDescriptor):
             FileDescriptor.loseWriteConnection(self)
         elif self.connected and not self._writeDisconnected:
             self._writeDisconnecting = self._writeDisconnected = True
-            self._closeWriteConnection()  # type: ignore[no-untyped-call]
+            self._say_no_more()
+
+    def _closeWriteConnection(self) -> None:
+        """Half-close, when everything has been sent."""
+        self._say_no_more()
+        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        if half_closeable is not None:
+            half_closeable.writeConnectionLost()
+
+    def _say_no_more(self) -> None:
+        """This end has sent all that it will."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def _unsent(self) -> bool:
         return bool(self.dataBuffer or self._tempDataLen or self.producer is not None)

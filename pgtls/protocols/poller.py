@@ -107,7 +107,7 @@ class Poller:
                         transport.ready(event)
                 except Exception:
                     # The reactor would take it for the end of all of them.
-                    _log.failure("unhandled error at the end of a connection")
+                    _log.failure("unhandled error at the beginning or the end of a connection")
             self._close()
             if not stays or not self._transports or monotonic() > begin + _STAY:
                 break

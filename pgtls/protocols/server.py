@@ -75,6 +75,7 @@ class PgTLSServerProtocol(Protocol):
         self._full = full
         self._application: IProtocol | None = None
         self._handshaking = False
+        self._tls: NegotiatedTLS | None = None  # from the handshake to the StartupMessage
         self._timer: IDelayedCall | None = None
 
     @property
@@ -116,8 +117,8 @@ class PgTLSServerProtocol(Protocol):
     def handshakeCompleted(self) -> None:
         """TLS is up."""
         self._handshaking = False
-        alpn = self.transport.getHandle().get_alpn_proto_negotiated().decode("ascii", "replace")
-        self._perform(self._negotiation.handshake_completed(alpn or None))
+        self._tls = negotiated_tls(self.transport)
+        self._perform(self._negotiation.handshake_completed(self._tls.alpn if self._tls else None))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone."""
@@ -157,7 +158,9 @@ class PgTLSServerProtocol(Protocol):
             self.transport.protocol.dataReceived(client_hello)
 
     def _deliver(self, packet: StartupMessage | CancelRequest, rest: bytes) -> None:
-        tls = negotiated_tls(self.transport)
+        # A listener may have had TLS below before this protocol came to negotiate.
+        tls = self._tls or negotiated_tls(self.transport)
+        self._tls = None
         if isinstance(packet, StartupMessage):
             try:
                 self.factory.admission.admit(packet, tls)

@@ -71,6 +71,35 @@ class _Server(Fast, tcp.Server):  # type: ignore[misc]
     _twisted_class = tcp.Server
     _tls_class = _ServerTLS
 
+    def __init__(
+        self,
+        connection: socket.socket,
+        protocol: IProtocol,
+        client: tuple[Any, ...],
+        server: tcp.Port,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        # As those of Twisted's classes together, which ask more and call each other.
+        connection.setblocking(False)
+        self.socket = connection
+        self.fileno = connection.fileno
+        self.protocol = protocol
+        self.reactor = reactor
+        self._tempDataBuffer: list[bytes] = []
+        self._tempDataLen = 0
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.client = client
+        self.hostname = client[0]
+        self.server = server
+        self.sessionno = sessionno
+        name = type(protocol).__name__
+        self.logstr = f"{name},{sessionno},{client[0]}"
+        self.repstr = f"<{name} #{sessionno} on {server._realPortNumber}>"
+        self.connected = 1
+        self.startReading()
+
 
 class _TCPClient(Fast, _TCPClientBase):  # type: ignore[misc]
     _twisted_class = _TCPClientBase
@@ -103,12 +132,34 @@ class _Accepting(tcp.Port):
             poller(self.reactor).watch(self, select.EPOLLIN, 0)
 
     def ready(self, events: int) -> None:
-        """Somebody wants to connect."""
-        self.doRead()  # type: ignore[no-untyped-call]
+        """Somebody wants to connect. If more do, epoll says so again."""
+        try:
+            connection, address = self.socket.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.doRead()  # type: ignore[no-untyped-call] # Twisted knows what to do
+            return
+        if self.addressFamily == socket.AF_INET6:
+            # With the name of the interface that a link-local address belongs to.
+            flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+            address = (socket.getnameinfo(address, flags)[0], *address[1:])
+        self._begin(connection, address)
+
+    def _begin(self, connection: socket.socket, address: Any) -> None:
+        factory: Any = self.factory
+        protocol = factory.buildProtocol(self._buildAddr(address))  # type: ignore[no-untyped-call]
+        if protocol is None:
+            connection.close()
+            return
+        number, self.sessionno = self.sessionno, self.sessionno + 1
+        protocol.makeConnection(
+            self.transport(connection, protocol, address, self, number, self.reactor)
+        )
 
 
 class _TCPPort(_Accepting):
-    transport = _Server
+    transport: Any = _Server
 
 
 class _UNIXPort(_Accepting, unix.Port):

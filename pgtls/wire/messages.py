@@ -128,7 +128,10 @@ class StartupMessage:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a parameter, None where it is not there."""
-        return next((value for each, value in reversed(self.parameters) if each == name), None)
+        for each, value in reversed(self.parameters):
+            if each == name:
+                return value
+        return None
 
     @property
     def user(self) -> bytes:

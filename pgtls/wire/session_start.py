@@ -14,8 +14,8 @@ from struct import Struct
 from pgtls.wire.first_answer import AUTHENTICATION_LENGTHS, MAX_ERROR_LENGTH
 from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
 
-#: type byte and length word
-_HEADER = Struct(">BI")
+#: type byte and length word, five bytes
+_header = Struct(">BI").unpack_from
 
 #: The messages that are held, with the greatest length word that makes sense for each.
 _HELD = {
@@ -51,29 +51,30 @@ class SessionStart:
         if self.done:
             return data
         data = self._held + data
+        size = len(data)
         out: list[bytes] = []
         gone = 0  # up to here they are in ``out``
         at = self._passing  # here a message begins
-        while at + _HEADER.size <= len(data):
-            kind, length = _HEADER.unpack_from(data, at)
+        while at + 5 <= size:
+            kind, length = _header(data, at)
             if kind == _READY_FOR_QUERY or length < 4:
                 self.done = True  # or this is not the protocol at all: not ours to judge
                 self._held = b""
                 return b"".join(out) + data[gone:]
             end = at + 1 + length
-            if length <= _HELD.get(kind, 0):
-                if end > len(data):
+            if kind in _HELD and length <= _HELD[kind]:
+                if end > size:
                     break
                 out += data[gone:at], self._whole(kind, data[at:end])
                 gone = end
             at = end
-        self._passing = max(at - len(data), 0)
+        self._passing = max(at - size, 0)
         self._held = data[at:]
         return b"".join(out) + data[gone:at]
 
     def _whole(self, kind: int, message: bytes) -> bytes:
         """One of those that are held."""
-        content = message[_HEADER.size :]
+        content = message[5:]
         if kind == ord("K"):
             self.key = content
             return message
