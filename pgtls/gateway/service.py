@@ -27,6 +27,7 @@ from pgtls.gateway.embedded import EmbeddedPostgreSQL
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.prepared import Plan, Prepared, begin, every, prepare, upstream_endpoint
 from pgtls.gateway.settings import Configuration
+from pgtls.gateway.text_log import quicken_text_logs
 from pgtls.gateway.worker_pipe import Task
 from pgtls.gateway.workers import Workers
 from pgtls.protocols.poller import dedicate
@@ -84,6 +85,7 @@ class GatewayService(Service):
         :raises CannotStart: PostgreSQL does not start, or a port cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        quicken_text_logs()
         if self._daemon.workers == 1:
             dedicate(self._reactor)
         _allow_open_files(sum(p.plan.settings.listener.max_connections for p in self._prepared))

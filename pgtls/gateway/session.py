@@ -17,7 +17,7 @@ from zope.interface import implementer
 from pgtls.gateway.binding import ChannelBinding
 from pgtls.gateway.cancel import CancelKeys, forward
 from pgtls.gateway.client_facts import tls_parameters
-from pgtls.protocols.connection_log import who
+from pgtls.protocols.connection_log import log_line, who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import address_text
@@ -225,7 +225,7 @@ class ClientLeg(Leg):
         elif self._began:
             seconds = monotonic() - self._began
             text = f"{self._address}: disconnection: {self._who} session time: {seconds:.3f} s"
-            _log.info("{line}", line=text, client=self._address, who=self._who, seconds=seconds)
+            log_line(_log, text, client=self._address, who=self._who, seconds=seconds)
         super().connectionLost(reason)
 
     def readConnectionLost(self) -> None:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from time import time
+
+from twisted.logger import Logger, LogLevel
+
 from pgtls.protocols.text import printable
 from pgtls.tls.distinguished_name import issuer_line, serial_hex, subject_line
 from pgtls.tls.facts import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
+
+
+def log_line(log: Logger, line: str, **fields: object) -> None:
+    """Log a line with its fields.
+
+    As ``log.info("{line}", line=line, **fields)``, which first sorts all levels there are. With
+    one field in the format, since each more costs 10 us at every connection.
+    """
+    log.observer(
+        {
+            **fields,
+            "line": line,
+            "log_format": "{line}",
+            "log_level": LogLevel.info,
+            "log_logger": log,
+            "log_namespace": log.namespace,
+            "log_source": log.source,
+            "log_time": time(),
+        }
+    )
 
 
 def who(startup: StartupMessage) -> str:

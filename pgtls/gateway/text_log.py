@@ -1,0 +1,64 @@
+"""The daemon's log in text: Twisted's, without making anew for each line what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import FileLogObserver, LogEvent, LogLevel, globalLogPublisher
+
+#: What makes text of an event: None where there is nothing to say.
+FormatEvent = Callable[[LogEvent], str | None]
+
+
+class TextLines:
+    """Text as Twisted makes it, where an event is a line of its own: its time and its system are
+    formatted once a second. Twisted's formatting takes 8 % of what a connection costs.
+
+    :param format_event: Twisted's. Whatever is not just a line is left to it.
+    """
+
+    def __init__(self, format_event: FormatEvent) -> None:
+        self._format_event = format_event
+        self._second = 0
+        self._beginnings: dict[tuple[object, object], str] = {}
+
+    def __call__(self, event: LogEvent) -> str | None:
+        """One event."""
+        if event.get("log_format") != "{line}" or not _is_just_a_line(event):
+            return self._format_event(event)
+        second = int(event["log_time"])
+        if second != self._second:
+            self._second = second
+            self._beginnings.clear()
+        kind = event["log_namespace"], event["log_level"]
+        beginning = self._beginnings.get(kind)
+        if beginning is None:
+            beginning = self._beginnings[kind] = self._beginning(event)
+        return f"{beginning}{event['line']}\n"
+
+    def _beginning(self, event: LogEvent) -> str:
+        text = self._format_event({**event, "line": "-"}) or ""
+        return text.removesuffix("-\n")
+
+
+def _is_just_a_line(event: LogEvent) -> bool:
+    line = event["line"]
+    return (
+        bool(line) and "\n" not in line and "log_failure" not in event and "log_system" not in event
+    )
+
+
+def quicken_text_logs() -> None:
+    """Have the observers that Twisted has begun to log with write lines faster, where they write
+    text with times in whole seconds; the others stay as they are."""
+    # There is no public way to the observers. Without this one, all stays as Twisted has it.
+    for observer in getattr(globalLogPublisher, "_observers", ()):
+        if isinstance(observer, FileLogObserver) and _is_twisteds_text(observer.formatEvent):
+            observer.formatEvent = TextLines(observer.formatEvent)
+
+
+def _is_twisteds_text(format_event: FormatEvent) -> bool:
+    if getattr(format_event, "__qualname__", "") != "textFileLogObserver.<locals>.formatEvent":
+        return False
+    event = {"log_format": "-", "log_namespace": "pgtls", "log_level": LogLevel.info}
+    return len({format_event({**event, "log_time": moment}) for moment in (0.0, 0.5)}) == 1
