@@ -7,7 +7,6 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -167,6 +166,7 @@ class ClientLeg(Leg):
 
     _began = 0.0
     _who = ""
+    _limit: IDelayedCall | None = None
 
     def __init__(self, shared: Surroundings, address: IAddress | None) -> None:
         super().__init__(shared)
@@ -194,8 +194,10 @@ class ClientLeg(Leg):
                 self.finish()
                 return
         endpoint = self._shared.upstream.for_session(startup)
+        self._limit = self._shared.reactor.callLater(
+            self._shared.authentication_timeout, self._too_late
+        )
         self._connecting = endpoint.connect(self._shared.upstream_legs)
-        self._connecting.addTimeout(self._shared.authentication_timeout, self._shared.reactor)
         self._connecting.addCallbacks(
             self._connected, self._refused, callbackArgs=(endpoint,), errbackArgs=(startup,)
         )
@@ -243,20 +245,33 @@ class ClientLeg(Leg):
     def writeConnectionLost(self) -> None:
         """Never: this end closes as a whole."""
 
+    def _too_late(self) -> None:
+        self._limit = None
+        if self._connecting is not None:
+            self._connecting.cancel()
+
     def _connected(self, upstream: UpstreamLeg, endpoint: PgTLSClientEndpoint) -> None:
-        self._connecting = None
+        self._stop_waiting()
         upstream.begin(self, endpoint.reached)
         self.transport.resumeProducing()
         early, self._early = self._early, b""
         if early:
             upstream.transport.write(early)
 
-    def _refused(self, failure: Failure, startup: StartupMessage) -> None:
+    def _stop_waiting(self) -> bool:
+        """:returns: whether it has not been too long."""
         self._connecting = None
-        if failure.check(CancelledError):
-            return
+        limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.cancel()
+        return limit is not None
+
+    def _refused(self, failure: Failure, startup: StartupMessage) -> None:
+        in_time = self._stop_waiting()
         error = failure.value
-        if isinstance(error, DeferredTimeout):
+        if isinstance(error, CancelledError):
+            if in_time:
+                return  # the client has gone
             error = ConnectFailed("authentication_timeout is over")
         if not isinstance(error, PgTLSError):
             _log.failure("{client}: {who}", failure, client=self._address, who=who(startup))

@@ -33,11 +33,14 @@ class FastTLS(Fast):
     _tls: SSL.Connection
     _plain = False
     _handshaking = True
+    _server_side = False
     _last_words_matter = False
 
     def begin(self, tls: SSL.Connection) -> None:
         """Start the handshake; ``tls`` is on this socket and knows which end it is."""
         self._tls = tls
+        if self._server_side and not self.peeked and self._interest & select.EPOLLIN:
+            return  # the client has the first word, and is not here yet
         why = self._shake_hands()
         if why is not None:
             self.stopReading()  # asked again, OpenSSL would no longer say what went wrong

@@ -122,7 +122,9 @@ class Fast(FileDescriptor):
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        self._watch(0)
+        if self._interest and self._poller is not None:
+            self._interest = 0
+            self._poller.forget(self)
         if reason is _DONE:
             self.socket.close()
         else:
@@ -134,7 +136,7 @@ class Fast(FileDescriptor):
 
     def readConnectionLost(self, reason: Failure) -> None:
         """The peer will send no more: who can live with that is told, else it is the end."""
-        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        half_closeable = self._half_closeable()
         if half_closeable is None:
             self._nothing_more()
             self.connectionLost(reason)
@@ -144,6 +146,13 @@ class Fast(FileDescriptor):
         except Exception:
             _log.failure("unhandled error in a connection")
             self.connectionLost(Failure())
+
+    def _half_closeable(self) -> Any:
+        """The protocol as an IHalfCloseableProtocol, None where it is none."""
+        protocol = self.protocol
+        if hasattr(protocol, "readConnectionLost") or hasattr(protocol, "__conform__"):
+            return IHalfCloseableProtocol(protocol, None)
+        return None  # as most are: to ask the interface costs more than the rest of the end
 
     def _nothing_more(self) -> None:
         """The peer's end is this end's, too. TLS has something to say to that."""
@@ -293,7 +302,7 @@ class Fast(FileDescriptor):
 
     def loseWriteConnection(self) -> None:
         """Half-close."""
-        if self._unsent() or IHalfCloseableProtocol(self.protocol, None) is not None:
+        if self._unsent() or self._half_closeable() is not None:
             FileDescriptor.loseWriteConnection(self)
         elif self.connected and not self._writeDisconnected:
             self._writeDisconnecting = self._writeDisconnected = True
@@ -302,7 +311,7 @@ class Fast(FileDescriptor):
     def _closeWriteConnection(self) -> None:
         """Half-close, when everything has been sent."""
         self._say_no_more()
-        half_closeable = IHalfCloseableProtocol(self.protocol, None)
+        half_closeable = self._half_closeable()
         if half_closeable is not None:
             half_closeable.writeConnectionLost()
 

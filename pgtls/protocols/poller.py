@@ -88,6 +88,12 @@ class Poller:
             if not self._transports:
                 self._reactor.removeReader(self)
 
+    def forget(self, transport: Watched) -> None:
+        """A transport's socket is about to be closed, which ends its place in the epoll too."""
+        del self._transports[transport.fileno()]
+        if not self._transports:
+            self._reactor.removeReader(self)
+
     def fileno(self) -> int:
         """Readable when there is an event."""
         return self._epoll.fileno()

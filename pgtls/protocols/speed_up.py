@@ -32,7 +32,13 @@ class _Connected(tcp.BaseClient):
     def __init__(
         self, connection: socket.socket, address: Any, protocol: IProtocol, reactor: Any
     ) -> None:
-        tcp.Connection.__init__(self, connection, protocol, reactor)
+        # As tcp.Connection's; the socket does not block already.
+        self.socket = connection
+        self.fileno = connection.fileno
+        self.protocol = protocol
+        self.reactor = reactor
+        self._tempDataBuffer: list[bytes] = []
+        self._tempDataLen = 0
         self.realAddress = self.addr = address
         self.connected = 1
         self.startReading()  # type: ignore[no-untyped-call]
@@ -59,6 +65,7 @@ class _UNIXClientBase(_Connected, unix.Client):
 @implementer(ISSLTransport)
 class _ServerTLS(FastTLS, tcp.Server):  # type: ignore[misc]
     _twisted_class = tcp.Server
+    _server_side = True
 
 
 @implementer(ISSLTransport)
