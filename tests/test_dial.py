@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pgtls.protocols.dial import dial
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.fast_transport import Fast
 from pgtls.wire.conninfo import Host
 from pgtls.wire.errors import ConnectFailed
@@ -53,6 +54,35 @@ class DialCase(Transports, TestCase):
     async def close(self, client: Client) -> None:
         client.transport.loseConnection()
         await client.lost
+
+
+class Hosts(DialCase):
+    """PgTLSClientEndpoint on its way from one host to the next."""
+
+    async def test_a_great_many_where_nobody_is(self) -> None:
+        nobody = socket.socket()
+        self.addCleanup(nobody.close)
+        nobody.bind(("127.0.0.1", 0))
+        port = self.listen(socket.AF_INET, ("127.0.0.1", 0)).getsockname()[1]
+        ports = [nobody.getsockname()[1]] * 1000
+        hosts = ",".join(["127.0.0.1"] * 1001)
+
+        def endpoint(*ports: int) -> PgTLSClientEndpoint:
+            text = ",".join(map(str, ports))
+            return PgTLSClientEndpoint(reactor, f"host={hosts} port={text} sslmode=disable")
+
+        there = endpoint(*ports, port)
+        client = await there.connect(Factory.forProtocol(Client))
+        self.assertEqual(there.reached.port if there.reached else None, port)
+        await self.close(client)
+        with self.assertRaises(ConnectFailed) as caught:
+            await endpoint(*ports, ports[0]).connect(Factory.forProtocol(Client))
+        self.assertEqual(caught.exception.reason, "Connection refused")
+        self.assertEqual(len(caught.exception.__notes__), 1000)
+
+
+class HostsOnTwisteds(OnTwistedsTransports, Hosts):
+    """On Twisted's own."""
 
 
 class Dial(DialCase):
@@ -118,7 +148,7 @@ class FullQueues(DialCase):
         self.listen(socket.AF_UNIX, path, backlog=0)
         client = await self.dialled(_Socket(path))
         self.assertEqual(await self.refusal(_Socket(path), timeout=0.05), "timeout expired")
-        waiting = Deferred.fromCoroutine(dial(reactor, _Socket(path), Client(), timeout=30))
+        waiting = dial(reactor, _Socket(path), Client(), timeout=30)
         waiting.cancel()
         with self.assertRaises(CancelledError):
             await waiting

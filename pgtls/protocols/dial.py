@@ -13,7 +13,7 @@ import socket
 from errno import EAGAIN, EALREADY, EINPROGRESS
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, TCPTimedOutError
@@ -21,6 +21,7 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from pgtls.protocols.poller import Poller, poller
 from pgtls.protocols.speed_up import client_class
@@ -40,37 +41,46 @@ class _OneProtocol(Factory):
     noisy = False
 
 
-async def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> None:
+def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferred[None]:
     """Connect ``protocol`` to a host's address.
 
     :param host: has a ``hostaddr``, or is a Unix socket.
     :param timeout: seconds that the connection may take.
-    :raises ConnectFailed: there is none.
-    :raises CancelledError: it was cancelled.
+    :returns: fires when there is a connection, fails with ConnectFailed where there is none.
     """
     kind = client_class(reactor, unix=host.unix_path is not None)
     if kind is None:
-        await _through_endpoint(reactor, host, protocol, timeout)
-        return
+        return Deferred.fromCoroutine(_through_endpoint(reactor, host, protocol, timeout))
     try:
         family, address = _address(host)
         connection = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectFailed(error.strerror or str(error)) from error
+        return fail(ConnectFailed(error.strerror or str(error)))
     try:
-        if not _connected_at_once(connection, address):
-            connecting = Deferred.fromCoroutine(_connected(reactor, connection, address))
-            await connecting.addTimeout(timeout, reactor)
-    except DeferredTimeout:
-        connection.close()
-        raise ConnectFailed(TIMEOUT_EXPIRED) from None
+        at_once = _connected_at_once(connection, address)
     except OSError as error:
         connection.close()
+        return fail(ConnectFailed(os.strerror(error.errno or 0)))
+
+    def connected(_: object) -> None:
+        protocol.makeConnection(kind(connection, address, protocol, reactor))
+
+    if at_once:
+        connected(None)
+        return succeed(None)
+    connecting = Deferred.fromCoroutine(_connected(reactor, connection, address))
+    connecting.addTimeout(timeout, reactor)
+    return connecting.addCallbacks(connected, _not_connected, errbackArgs=(connection,))
+
+
+def _not_connected(failure: Failure, connection: socket.socket) -> Failure:
+    connection.close()
+    error = failure.value
+    if isinstance(error, DeferredTimeout):
+        raise ConnectFailed(TIMEOUT_EXPIRED) from None
+    if isinstance(error, OSError):
         raise ConnectFailed(os.strerror(error.errno or 0)) from error
-    except BaseException:
-        connection.close()
-        raise
-    protocol.makeConnection(kind(connection, address, protocol, reactor))
+    return failure
 
 
 def _address(host: Host) -> tuple[socket.AddressFamily, Any]:
