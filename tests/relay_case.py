@@ -1,7 +1,7 @@
 """Test cases for what goes through a gateway: a gateway for each kind of connections.
 
-A subclass is a test case for clients with TLS and a server without, on the fast transports;
-subclasses of that one are for the other kinds.
+A subclass is a test case for clients with TLS and a server without, on the fast transports; for the
+other kinds :func:`other_kinds` makes subclasses of that one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import struct
+from collections.abc import Collection
 from functools import cache
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ import psycopg
 from tests.gateway_daemon import Gateway, GatewayCase, twistd, wait_until
 from tests.relay_client import Session
 from tests.servers import Server, postgres
+from tests.transports import OnTwistedsTransports
 
 MEGABYTE = 1 << 20
 
@@ -129,3 +131,37 @@ def copy_data(data: bytes) -> bytes:
 
 
 COPY_DONE = b"c\0\0\0\x04"
+
+
+#: The other kinds: whether clients have TLS, and how the gateway connects to the server.
+KINDS = {
+    "PlainToPlain": (False, "plain"),
+    "PlainToTLS": (False, "TLS"),
+    "TLSToTLS": (True, "TLS"),
+    "TLSToUnix": (True, "Unix"),
+}
+
+
+def other_kinds(
+    case: type[RelayCase],
+    on_twisteds: Collection[str] = ("TLSToPlain", "PlainToPlain", "PlainToTLS", "TLSToTLS"),
+) -> dict[str, type[RelayCase]]:
+    """The same tests over the other kinds of connections, and on Twisted's own transports.
+
+    :param case: for clients with TLS and a server without: ``TLSToPlain``.
+    :param on_twisteds: of which kinds.
+    :returns: test cases by their names, for the module that ``case`` is in.
+    """
+    kinds = {
+        name: type(name, (case,), {"tls": tls, "upstream": upstream, "__module__": case.__module__})
+        for name, (tls, upstream) in KINDS.items()
+    }
+    by_name = {case.__name__: case, **kinds}
+    return kinds | {
+        f"{name}OnTwisteds": type(
+            f"{name}OnTwisteds",
+            (OnTwistedsTransports, by_name[name]),
+            {"__module__": case.__module__},
+        )
+        for name in on_twisteds
+    }

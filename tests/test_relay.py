@@ -14,9 +14,8 @@ import psycopg
 
 from tests.gateway_daemon import in_thread
 from tests.processes import TIMEOUT
-from tests.relay_case import ALLOWANCE, COPY_DONE, RelayCase, copy_data
+from tests.relay_case import ALLOWANCE, COPY_DONE, RelayCase, copy_data, other_kinds
 from tests.relay_client import Session
-from tests.transports import OnTwistedsTransports
 
 #: More than all the buffers between a client and a server hold.
 LINES = 24 * 1024
@@ -108,41 +107,4 @@ def lines_of(session: Session, read: bytes) -> bytes:
     return b"".join(body for kind, body in session.messages(read) if kind == b"d")
 
 
-class PlainToPlain(TLSToPlain):
-    """No TLS."""
-
-    tls = False
-
-
-class PlainToTLS(TLSToPlain):
-    """TLS to the server."""
-
-    tls, upstream = False, "TLS"
-
-
-class TLSToTLS(TLSToPlain):
-    """TLS on both sides."""
-
-    upstream = "TLS"
-
-
-class TLSToUnix(TLSToPlain):
-    """TLS to the client, a Unix-domain socket to the server."""
-
-    upstream = "Unix"
-
-
-class TLSToPlainOnTwisteds(OnTwistedsTransports, TLSToPlain):
-    pass
-
-
-class PlainToPlainOnTwisteds(OnTwistedsTransports, PlainToPlain):
-    pass
-
-
-class PlainToTLSOnTwisteds(OnTwistedsTransports, PlainToTLS):
-    pass
-
-
-class TLSToTLSOnTwisteds(OnTwistedsTransports, TLSToTLS):
-    pass
+globals().update(other_kinds(TLSToPlain))

@@ -10,10 +10,9 @@ import signal
 import subprocess
 
 from tests.processes import environment
-from tests.relay_case import RelayCase, copy_data
+from tests.relay_case import RelayCase, copy_data, other_kinds
 from tests.relay_client import Session, whole_messages
 from tests.servers import psql
-from tests.transports import OnTwistedsTransports
 
 MEGABYTE = 1 << 20
 
@@ -133,41 +132,4 @@ class TLSToPlain(RelayCase):
         self.says_why(session.read_all())
 
 
-class PlainToPlain(TLSToPlain):
-    """No TLS."""
-
-    tls = False
-
-
-class PlainToTLS(TLSToPlain):
-    """TLS to the server."""
-
-    tls, upstream = False, "TLS"
-
-
-class TLSToTLS(TLSToPlain):
-    """TLS on both sides."""
-
-    upstream = "TLS"
-
-
-class TLSToUnix(TLSToPlain):
-    """TLS to the client, a Unix-domain socket to the server."""
-
-    upstream = "Unix"
-
-
-class TLSToPlainOnTwisteds(OnTwistedsTransports, TLSToPlain):
-    pass
-
-
-class PlainToPlainOnTwisteds(OnTwistedsTransports, PlainToPlain):
-    pass
-
-
-class PlainToTLSOnTwisteds(OnTwistedsTransports, PlainToTLS):
-    pass
-
-
-class TLSToTLSOnTwisteds(OnTwistedsTransports, TLSToTLS):
-    pass
+globals().update(other_kinds(TLSToPlain))

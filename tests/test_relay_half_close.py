@@ -7,9 +7,8 @@ connection where one comes, and send none. So where there is TLS the fast ones a
 
 from __future__ import annotations
 
-from tests.relay_case import COPY_DONE, RelayCase, copy_data
+from tests.relay_case import COPY_DONE, RelayCase, copy_data, other_kinds
 from tests.relay_client import whole_messages
-from tests.transports import OnTwistedsTransports
 
 #: More than one read's worth, and more than a buffer.
 ROWS = 3000
@@ -67,29 +66,4 @@ class TLSToPlain(RelayCase):
         self.wait_for_backends(0, "pid", session.pid)
 
 
-class PlainToPlain(TLSToPlain):
-    """No TLS."""
-
-    tls = False
-
-
-class PlainToTLS(TLSToPlain):
-    """TLS to the server."""
-
-    tls, upstream = False, "TLS"
-
-
-class TLSToTLS(TLSToPlain):
-    """TLS on both sides."""
-
-    upstream = "TLS"
-
-
-class TLSToUnix(TLSToPlain):
-    """TLS to the client, a Unix-domain socket to the server."""
-
-    upstream = "Unix"
-
-
-class PlainToPlainOnTwisteds(OnTwistedsTransports, PlainToPlain):
-    pass
+globals().update(other_kinds(TLSToPlain, on_twisteds=("PlainToPlain",)))
