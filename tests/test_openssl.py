@@ -38,7 +38,8 @@ class ALPNTests(SynchronousTestCase):
         select_alpn(self.server)
 
     def test_postgresql_is_selected(self) -> None:
-        for offered in ([b"postgresql"], [b"h2", b"postgresql"]):
+        long = b"x" * 255
+        for offered in ([b"postgresql"], [b"h2", b"postgresql"], [long, b"postgresql", long]):
             pair = handshake(self.server, client_context(alpn=offered))
             self.assertEqual(pair.client.get_alpn_proto_negotiated(), b"postgresql")
 
@@ -51,6 +52,11 @@ class ALPNTests(SynchronousTestCase):
             pair = handshake(self.server, client_context(version=version, alpn=[b"h2"]))
             self.assertEqual(pair.client_error, "tlsv1 alert no application protocol")
             self.assertEqual(pair.server_error, "no application protocol")
+
+    def test_a_name_that_only_contains_it(self) -> None:
+        for name in (b"xpostgresql", b"postgresqlx", b"\npostgresql", b"postgres", b"POSTGRESQL"):
+            pair = handshake(self.server, client_context(alpn=[name]))
+            self.assertEqual(pair.client_error, "tlsv1 alert no application protocol")
 
     def test_the_alert_as_another_openssl_reads_it(self) -> None:
         client = python_client()
@@ -281,7 +287,9 @@ class PublicCallTests(SynchronousTestCase):
 
     def test_alpn_alert(self) -> None:
         for name in ("ALPN_ALERT_FATAL", "REJECT_PROTOCOLS"):
-            self.assertFalse(hasattr(SSL, name), f"select_alpn() can return {name} now")
+            self.assertFalse(
+                hasattr(SSL, name), f"a callback of set_alpn_select_callback() can return {name}"
+            )
 
     def test_verify_error_texts(self) -> None:
         for name in ("verify_error_string", "X509_verify_cert_error_string"):

@@ -201,18 +201,17 @@ class PgTLSClientProtocol(Protocol):
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
-            match action:
-                case Send(data):
-                    self.transport.write(data)
-                case Report(event):
-                    if not self.outcome.called:  # whoever cancelled wants to hear no more
-                        self._observe(event)
-                case StartTLS():
-                    self._start_tls()
-                case Ready(rest):
-                    self._begin(rest)
-                case Reconnect() | NextHost() | Fail():
-                    self._end(action)
+            if isinstance(action, Send):
+                self.transport.write(action.data)
+            elif isinstance(action, Report):
+                if not self.outcome.called:  # whoever cancelled wants to hear no more
+                    self._observe(action.event)
+            elif isinstance(action, StartTLS):
+                self._start_tls()
+            elif isinstance(action, Ready):
+                self._begin(action.rest)
+            else:
+                self._end(action)
 
     def _start_tls(self) -> None:
         try:

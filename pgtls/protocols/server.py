@@ -134,17 +134,16 @@ class PgTLSServerProtocol(Protocol):
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
-            match action:
-                case Send(data):
-                    self.transport.write(data)
-                case StartTLS(data):
-                    self._start_tls(data)
-                case Startup(message, rest):
-                    self._deliver(message, rest)
-                case Cancel(request):
-                    self._deliver(request, b"")
-                case Close(reason):
-                    self._close(reason)
+            if isinstance(action, Send):
+                self.transport.write(action.data)
+            elif isinstance(action, StartTLS):
+                self._start_tls(action.data)
+            elif isinstance(action, Startup):
+                self._deliver(action.message, action.rest)
+            elif isinstance(action, Cancel):
+                self._deliver(action.request, b"")
+            elif isinstance(action, Close):
+                self._close(action.reason)
 
     def _start_tls(self, client_hello: bytes) -> None:
         self._handshaking = True
