@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pgtls.protocols.dial import dial
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.fast_transport import Fast
+from pgtls.wire.client import Event
 from pgtls.wire.conninfo import Host
 from pgtls.wire.errors import ConnectFailed
-from tests.processes import reactor
+from pgtls.wire.messages import StartupMessage
+from tests.processes import TIMEOUT, reactor
 from tests.transports import OnTwistedsTransports, Transports
 
 
@@ -79,6 +83,40 @@ class Hosts(DialCase):
             await endpoint(*ports, ports[0]).connect(Factory.forProtocol(Client))
         self.assertEqual(caught.exception.reason, "Connection refused")
         self.assertEqual(len(caught.exception.__notes__), 1000)
+
+    async def test_cancelling_when_the_next_attempt_is_reported(self) -> None:
+        listener = self.listen(socket.AF_INET, ("127.0.0.1", 0))
+        listener.settimeout(TIMEOUT)
+
+        def serve() -> bool:
+            """Answer the SSLRequest with an error; whether the next connection is closed."""
+            first, _ = listener.accept()
+            with first:
+                first.recv(8)
+                first.sendall(b"E")
+            second, _ = listener.accept()
+            with second:
+                second.settimeout(TIMEOUT)
+                with contextlib.suppress(ConnectionResetError):
+                    while second.recv(65536):
+                        pass
+                return True
+
+        def observe(event: Event) -> None:
+            if event is Event.RECONNECT:
+                connecting.cancel()
+
+        port = listener.getsockname()[1]
+        endpoint = PgTLSClientEndpoint(
+            reactor,
+            f"host=127.0.0.1 port={port} sslmode=prefer",
+            startup=StartupMessage.build({b"user": b"somebody"}),
+            observe=observe,
+        )
+        serving = deferToThread(serve)
+        connecting = endpoint.connect(Factory.forProtocol(Client))
+        await self.assertFailure(connecting, CancelledError)
+        self.assertTrue(await serving)
 
 
 class HostsOnTwisteds(OnTwistedsTransports, Hosts):

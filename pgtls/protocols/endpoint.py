@@ -179,6 +179,7 @@ class _Search:
         self._places: Iterator[Host] = iter(())
         self._errors: list[PgTLSError] = []
         self._waiting: Deferred[Any] | None = None
+        self._protocol: PgTLSClientProtocol | None = None
         self._limit: IDelayedCall | None = None
         self._turns = 0
         self.result: Deferred[IProtocol] = Deferred(lambda _: self._cancel())
@@ -249,7 +250,7 @@ class _Search:
         endpoint = self._endpoint
         conninfo = endpoint.conninfo
         startup = endpoint._startup.raw if endpoint._startup is not None else None
-        protocol = PgTLSClientProtocol(
+        protocol = self._protocol = PgTLSClientProtocol(
             ClientNegotiation(attempts, startup, opening, conninfo.min_protocol_version),
             self._place,
             conninfo,
@@ -260,7 +261,8 @@ class _Search:
         )
         timeout = conninfo.connect_timeout or TCP_TIMEOUT
         waiting: Deferred[Any] = dial(endpoint._reactor, self._place, protocol, timeout)
-        self._waiting = waiting
+        if not self.result.called:  # by who was told of the connection, and cancelled
+            self._waiting = waiting
         waiting.addCallback(lambda _: protocol.outcome)
         waiting.addCallbacks(self._came, self._not_dialled).addErrback(self._end)
 
@@ -276,7 +278,7 @@ class _Search:
     def _came(self, outcome: Outcome) -> None:
         if self._waiting is None:
             return  # it was cancelled
-        self._waiting = None
+        self._waiting = self._protocol = None
         if not isinstance(outcome, _NOT_CONNECTED):
             self._endpoint.reached = self._place
             self._end(outcome)
@@ -324,7 +326,10 @@ class _Search:
     def _cancel(self) -> None:
         self._stop_limit()
         waiting, self._waiting = self._waiting, None
-        if waiting is not None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None and protocol.connected:
+            protocol.outcome.cancel()
+        elif waiting is not None:
             waiting.cancel()
 
     def _stop_limit(self) -> None:
