@@ -28,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from pgtls import PgTLSClientEndpoint, negotiated_tls
-from pgtls.protocols import endpoint as endpoint_module
+from pgtls.protocols import search
 from pgtls.tls.client_context import ClientTLS
 from pgtls.tls.client_identity import ClientCert
 from pgtls.wire.client import Event
@@ -523,7 +523,7 @@ class Names(ClientCase):
         )
         endpoint = PgTLSClientEndpoint(reactor, conninfo)
         for lifetime, asked in ((60.0, 1), (60.0, 1), (0.0, 2), (0.0, 3)):
-            self.patch(endpoint_module, "NAME_LIFETIME", lifetime)
+            self.patch(search, "NAME_LIFETIME", lifetime)
             application = await endpoint.for_session().connect(_Applications())
             self.assertEqual(names.asked, ["localhost"] * asked)
             cast(Any, application).transport.loseConnection()

@@ -46,13 +46,17 @@ class DialCase(Transports, TestCase):
 
     async def dialled(self, host: Host) -> Client:
         client = Client()
-        await dial(reactor, host, client, timeout=30)
+        connecting = dial(reactor, host, client, timeout=30)
+        if connecting is not None:
+            await connecting
         self.assertIs(isinstance(client.transport, Fast), self.fast)
         return client
 
     async def refusal(self, host: Host, timeout: float = 30) -> str:
+        connecting = dial(reactor, host, Client(), timeout=timeout)
+        assert connecting is not None
         with self.assertRaises(ConnectFailed) as caught:
-            await dial(reactor, host, Client(), timeout=timeout)
+            await connecting
         return caught.exception.reason
 
     async def close(self, client: Client) -> None:
@@ -187,6 +191,7 @@ class FullQueues(DialCase):
         client = await self.dialled(_Socket(path))
         self.assertEqual(await self.refusal(_Socket(path), timeout=0.05), "timeout expired")
         waiting = dial(reactor, _Socket(path), Client(), timeout=30)
+        assert waiting is not None
         waiting.cancel()
         with self.assertRaises(CancelledError):
             await waiting

@@ -240,7 +240,8 @@ class FastTransportTests(TestCase):
         self.addCleanup(listening.stopListening)
         client = Dialled()
         host = Host("", "127.0.0.1", listening.getHost().port)
-        await dial(reactor, host, client, timeout=30)
+        dial(reactor, host, client, timeout=30)
+        await client.made
         await server.made
         self.assertEqual(client.transport.getPeer(), listening.getHost())
         self.assertIsInstance(client.transport, Fast)

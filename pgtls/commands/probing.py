@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from pgtls.protocols.endpoint import PgTLSClientEndpoint, where
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, negotiated_tls
+from pgtls.protocols.search import where
 from pgtls.tls.facts import NegotiatedTLS, certificate_facts
 from pgtls.wire.client import CLOSED_UNEXPECTEDLY, Event, rejection
 from pgtls.wire.conninfo import ConnInfo

@@ -13,7 +13,7 @@ import socket
 from errno import EAGAIN, EALREADY, EINPROGRESS
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, TCPTimedOutError
@@ -41,12 +41,13 @@ class _OneProtocol(Factory):
     noisy = False
 
 
-def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferred[None]:
+def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferred[None] | None:
     """Connect ``protocol`` to a host's address.
 
     :param host: has a ``hostaddr``, or is a Unix socket.
     :param timeout: seconds that the connection may take.
-    :returns: fires when there is a connection, fails with ConnectFailed where there is none.
+    :returns: None where there is a connection already; else fires when there is one, fails with
+        ConnectFailed where there is none.
     """
     kind = client_class(reactor, unix=host.unix_path is not None)
     if kind is None:
@@ -67,7 +68,7 @@ def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferr
 
     if at_once:
         connected(None)
-        return succeed(None)
+        return None
     connecting = Deferred.fromCoroutine(_connected(reactor, connection, address))
     connecting.addTimeout(timeout, reactor)
     return connecting.addCallbacks(connected, _not_connected, errbackArgs=(connection,))

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 from OpenSSL.SSL import Connection
 
+from pgtls.tls.openssl import version_cipher_alpn
+
 
 @dataclass(frozen=True, slots=True)
 class NegotiatedTLS:
@@ -40,17 +42,14 @@ class NegotiatedTLS:
 
 
 def describe(connection: Connection) -> NegotiatedTLS:
-    """The facts of a connection whose handshake is complete. Costs about 4 µs, and 4 more for a
-    peer's certificate.
-    """
-    version = connection.get_protocol_version_name()
-    cipher = connection.get_cipher_name() or ""
+    """The facts of a connection whose handshake is complete."""
+    version, cipher, bits, alpn = version_cipher_alpn(connection)
     return NegotiatedTLS(
         version=version,
         cipher=cipher,
-        bits=connection.get_cipher_bits() or 0,
+        bits=bits,
         group=_group(connection),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "backslashreplace") or None,
+        alpn=alpn.decode("ascii", "backslashreplace") or None,
         forward_secret=version == "TLSv1.3" or is_ephemeral(cipher),
         peer_certificate=peer_certificate(connection),
     )

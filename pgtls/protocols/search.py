@@ -1,0 +1,283 @@
+"""The way of one connect through hosts, addresses and attempts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pgtls.protocols.addresses import known_place, places
+from pgtls.protocols.client import Outcome, PgTLSClientProtocol
+from pgtls.protocols.dial import TIMEOUT_EXPIRED, dial
+from pgtls.tls.client_context import ClientTLS
+from pgtls.wire.attempts import Attempts
+from pgtls.wire.client import ClientNegotiation, Event, Fail, NextHost, Reconnect
+from pgtls.wire.conninfo import ConnInfo, Host
+from pgtls.wire.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.wire.messages import StartupMessage
+
+_log = Logger(namespace="pgtls.client")
+
+#: How an attempt ends without a protocol for the application.
+_NOT_CONNECTED = (Reconnect, NextHost, Fail)
+
+#: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
+TCP_TIMEOUT = 120.0
+
+#: Seconds for which a name's addresses are used again. A gateway may connect a thousand times in
+#: one, and a look at a name costs as much as the rest.
+NAME_LIFETIME = 1.0
+
+
+class Names:
+    """The addresses of hosts, as they have just been found."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._found: dict[Host, tuple[float, list[Host]]] = {}
+
+    def places(self, host: Host, timeout: float) -> Deferred[list[Host]]:
+        """A host, once for each of its addresses.
+
+        :param timeout: seconds that looking may take.
+        :returns: fails with ConnectFailed where there is none.
+        """
+        return Deferred.fromCoroutine(self._places(host, timeout))
+
+    async def _places(self, host: Host, timeout: float) -> list[Host]:
+        now: float = self._reactor.seconds()
+        when, found = self._found.get(host, (now - NAME_LIFETIME, []))
+        if now - when >= NAME_LIFETIME:
+            looking = Deferred.fromCoroutine(places(self._reactor, host))
+            try:
+                found = await looking.addTimeout(timeout, self._reactor)
+            except DeferredTimeout:
+                raise ConnectFailed(TIMEOUT_EXPIRED) from None
+            self._found[host] = now, found
+        return found
+
+
+class Search:
+    """One connect: the hosts in turn, the addresses of each in turn, at each address the attempts
+    that the sslmode allows, in turn.
+
+    In callbacks: a coroutine's part was 2 % of what a gateway's session costs.
+
+    What it is given is :class:`~pgtls.protocols.endpoint.PgTLSClientEndpoint`'s.
+
+    :param reached: is told which address it ended at.
+    :ivar result: fires with the application's protocol, fails with a PgTLSError. Cancelling it
+        closes the attempt.
+    """
+
+    _place: Host
+    _attempts: Attempts
+
+    def __init__(
+        self,
+        reactor: Any,
+        conninfo: ConnInfo,
+        names: Names,
+        startup: StartupMessage | None,
+        tls: Callable[[], ClientTLS],
+        observe: Callable[[Event], None],
+        reached: Callable[[Host], None],
+        factory: IProtocolFactory,
+    ) -> None:
+        self._reactor = reactor
+        self._conninfo = conninfo
+        self._names = names
+        self._startup = startup.raw if startup is not None else None
+        self._tls = tls
+        self._observe = observe
+        self._reached = reached
+        self._factory = factory
+        self._hosts = iter(self._shuffled(conninfo.hosts))
+        self._places: Iterator[Host] = iter(())
+        self._errors: list[PgTLSError] = []
+        self._waiting: Deferred[Any] | None = None
+        self._protocol: PgTLSClientProtocol | None = None
+        self._limit: IDelayedCall | None = None
+        self._turns = 0
+        self.result: Deferred[IProtocol] = Deferred(lambda _: self._cancel())
+
+    def begin(self) -> Deferred[IProtocol]:
+        """Begin with the first host."""
+        self._go_on()
+        return self.result
+
+    def _shuffled(self, hosts: Sequence[Host]) -> Sequence[Host]:
+        if self._conninfo.load_balance_hosts == "random":
+            return random.sample(hosts, len(hosts))
+        return hosts
+
+    def _go_on(self) -> None:
+        """To the next address; again and again, where one after the other fails at once."""
+        self._turns += 1
+        if self._turns > 1:
+            return  # in the loop below, which has just got one turn more
+        while self._turns:
+            try:
+                self._next()
+            except Exception:
+                self._end(Failure())
+            self._turns -= 1
+
+    def _next(self) -> None:
+        for place in self._places:
+            self._begin(place)
+            return
+        for host in self._hosts:
+            known = known_place(host)
+            if known is not None:
+                self._begin(known)
+                return
+            timeout = self._conninfo.connect_timeout or TCP_TIMEOUT
+            self._waiting = self._names.places(host, timeout)
+            self._waiting.addCallbacks(self._found, self._not_found).addErrback(self._end)
+            return
+        self._end(_with_notes(self._errors))
+
+    def _found(self, places: Sequence[Host]) -> None:
+        self._waiting = None
+        self._places = iter(self._shuffled(places))
+        self._go_on()
+
+    def _not_found(self, failure: Failure) -> Failure | None:
+        error = failure.value
+        if self._waiting is None:
+            return None  # it was cancelled
+        if not isinstance(error, ConnectFailed):
+            return failure
+        self._waiting = None
+        self._errors.append(error)
+        self._go_on()
+        return None
+
+    def _begin(self, place: Host) -> None:
+        """At an address."""
+        self._place = place
+        conninfo = self._conninfo
+        if conninfo.connect_timeout is not None:
+            self._limit = self._reactor.callLater(conninfo.connect_timeout, self._late)
+        attempts = Attempts.plan(
+            conninfo.sslmode,
+            conninfo.sslnegotiation,
+            unix_socket=place.unix_path is not None,
+        )
+        self._attempt(attempts, Event.CONNECT)
+
+    def _attempt(self, attempts: Attempts, opening: Event) -> None:
+        """One connection."""
+        self._attempts = attempts
+        conninfo = self._conninfo
+        protocol = self._protocol = PgTLSClientProtocol(
+            ClientNegotiation(attempts, self._startup, opening, conninfo.min_protocol_version),
+            self._place,
+            conninfo,
+            self._tls,
+            self._factory,
+            self._observe,
+            self._reactor,
+        )
+        timeout = conninfo.connect_timeout or TCP_TIMEOUT
+        waiting: Deferred[Any] | None = dial(self._reactor, self._place, protocol, timeout)
+        if waiting is None:
+            waiting = protocol.outcome
+        else:
+            waiting.addCallback(lambda _: protocol.outcome)
+        if not self.result.called:  # by who was told of the connection, and cancelled
+            self._waiting = waiting
+        waiting.addCallbacks(self._came, self._not_dialled).addErrback(self._end)
+
+    def _not_dialled(self, failure: Failure) -> Failure | None:
+        error = failure.value
+        if self._waiting is None:
+            return None  # it was cancelled
+        if not isinstance(error, ConnectFailed):
+            return failure
+        self._came(NextHost(error))
+        return None
+
+    def _came(self, outcome: Outcome) -> None:
+        if self._waiting is None:
+            return  # it was cancelled
+        self._waiting = self._protocol = None
+        if not isinstance(outcome, _NOT_CONNECTED):
+            self._reached(self._place)
+            self._end(outcome)
+            return
+        outcome.error.where = where(self._place)
+        self._errors.append(outcome.error)
+        if isinstance(outcome, Reconnect):
+            _log.info(
+                "{host}: {method} failed ({reason}); next: {next}",
+                host=outcome.error.where,
+                method=self._attempts.current.value,
+                reason=outcome.error.reason,
+                next=outcome.attempts.current.value,
+            )
+            self._attempt(outcome.attempts, Event.RECONNECT)
+        elif isinstance(outcome, Fail):
+            # libpq's rule: only where nobody can be reached comes another address
+            self._end(_with_notes(self._errors))
+        else:
+            self._leave(outcome.error)
+
+    def _late(self) -> None:
+        """``connect_timeout`` is over."""
+        self._limit = None
+        self._cancel()
+        error = ConnectFailed(TIMEOUT_EXPIRED)
+        error.where = where(self._place)
+        self._errors.append(error)
+        self._leave(error)
+
+    def _leave(self, error: PgTLSError) -> None:
+        """An address where nobody is."""
+        self._stop_limit()
+        if isinstance(error, ServerRejected):
+            self._places = iter(())  # 57P03: its other addresses would say the same
+        self._go_on()
+
+    def _end(self, result: IProtocol | PgTLSError | Failure) -> None:
+        self._stop_limit()
+        if isinstance(result, PgTLSError | Failure):
+            self.result.errback(result)
+        else:
+            self.result.callback(result)
+
+    def _cancel(self) -> None:
+        self._stop_limit()
+        waiting, self._waiting = self._waiting, None
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None and protocol.connected:
+            protocol.outcome.cancel()
+        elif waiting is not None:
+            waiting.cancel()
+
+    def _stop_limit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+
+def where(host: Host) -> str:
+    """A host as libpq names it in errors."""
+    if host.unix_path is not None:
+        return f'connection to server on socket "{host.unix_path}"'
+    address = f" ({host.hostaddr})" if host.host not in ("", host.hostaddr) else ""
+    return f'connection to server at "{host.name}"{address}, port {host.port}'
+
+
+def _with_notes(errors: list[PgTLSError]) -> PgTLSError:
+    """The last error, which tells of the ones before it."""
+    for earlier in errors[:-1]:
+        errors[-1].add_note(str(earlier))
+    return errors[-1]
