@@ -290,6 +290,12 @@ class Listening(Transports, TestCase):
         self.addCleanup(peer.close)
         return peer
 
+    async def over(self, ends: list[End]) -> None:
+        for end in ends:
+            end.transport.abortConnection()
+            await end.lost
+        self.check_transports()
+
     async def test_no_descriptor_is_left_for_one_of_them(self) -> None:
         ends = [End(), End()]
         coming = iter(ends)
@@ -313,10 +319,7 @@ class Listening(Transports, TestCase):
         self.assertEqual(await ends[0].bytes(10), b"still here")
         self.call(port).sendall(b"the next")
         self.assertEqual(await ends[1].bytes(8), b"the next")
-        for end in ends:
-            end.transport.abortConnection()
-            await end.lost
-        self.check_transports()
+        await self.over(ends)
 
     async def test_for_one_of_them_no_protocol_can_be_made(self) -> None:
         ends = [End(), End()]
@@ -331,10 +334,7 @@ class Listening(Transports, TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.call(port).sendall(b"the next")
         self.assertEqual(await ends[1].bytes(8), b"the next")
-        for end in ends:
-            end.transport.abortConnection()
-            await end.lost
-        self.check_transports()
+        await self.over(ends)
 
 
 class ListeningOnTwisteds(OnTwistedsTransports, Listening):

@@ -24,6 +24,19 @@ from pgtls.protocols.fast_transport import Fast
 from pgtls.protocols.poller import poller
 
 
+def _equip(transport: Any, connection: socket.socket, protocol: IProtocol, reactor: Any) -> None:
+    """What the initializers of Twisted's classes do together, which ask more, and call each other.
+
+    :param connection: does not block.
+    """
+    transport.socket = connection
+    transport.fileno = connection.fileno
+    transport.protocol = protocol
+    transport.reactor = reactor
+    transport._tempDataBuffer = []
+    transport._tempDataLen = 0
+
+
 class _Connected(tcp.BaseClient):
     """Twisted's, around a socket that has been connected without a connector."""
 
@@ -32,13 +45,7 @@ class _Connected(tcp.BaseClient):
     def __init__(
         self, connection: socket.socket, address: Any, protocol: IProtocol, reactor: Any
     ) -> None:
-        # As tcp.Connection's; the socket does not block already.
-        self.socket = connection
-        self.fileno = connection.fileno
-        self.protocol = protocol
-        self.reactor = reactor
-        self._tempDataBuffer: list[bytes] = []
-        self._tempDataLen = 0
+        _equip(self, connection, protocol, reactor)
         self.realAddress = self.addr = address
         self.connected = 1
         self.startReading()  # type: ignore[no-untyped-call]
@@ -87,14 +94,8 @@ class _Server(Fast, tcp.Server):  # type: ignore[misc]
         sessionno: int,
         reactor: Any,
     ) -> None:
-        # As those of Twisted's classes together, which ask more and call each other.
         connection.setblocking(False)
-        self.socket = connection
-        self.fileno = connection.fileno
-        self.protocol = protocol
-        self.reactor = reactor
-        self._tempDataBuffer: list[bytes] = []
-        self._tempDataLen = 0
+        _equip(self, connection, protocol, reactor)
         if len(client) != 2:
             self._addressType = IPv6Address
         self.client = client
