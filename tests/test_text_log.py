@@ -10,6 +10,8 @@ from twisted.logger import (
     LogEvent,
     Logger,
     LogLevel,
+    eventAsJSON,
+    eventFromJSON,
     globalLogPublisher,
     jsonFileLogObserver,
     textFileLogObserver,
@@ -57,6 +59,10 @@ class Text(SynchronousTestCase):
             an_event(log_level=LogLevel.warn, log_namespace="pgtls.gateway"),
             an_event(log_system="another"),
         )
+
+    def test_those_of_a_worker(self) -> None:
+        for line in ("one", "and another"):
+            self.check(eventFromJSON(eventAsJSON(an_event(line))))
 
     def test_what_clients_write_into_them(self) -> None:
         self.check(*(an_event(line) for line in ("", "{}", "{line}", "two\nlines", "-\n", "é")))

@@ -37,7 +37,8 @@ class TextLines:
         return f"{beginning}{event['line']}\n"
 
     def _beginning(self, event: LogEvent) -> str:
-        text = self._format_event({**event, "line": "-"}) or ""
+        shared = ("log_format", "log_level", "log_namespace", "log_time")
+        text = self._format_event({"line": "-", **{name: event[name] for name in shared}}) or ""
         return text.removesuffix("-\n")
 
 
