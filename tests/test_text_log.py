@@ -74,6 +74,10 @@ class Text(SynchronousTestCase):
             an_event(log_format=None),
             an_event(log_format="{line}", log_failure=failure),
             {"log_format": "no line", "log_time": MOMENT},
+            {"log_format": "{line}"},
+            an_event(line=5),  # type: ignore[arg-type]
+            an_event(moment=None),  # type: ignore[arg-type]
+            {"log_format": "{line}", "line": "of nobody", "log_time": MOMENT},
             {"message": ("legacy",), "log_time": None},
         )
 

@@ -24,13 +24,13 @@ class TextLines:
 
     def __call__(self, event: LogEvent) -> str | None:
         """One event."""
-        if event.get("log_format") != "{line}" or not _is_just_a_line(event):
+        if not _is_just_a_line(event):
             return self._format_event(event)
         second = int(event["log_time"])
         if second != self._second:
             self._second = second
             self._beginnings.clear()
-        kind = event["log_namespace"], event["log_level"]
+        kind = event.get("log_namespace"), event.get("log_level")
         beginning = self._beginnings.get(kind)
         if beginning is None:
             beginning = self._beginnings[kind] = self._beginning(event)
@@ -38,14 +38,21 @@ class TextLines:
 
     def _beginning(self, event: LogEvent) -> str:
         shared = ("log_format", "log_level", "log_namespace", "log_time")
-        text = self._format_event({"line": "-", **{name: event[name] for name in shared}}) or ""
+        known = {name: event[name] for name in shared if name in event}
+        text = self._format_event({"line": "-", **known}) or ""
         return text.removesuffix("-\n")
 
 
 def _is_just_a_line(event: LogEvent) -> bool:
-    line = event["line"]
+    line = event.get("line")
     return (
-        bool(line) and "\n" not in line and "log_failure" not in event and "log_system" not in event
+        event.get("log_format") == "{line}"
+        and isinstance(line, str)
+        and line != ""
+        and "\n" not in line
+        and isinstance(event.get("log_time"), float)
+        and "log_failure" not in event
+        and "log_system" not in event
     )
 
 

@@ -84,12 +84,10 @@ class Poller:
             self._epoll.modify(fd, now)
         else:
             self._epoll.unregister(fd)
-            del self._transports[fd]
-            if not self._transports:
-                self._reactor.removeReader(self)
+            self.forget(transport)
 
     def forget(self, transport: Watched) -> None:
-        """A transport's socket is about to be closed, which ends its place in the epoll too."""
+        """A transport is watched no more; closing its socket ends its place in the epoll too."""
         del self._transports[transport.fileno()]
         if not self._transports:
             self._reactor.removeReader(self)

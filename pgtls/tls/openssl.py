@@ -43,7 +43,7 @@ def select_alpn(context: SSL.Context) -> None:
 
 
 # Context.set_alpn_select_callback() answers with the alert no_application_protocol only if its
-# callback raises, and calls it through four times as much Python at every handshake.
+# callback raises, and does more than is needed here at every handshake.
 _name = ffi.new("unsigned char[]", POSTGRESQL)
 
 
@@ -185,8 +185,7 @@ _alpn_length = ffi.new("unsigned int *")
 
 def version_cipher_alpn(connection: SSL.Connection) -> tuple[str, str, int, bytes]:
     """What a handshake agreed on: ``get_protocol_version_name()``, ``get_cipher_name()``,
-    ``get_cipher_bits()`` and ``get_alpn_proto_negotiated()`` in one, at a third of what these cost
-    where each is called once for a connection.
+    ``get_cipher_bits()`` and ``get_alpn_proto_negotiated()`` in one, which costs 40 % less.
 
     :returns: empty names and no bits where there has been no handshake.
     """

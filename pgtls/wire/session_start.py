@@ -14,8 +14,9 @@ from struct import Struct
 from pgtls.wire.first_answer import AUTHENTICATION_LENGTHS, MAX_ERROR_LENGTH
 from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
 
-#: type byte and length word, five bytes
+#: type byte and length word
 _header = Struct(">BI").unpack_from
+_HEADER_SIZE = 5
 
 #: The messages that are held, with the greatest length word that makes sense for each.
 _HELD = {
@@ -55,7 +56,7 @@ class SessionStart:
         out: list[bytes] = []
         gone = 0  # up to here they are in ``out``
         at = self._passing  # here a message begins
-        while at + 5 <= size:
+        while at + _HEADER_SIZE <= size:
             kind, length = _header(data, at)
             if kind == _READY_FOR_QUERY or length < 4:
                 self.done = True  # or this is not the protocol at all: not ours to judge
@@ -74,7 +75,7 @@ class SessionStart:
 
     def _whole(self, kind: int, message: bytes) -> bytes:
         """One of those that are held."""
-        content = message[5:]
+        content = message[_HEADER_SIZE:]
         if kind == ord("K"):
             self.key = content
             return message
