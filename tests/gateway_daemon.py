@@ -227,13 +227,12 @@ class Gateway:
 
     def is_fast(self, client: socket.socket) -> bool:
         """Whether its end of a client's TCP connection is a fast transport: one that an epoll of
-        pgtls's own watches, which is itself one of those that the reactor's watches. The
-        connection must be open, and one that it reads from."""
+        pgtls's own watches, where the reactor's is one of those watched. The connection must be
+        open, and one that it reads from."""
         descriptor = self._descriptor(client)
         watched = self._watched()
-        every = {fd for fds in watched.values() for fd in fds}
-        assert descriptor in every, (descriptor, watched)
-        return any(descriptor in fds for epoll, fds in watched.items() if epoll in every)
+        [watching] = [fds for fds in watched.values() if descriptor in fds]
+        return any(epoll in watching for epoll in watched)
 
     def has_fast_transports(self) -> bool:
         """Whether a client's connection to the first listener becomes a fast one."""

@@ -1,36 +1,38 @@
-"""An epoll of our own, one descriptor among the reactor's others, for :mod:`fast_transport`.
+"""An epoll of our own for :mod:`fast_transport`.
 
 The reactor dispatches each event in a logging context and looks after its timers between them.
 For sockets that do little else than pass bytes on, that is most of the work; these get their events
-from here.
+from here. In somebody's application our epoll is one descriptor among the reactor's others. In a
+process that is a gateway and nothing else it is the other way round: the reactor waits in ours,
+where its own is one descriptor among the others.
 """
 
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from functools import cache
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.protocols.splice import pipe
 
+if TYPE_CHECKING:
+    from twisted.internet.epollreactor import EPollReactor
+
 _log = Logger(namespace="pgtls.transport")
 
 #: Events taken at a time.
 _EVENTS = 256
 
-#: Seconds that a dedicated process stays with its sockets, and waits for each next event, before
-#: the rest of the reactor has its turn.
+#: Seconds after which the reactor looks after its timers, though more events are there already.
 _STAY = 0.003
-_WAIT = 0.001
-
-#: Seconds after a new connection in which it does not: setting up a session is the reactor's work.
-_SETTLED = 0.02
 
 
 class Watched(Protocol):
@@ -50,11 +52,22 @@ class Closing(Protocol):
         """Close it."""
 
 
+class _Others:
+    """The reactor's own epoll."""
+
+    def __init__(self, reactor: EPollReactor) -> None:
+        self.fileno: Callable[[], int] = reactor._poller.fileno
+        self._take = reactor.doPoll
+
+    def ready(self, events: int) -> None:
+        """There are events for it."""
+        self._take(0)  # type: ignore[no-untyped-call]
+
+
 @implementer(IReadDescriptor)
 class Poller:
     """An epoll of our own. The reactor knows it while there is something to watch.
 
-    :ivar dedicated: these sockets are what the process is there for.
     :ivar pipe: for what goes from one of them to another, if there can be one.
     """
 
@@ -62,15 +75,9 @@ class Poller:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._transports: dict[int, Watched] = {}
-        self.dedicated = False
         self.pipe = pipe()
-        self._last_arrival = 0.0
         self._dispatching = False
         self._closing: list[Closing] = []
-
-    def arrival(self) -> None:
-        """There is a new connection."""
-        self._last_arrival = monotonic()
 
     def watch(self, transport: Watched, before: int, now: int) -> None:
         """Change what is waited for on a transport's socket."""
@@ -97,25 +104,44 @@ class Poller:
         return self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Pass on the events that are there; in a dedicated process those that follow, too."""
-        begin = monotonic()
-        stays = self.dedicated and begin > self._last_arrival + _SETTLED
-        events = self._epoll.poll(0, _EVENTS)
-        self._dispatching = True
+        """Pass on the events that are there."""
+        self._dispatch(self._epoll.poll(0, _EVENTS))
+
+    def lead(self, reactor: EPollReactor) -> None:
+        """From now on the reactor waits here, for its own descriptors too."""
+        if self._transports:
+            reactor.removeReader(self)
+        others = _Others(reactor)
+        self._transports[others.fileno()] = others
+        self._epoll.register(others.fileno(), select.EPOLLIN)
+        reactor.doIteration = self._wait  # type: ignore[method-assign]
+        # What the reactor does to its readers in the end.
+        reactor.addSystemEventTrigger(
+            "during", "shutdown", self.connectionLost, Failure(CONNECTION_LOST)
+        )
+
+    def _wait(self, timeout: float | None) -> None:
+        """Pass on the events that come, and those that have come meanwhile."""
+        events = self._epoll.poll(timeout, _EVENTS)
+        end = monotonic() + _STAY
         while events:
-            for fd, event in events:
-                # One that came before in this list may have closed this one.
-                transport = self._transports.get(fd)
-                try:
-                    if transport is not None:
-                        transport.ready(event)
-                except Exception:
-                    # The reactor would take it for the end of all of them.
-                    _log.failure("unhandled error at the beginning or the end of a connection")
-            self._close()
-            if not stays or not self._transports or monotonic() > begin + _STAY:
+            self._dispatch(events)
+            if monotonic() > end:
                 break
-            events = self._epoll.poll(_WAIT, _EVENTS)
+            events = self._epoll.poll(0, _EVENTS)
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        self._dispatching = True
+        for fd, event in events:
+            # One that came before in this list may have closed this one.
+            transport = self._transports.get(fd)
+            try:
+                if transport is not None:
+                    transport.ready(event)
+            except Exception:
+                # The reactor would take it for the end of all of them.
+                _log.failure("unhandled error at the beginning or the end of a connection")
+        self._close()
         self._dispatching = False
 
     def _close(self) -> None:
@@ -150,7 +176,11 @@ def poller(reactor: Any) -> Poller:
 
 
 def dedicate(reactor: Any) -> None:
-    """Prefer these sockets to whatever else the reactor does, which may then wait for
-    milliseconds. For a process that is a gateway and nothing else."""
-    if hasattr(select, "epoll"):
-        poller(reactor).dedicated = True
+    """Prefer these sockets to the reactor's timers, which may then wait for milliseconds. For a
+    process that is a gateway and nothing else."""
+    try:
+        from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return
+    if isinstance(reactor, EPollReactor):
+        poller(reactor).lead(reactor)

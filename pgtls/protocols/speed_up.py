@@ -192,7 +192,6 @@ def speed_up(transport: Any) -> None:
     """Make an accepted connection a fast one, if it can be, and its port one whose connections are
     fast from the start."""
     if _change(transport):
-        poller(transport.reactor).arrival()
         _change(transport.server)
 
 
