@@ -21,15 +21,19 @@ from pathlib import Path
 from termios import FIONREAD
 
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.wire.server import SSL as ServerSSL
 from tests.certificates import Files, authority, localhost
 from tests.in_memory import client_context
 from tests.processes import TIMEOUT, reactor, run
@@ -335,6 +339,24 @@ class Listening(Transports, TestCase):
         self.call(port).sendall(b"the next")
         self.assertEqual(await ends[1].bytes(8), b"the next")
         await self.over(ends)
+
+    async def test_each_has_tcps_options_and_knows_its_peer(self) -> None:
+        factory = PgTLSServerFactory(
+            Factory.forProtocol(Protocol), None, ListenerSettings(ssl=ServerSSL.OFF)
+        )
+        port = await self.listen(factory)
+        for _ in range(3):
+            peer = self.call(port)
+            peer.sendall(b"x")
+            await until(lambda: bool(factory.connections))
+            [connection] = factory.connections
+            transport = connection.transport
+            self.assertTrue(transport.getTcpNoDelay())
+            self.assertTrue(transport.getTcpKeepAlive())
+            self.assertEqual(transport.getPeer(), IPv4Address("TCP", *peer.getsockname()))
+            peer.close()
+            await until(lambda: not factory.connections)
+        self.check_transports()
 
 
 class ListeningOnTwisteds(OnTwistedsTransports, Listening):

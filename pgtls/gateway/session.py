@@ -171,9 +171,12 @@ class ClientLeg(Leg):
     def __init__(self, shared: Surroundings, address: IAddress | None) -> None:
         super().__init__(shared)
         self._peer = address
-        self._address = address_text(address)
         self._early = b""
         self._connecting: Deferred[Any] | None = None
+
+    @property
+    def _address(self) -> str:
+        return address_text(self._peer)
 
     def startup_received(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
         """The client wants a session: connect to the server for it."""

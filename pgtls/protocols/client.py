@@ -79,8 +79,7 @@ class PgTLSClientProtocol(Protocol):
     Until the application may begin it negotiates; from then on it passes everything to the
     application's protocol, whose transport is this connection's own, with TLS on it or not.
 
-    :ivar outcome: fires when the attempt has ended, one way or the other. Cancelling it closes the
-        connection.
+    :param ended: is told once how the attempt has ended.
     """
 
     transport: Any  # ITCPTransport, ITLSTransport; or a wrapper of one
@@ -93,6 +92,7 @@ class PgTLSClientProtocol(Protocol):
         make_tls: Callable[[], ClientTLS],
         application_factory: IProtocolFactory,
         observe: Callable[[Event], None],
+        ended: Callable[[Outcome], None],
         reactor: IReactorTime,
     ) -> None:
         self._negotiation = negotiation
@@ -107,7 +107,7 @@ class PgTLSClientProtocol(Protocol):
         self._lookup: Deferred[None] | None = None  # while it goes on
         self._application: IProtocol | None = None
         self._linger: IDelayedCall | None = None
-        self.outcome: Deferred[Outcome] = Deferred(lambda _: self._abort())
+        self._ended: Callable[[Outcome], None] | None = ended
 
     def connectionMade(self) -> None:
         """The connection is up: begin."""
@@ -177,7 +177,7 @@ class PgTLSClientProtocol(Protocol):
         if self._application is not None:
             self._application.connectionLost(reason)
             self._application_factory.doStop()
-            if not self.outcome.called:
+            if self._ended is not None:
                 self._fire(Fail(ConnectFailed("the application failed when it was to begin")))
         elif self._tls is not None and self._handshaking:
             error = self._tls.handshake_error(self.transport.getHandle(), tls_reason(reason))
@@ -192,8 +192,8 @@ class PgTLSClientProtocol(Protocol):
         self._let_go()
 
     def _let_go(self) -> None:
-        """Break the cycles, or buffers and TLS stay until the garbage collector comes by: Twisted's
-        of transport and connector, ours of the outcome and its canceller."""
+        """Break the cycles, or buffers and TLS stay until the garbage collector comes by; Twisted
+        has one of transport and connector."""
         if connector := getattr(self.transport, "connector", None):
             connector.transport = None
         self._application = self.transport = None
@@ -204,7 +204,7 @@ class PgTLSClientProtocol(Protocol):
             if isinstance(action, Send):
                 self.transport.write(action.data)
             elif isinstance(action, Report):
-                if not self.outcome.called:  # whoever cancelled wants to hear no more
+                if self._ended is not None:  # whoever gave up wants to hear no more
                     self._observe(action.event)
             elif isinstance(action, StartTLS):
                 self._start_tls()
@@ -258,8 +258,14 @@ class PgTLSClientProtocol(Protocol):
         self._fire(outcome)
 
     def _fire(self, outcome: Outcome) -> None:
-        if not self.outcome.called:
-            self.outcome.callback(outcome)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(outcome)
+
+    def give_up(self) -> None:
+        """Close, and tell nobody how it ended."""
+        self._ended = None
+        self._abort()
 
     def _abort(self) -> None:
         self._linger = None

@@ -107,12 +107,12 @@ class Fast(FileDescriptor):
         return why
 
     def _lost(self, why: Exception, reading: int) -> None:
-        if reading and why is CONNECTION_DONE and not self.disconnecting:
-            self.stopReading()
-            self._read_everything = True
+        if why is not CONNECTION_DONE:
+            self.connectionLost(Failure(why))
+        elif reading and not self.disconnecting:
             self.readConnectionLost(_DONE)
         else:
-            self.connectionLost(_DONE if why is CONNECTION_DONE else Failure(why))
+            self.connectionLost(_DONE)
 
     def connectionLost(self, reason: Failure) -> None:
         if self.__dict__.get("socket") is None:
@@ -141,6 +141,8 @@ class Fast(FileDescriptor):
             self._nothing_more()
             self.connectionLost(reason)
             return
+        self.stopReading()
+        self._read_everything = True
         try:
             half_closeable.readConnectionLost()
         except Exception:

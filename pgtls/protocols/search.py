@@ -184,17 +184,14 @@ class Search:
             self._tls,
             self._factory,
             self._observe,
+            self._came,
             self._reactor,
         )
         timeout = conninfo.connect_timeout or TCP_TIMEOUT
-        waiting: Deferred[Any] | None = dial(self._reactor, self._place, protocol, timeout)
-        if waiting is None:
-            waiting = protocol.outcome
-        else:
-            waiting.addCallback(lambda _: protocol.outcome)
-        if not self.result.called:  # by who was told of the connection, and cancelled
-            self._waiting = waiting
-        waiting.addCallbacks(self._came, self._not_dialled).addErrback(self._end)
+        dialling = dial(self._reactor, self._place, protocol, timeout)
+        if dialling is not None:
+            self._waiting = dialling
+            dialling.addErrback(self._not_dialled).addErrback(self._end)
 
     def _not_dialled(self, failure: Failure) -> Failure | None:
         error = failure.value
@@ -206,8 +203,6 @@ class Search:
         return None
 
     def _came(self, outcome: Outcome) -> None:
-        if self._waiting is None:
-            return  # it was cancelled
         self._waiting = self._protocol = None
         if not isinstance(outcome, _NOT_CONNECTED):
             self._reached(self._place)
@@ -258,7 +253,7 @@ class Search:
         waiting, self._waiting = self._waiting, None
         protocol, self._protocol = self._protocol, None
         if protocol is not None and protocol.connected:
-            protocol.outcome.cancel()
+            protocol.give_up()
         elif waiting is not None:
             waiting.cancel()
 

@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.posixbase import PosixReactorBase
 from zope.interface import implementer
@@ -69,8 +69,17 @@ class _UNIXClientBase(_Connected, unix.Client):
         super().__init__(*arguments)
 
 
+class _Accepted(Fast):
+    """Knows whom it was accepted from, if it is fast from the start."""
+
+    _peer: IPv4Address | IPv6Address | UNIXAddress | None = None
+
+    def getPeer(self) -> Any:
+        return self._peer or self._twisted_class.getPeer(self)
+
+
 @implementer(ISSLTransport)
-class _ServerTLS(FastTLS, tcp.Server):  # type: ignore[misc]
+class _ServerTLS(_Accepted, FastTLS, tcp.Server):  # type: ignore[misc]
     _twisted_class = tcp.Server
     _server_side = True
 
@@ -81,7 +90,7 @@ class _ClientTLS(FastTLS, _TCPClientBase):  # type: ignore[misc]
     _last_words_matter = True  # a server's: why it ends the session
 
 
-class _Server(Fast, tcp.Server):  # type: ignore[misc]
+class _Server(_Accepted, tcp.Server):  # type: ignore[misc]
     _twisted_class = tcp.Server
     _tls_class = _ServerTLS
 
@@ -115,7 +124,7 @@ class _TCPClient(Fast, _TCPClientBase):  # type: ignore[misc]
     _tls_class = _ClientTLS
 
 
-class _UNIXServer(Fast, unix.Server):  # type: ignore[misc]
+class _UNIXServer(_Accepted, unix.Server):  # type: ignore[misc]
     _twisted_class = unix.Server
 
 
@@ -141,13 +150,16 @@ class _Accepting(tcp.Port):
 
     def ready(self, events: int) -> None:
         """Somebody wants to connect. If more do, epoll says so again."""
+        listening: Any = self.socket
         try:
-            connection, address = self.socket.accept()
+            descriptor, address = listening._accept()
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self.doRead()  # type: ignore[no-untyped-call] # Twisted knows what to do
             return
+        # As socket.accept() does, which asks three enumerations for what is known here.
+        connection = socket.socket(self.addressFamily, socket.SOCK_STREAM, 0, descriptor)
         if self.addressFamily == socket.AF_INET6:
             # With the name of the interface that a link-local address belongs to.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
@@ -156,14 +168,15 @@ class _Accepting(tcp.Port):
 
     def _begin(self, connection: socket.socket, address: Any) -> None:
         factory: Any = self.factory
-        protocol = factory.buildProtocol(self._buildAddr(address))  # type: ignore[no-untyped-call]
+        peer = self._buildAddr(address)  # type: ignore[no-untyped-call]
+        protocol = factory.buildProtocol(peer)
         if protocol is None:
             connection.close()
             return
         number, self.sessionno = self.sessionno, self.sessionno + 1
-        protocol.makeConnection(
-            self.transport(connection, protocol, address, self, number, self.reactor)
-        )
+        transport: Any = self.transport(connection, protocol, address, self, number, self.reactor)
+        transport._peer = peer
+        protocol.makeConnection(transport)
 
 
 class _TCPPort(_Accepting):
@@ -188,11 +201,24 @@ def _fast(kind: type) -> type[Any] | None:
     return _CLASSES.get(kind) if hasattr(select, "epoll") else None
 
 
-def speed_up(transport: Any) -> None:
+def speed_up(transport: Any) -> bool:
     """Make an accepted connection a fast one, if it can be, and its port one whose connections are
-    fast from the start."""
-    if _change(transport):
-        _change(transport.server)
+    fast from the start.
+
+    :returns: whether it is one. It then has TCP's options as PostgreSQL has them, no delay and keep
+        alive; Linux gives a connection those of its port.
+    """
+    if isinstance(transport, Fast):
+        return True
+    if not _change(transport):
+        return False
+    port = transport.server  # None where another process has accepted it
+    _change(port)
+    if isinstance(transport, _Server):
+        for each in filter(None, (transport, port)):
+            each.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return True
 
 
 def _change(descriptor: Any) -> bool:
