@@ -19,7 +19,7 @@ from pgtls.protocols.speed_up import speed_up
 
 
 class Echo(Protocol):
-    """Says what it hears, on a fast transport."""
+    """Says what it hears, on a fast transport; later, if it is asked to; or stops the reactor."""
 
     transport: Any
     reason: Failure | None = None
@@ -28,7 +28,12 @@ class Echo(Protocol):
         speed_up(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        self.transport.write(data)
+        if data == b"stop":
+            self.transport.reactor.stop()
+        elif data == b"later":
+            self.transport.reactor.callLater(0.01, self.transport.write, data)
+        else:
+            self.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.reason = reason
@@ -53,14 +58,16 @@ class Dedicated(SynchronousTestCase):
         return self.connections[-1]
 
     def run_with(self, clients: Any) -> None:
-        """Run the reactor; ``clients`` are another thread's, and then it stops."""
+        """Run the reactor; ``clients`` are another thread's. If they don't stop it, it is stopped
+        then."""
 
         def elsewhere() -> None:
             try:
                 clients()
             except BaseException as error:
                 self.problems.append(error)
-            self.reactor.callFromThread(self.reactor.stop)
+            if self.reactor.running:
+                self.reactor.callFromThread(self.reactor.stop)
 
         thread = Thread(target=elsewhere)
         self.reactor.callWhenRunning(thread.start)
@@ -102,6 +109,20 @@ class Dedicated(SynchronousTestCase):
                 blockingCallFromThread(self.reactor, dedicate, self.reactor)
                 client.sendall(b"after")
                 self.assertEqual(client.recv(100), b"after")
+
+        self.run_with(clients)
+
+    def test_what_an_event_asks_for_is_done_without_another_one(self) -> None:
+        """A timer, and the end of the reactor."""
+        dedicate(self.reactor)
+        port = self.serve()
+
+        def clients() -> None:
+            with socket.create_connection(("127.0.0.1", port), 10) as client:
+                client.sendall(b"later")
+                self.assertEqual(client.recv(100), b"later")
+                client.sendall(b"stop")
+                self.assertEqual(client.recv(100), b"")
 
         self.run_with(clients)
 

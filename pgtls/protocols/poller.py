@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,8 +31,8 @@ _log = Logger(namespace="pgtls.transport")
 #: Events taken at a time.
 _EVENTS = 256
 
-#: Seconds after which the reactor looks after its timers, though more events are there already.
-_STAY = 0.003
+#: Seconds after which the reactor gets to know if an event has stopped it.
+_STAY = 0.02
 
 
 class Watched(Protocol):
@@ -53,14 +53,19 @@ class Closing(Protocol):
 
 
 class _Others:
-    """The reactor's own epoll."""
+    """The reactor's own epoll.
+
+    :ivar came: it has had events.
+    """
 
     def __init__(self, reactor: EPollReactor) -> None:
         self.fileno: Callable[[], int] = reactor._poller.fileno
         self._take = reactor.doPoll
+        self.came = False
 
     def ready(self, events: int) -> None:
         """There are events for it."""
+        self.came = True
         self._take(0)  # type: ignore[no-untyped-call]
 
 
@@ -114,21 +119,23 @@ class Poller:
         others = _Others(reactor)
         self._transports[others.fileno()] = others
         self._epoll.register(others.fileno(), select.EPOLLIN)
-        reactor.doIteration = self._wait  # type: ignore[method-assign]
+        reactor.doIteration = partial(self._wait, reactor, others)  # type: ignore[method-assign]
         # What the reactor does to its readers in the end.
         reactor.addSystemEventTrigger(
             "during", "shutdown", self.connectionLost, Failure(CONNECTION_LOST)
         )
 
-    def _wait(self, timeout: float | None) -> None:
-        """Pass on the events that come, and those that have come meanwhile."""
+    def _wait(self, reactor: EPollReactor, others: _Others, timeout: float | None) -> None:
+        """Pass on the events that come until the reactor has something else to do."""
         events = self._epoll.poll(timeout, _EVENTS)
         end = monotonic() + _STAY
+        others.came = False
         while events:
             self._dispatch(events)
-            if monotonic() > end:
+            timeout = reactor.timeout()
+            if others.came or timeout == 0 or monotonic() > end:
                 break
-            events = self._epoll.poll(0, _EVENTS)
+            events = self._epoll.poll(_STAY if timeout is None else min(timeout, _STAY), _EVENTS)
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         self._dispatching = True
@@ -176,8 +183,8 @@ def poller(reactor: Any) -> Poller:
 
 
 def dedicate(reactor: Any) -> None:
-    """Prefer these sockets to the reactor's timers, which may then wait for milliseconds. For a
-    process that is a gateway and nothing else."""
+    """Have the reactor wait for these sockets, and for its own descriptors among them. For a process
+    that is a gateway and nothing else."""
     try:
         from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - not everywhere
     except ImportError:
