@@ -107,7 +107,7 @@ class Quickened(SynchronousTestCase):
     def test_not_one_that_writes_json(self) -> None:
         file = io.StringIO()
         self.observed(jsonFileLogObserver(file))
-        log_line(Logger("pgtls.server"), "a line", field=1)
+        log_line(Logger("pgtls.server"), "a line", {"field": 1})
         self.assertIn('"log_format": "{line}"', file.getvalue())
         self.assertIn('"field": 1', file.getvalue())
 
@@ -118,7 +118,7 @@ class Event(SynchronousTestCase):
     def test_it_is_what_a_logger_makes(self) -> None:
         events: list[LogEvent] = []
         log = Logger("pgtls.server", observer=events.append)
-        log_line(log, "a line", field=1)
+        log_line(log, "a line", {"field": 1})
         log.info("{line}", line="a line", field=1)
         ours, twisteds = events
         self.assertLessEqual(ours.pop("log_time"), twisteds.pop("log_time"))

@@ -116,7 +116,7 @@ class UpstreamLeg(Leg):
 
     def __init__(self, shared: Surroundings) -> None:
         super().__init__(shared)
-        self._start: SessionStart | None = SessionStart()
+        self._start: SessionStart | None = None
         self._key = b""
         self._host: Host | None = None
 
@@ -230,7 +230,7 @@ class ClientLeg(Leg):
         elif self._began:
             seconds = monotonic() - self._began
             text = f"{self._address}: disconnection: {self._who} session time: {seconds:.3f} s"
-            log_line(_log, text, client=self._address, who=self._who, seconds=seconds)
+            log_line(_log, text, {"client": self._address, "who": self._who, "seconds": seconds})
         super().connectionLost(reason)
 
     def readConnectionLost(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import time
 
 from twisted.logger import Logger, LogLevel
@@ -12,7 +13,7 @@ from pgtls.tls.facts import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
 
 
-def log_line(log: Logger, line: str, **fields: object) -> None:
+def log_line(log: Logger, line: str, fields: Mapping[str, object]) -> None:
     """Log a line with its fields.
 
     As ``log.info("{line}", line=line, **fields)``, which first sorts all levels there are. With

@@ -183,8 +183,8 @@ def poller(reactor: Any) -> Poller:
 
 
 def dedicate(reactor: Any) -> None:
-    """Have the reactor wait for these sockets, and for its own descriptors among them. For a process
-    that is a gateway and nothing else."""
+    """Have the reactor wait for these sockets, and for its own descriptors among them. For a
+    process that is a gateway and nothing else."""
     try:
         from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - not everywhere
     except ImportError:

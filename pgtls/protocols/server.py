@@ -210,14 +210,15 @@ class PgTLSServerProtocol(Protocol):
 
     def _note(self, reason: str, **more: object) -> None:
         address = address_text(self._address)
-        log_line(_log, f"{address}: {reason}", address=address, reason=reason, **more)
+        more.update(address=address, reason=reason)
+        log_line(_log, f"{address}: {reason}", more)
 
     def _note_connection(
         self, packet: StartupMessage | CancelRequest, tls: NegotiatedTLS | None, why_not: str = ""
     ) -> None:
         startup = packet if isinstance(packet, StartupMessage) else None
         known = fields(startup, tls)
-        what = "user={user} database={database}".format(**known) if startup else "cancel request"
+        what = f"user={known['user']} database={known['database']}" if startup else "cancel request"
         self._note(f"{why_not}{what} {tls_text(tls)}", **known)
 
     def _note_failed_handshake(self, reason: Failure) -> None:

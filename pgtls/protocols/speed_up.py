@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import select
 import socket
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -53,14 +54,17 @@ class _Connected(tcp.BaseClient):
 
 class _TCPClientBase(_Connected, tcp.Client):
     def getPeer(self) -> IPv4Address | IPv6Address:
-        return self._kind("TCP", *self.realAddress)
+        return _server_address(self.realAddress)
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        return self._kind("TCP", *self.socket.getsockname())
+        return _ip_address(self.socket.getsockname())
 
-    @property
-    def _kind(self) -> type[IPv4Address] | type[IPv6Address]:
-        return IPv6Address if len(self.realAddress) == 4 else IPv4Address
+
+def _ip_address(address: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    return (IPv6Address if len(address) == 4 else IPv4Address)("TCP", *address)
+
+
+_server_address = lru_cache(maxsize=64)(_ip_address)  # servers are few
 
 
 class _UNIXClientBase(_Connected, unix.Client):

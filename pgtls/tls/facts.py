@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypedDict
 
 from cryptography import x509
@@ -44,14 +45,26 @@ class NegotiatedTLS:
 def describe(connection: Connection) -> NegotiatedTLS:
     """The facts of a connection whose handshake is complete."""
     version, cipher, bits, alpn = version_cipher_alpn(connection)
+    return _facts(version, cipher, bits, _group(connection), alpn, peer_certificate(connection))
+
+
+@lru_cache(maxsize=64)  # most are alike
+def _facts(
+    version: str,
+    cipher: str,
+    bits: int,
+    group: str | None,
+    alpn: bytes,
+    peer_certificate: x509.Certificate | None,
+) -> NegotiatedTLS:
     return NegotiatedTLS(
         version=version,
         cipher=cipher,
         bits=bits,
-        group=_group(connection),
+        group=group,
         alpn=alpn.decode("ascii", "backslashreplace") or None,
         forward_secret=version == "TLSv1.3" or is_ephemeral(cipher),
-        peer_certificate=peer_certificate(connection),
+        peer_certificate=peer_certificate,
     )
 
 

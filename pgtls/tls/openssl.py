@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from cryptography import x509
@@ -190,14 +191,26 @@ def version_cipher_alpn(connection: SSL.Connection) -> tuple[str, str, int, byte
     :returns: empty names and no bits where there has been no handshake.
     """
     ssl = connection._ssl
-    version = ffi.string(lib.SSL_get_version(ssl)).decode()
+    version = _constant(lib.SSL_get_version(ssl))
     lib.SSL_get0_alpn_selected(ssl, _alpn, _alpn_length)
     alpn = bytes(ffi.buffer(_alpn[0], _alpn_length[0])) if _alpn_length[0] else b""
     cipher = lib.SSL_get_current_cipher(ssl)
     if cipher == ffi.NULL:
         return version, "", 0, alpn
-    name = ffi.string(lib.SSL_CIPHER_get_name(cipher)).decode()
-    return version, name, lib.SSL_CIPHER_get_bits(cipher, ffi.NULL), alpn
+    return version, *_suite(cipher), alpn
+
+
+@cache
+def _constant(text: Any) -> str:
+    """One of OpenSSL's own strings, which stay where they are."""
+    found: bytes = ffi.string(text)
+    return found.decode()
+
+
+@cache
+def _suite(cipher: Any) -> tuple[str, int]:
+    """Name and bits of one of OpenSSL's own SSL_CIPHERs."""
+    return _constant(lib.SSL_CIPHER_get_name(cipher)), lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
 
 
 # The three calls of a fast transport, at half of what pyOpenSSL's own cost: no exception where the
