@@ -81,10 +81,13 @@ class FastTLS(Fast):
             data = receive(self._tls)
         except SSL.Error as error:
             return _reason(error)
-        if data is not None and len(data) >= _BULK:
+        if data is None:
+            return None
+        if not data:
+            return CONNECTION_DONE
+        if len(data) >= _BULK:
             data, why = self._receive_more(data)
-        if data is not None:
-            self.protocol.dataReceived(data)
+        self.protocol.dataReceived(data)
         return why
 
     def _receive_more(self, data: bytes) -> tuple[bytes, Exception | None]:
@@ -97,6 +100,8 @@ class FastTLS(Fast):
                 piece = receive(self._tls)
                 if piece is None:
                     break
+                if not piece:
+                    return b"".join(pieces), CONNECTION_DONE
                 pieces.append(piece)
                 size += len(piece)
                 if len(piece) < _BULK:

@@ -214,10 +214,12 @@ def _suite(cipher: Any) -> tuple[str, int]:
 
 
 # The three calls of a fast transport, at half of what pyOpenSSL's own cost: no exception where the
-# peer has simply not spoken yet, and one buffer for all connections (only one call is under way).
+# peer has simply not spoken yet, or has finished, and one buffer for all connections (only one call
+# is under way).
 _BUFFER_SIZE = 16384
 _buffer = ffi.new("char[]", _BUFFER_SIZE)
 _WANT_READ = lib.SSL_ERROR_WANT_READ
+_ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
 
 
 def handshake(connection: SSL.Connection) -> bool:
@@ -228,22 +230,27 @@ def handshake(connection: SSL.Connection) -> bool:
     """
     ssl = connection._ssl
     result = lib.SSL_do_handshake(ssl)
-    if result <= 0 and lib.SSL_get_error(ssl, result) == _WANT_READ:
-        return False
-    connection._raise_ssl_error(ssl, result)
-    return True
+    if result > 0:
+        return True
+    if lib.SSL_get_error(ssl, result) != _WANT_READ:
+        connection._raise_ssl_error(ssl, result)
+    return False
 
 
 def receive(connection: SSL.Connection) -> bytes | None:
-    """Up to one TLS record's content, as ``Connection.recv`` gives it; None where none has come.
+    """Up to one TLS record's content, as ``Connection.recv`` gives it.
 
-    :raises SSL.Error: as ``recv``, WantReadError apart.
+    :returns: None where none has come; nothing where the peer has said that none will.
+    :raises SSL.Error: as ``recv``, WantReadError and ZeroReturnError apart.
     """
     ssl = connection._ssl
     size = lib.SSL_read(ssl, _buffer, _BUFFER_SIZE)
     if size > 0:
         return bytes(ffi.buffer(_buffer, size))
-    if lib.SSL_get_error(ssl, size) != _WANT_READ:
+    error = lib.SSL_get_error(ssl, size)
+    if error == _ZERO_RETURN:
+        return b""
+    if error != _WANT_READ:
         connection._raise_ssl_error(ssl, size)
     return None
 
