@@ -9,6 +9,7 @@ where its own is one descriptor among the others.
 
 from __future__ import annotations
 
+import gc
 import select
 from collections.abc import Callable
 from functools import cache, partial
@@ -184,7 +185,9 @@ def poller(reactor: Any) -> Poller:
 
 def dedicate(reactor: Any) -> None:
     """Have the reactor wait for these sockets, and for its own descriptors among them. For a
-    process that is a gateway and nothing else."""
+    process that is a gateway and nothing else; what is there when it begins stays there, so the
+    garbage collector need not go through it again."""
+    reactor.callWhenRunning(gc.freeze)
     try:
         from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - not everywhere
     except ImportError:
