@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from pgtls.wire.errors import ConnectFailed
 from pgtls.wire.messages import StartupMessage
 from tests.processes import TIMEOUT, reactor
 from tests.transports import OnTwistedsTransports, Transports
+
+SOMEBODY = StartupMessage.build({b"user": b"somebody"})
 
 
 class Client(Protocol):
@@ -89,6 +92,28 @@ class Hosts(DialCase):
         self.assertEqual(len(caught.exception.__notes__), 1000)
 
     async def test_cancelling_when_the_next_attempt_is_reported(self) -> None:
+        await self.at_the_next_attempt(lambda connecting: connecting.cancel(), CancelledError)
+
+    async def test_an_error_of_who_is_told_of_the_next_attempt(self) -> None:
+        # Twisted's transports log it, and close as if nobody were there.
+        expected = ZeroDivisionError if self.fast else ConnectFailed
+        await self.at_the_next_attempt(lambda connecting: 1 / 0, expected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 0 if self.fast else 1)
+
+    async def test_cancelling_in_the_report_that_completes_it(self) -> None:
+        """Without a StartupMessage to send, a connection in plaintext is all that is wanted."""
+        await self.at_the_next_attempt(
+            lambda connecting: connecting.cancel(), CancelledError, startup=None
+        )
+
+    async def at_the_next_attempt(
+        self,
+        happens: Callable[[Deferred[Any]], object],
+        failure: type[Exception],
+        startup: StartupMessage | None = SOMEBODY,
+    ) -> None:
+        """See that the connection is closed, that no application gets it, and how connecting
+        fails."""
         listener = self.listen(socket.AF_INET, ("127.0.0.1", 0))
         listener.settimeout(TIMEOUT)
 
@@ -108,19 +133,21 @@ class Hosts(DialCase):
 
         def observe(event: Event) -> None:
             if event is Event.RECONNECT:
-                connecting.cancel()
+                happens(connecting)
 
         port = listener.getsockname()[1]
         endpoint = PgTLSClientEndpoint(
             reactor,
             f"host=127.0.0.1 port={port} sslmode=prefer",
-            startup=StartupMessage.build({b"user": b"somebody"}),
+            startup=startup,
             observe=observe,
         )
         serving = deferToThread(serve)
-        connecting = endpoint.connect(Factory.forProtocol(Client))
-        await self.assertFailure(connecting, CancelledError)
+        made: list[Client] = []
+        connecting = endpoint.connect(Factory.forProtocol(lambda: made.append(Client())))
+        await self.assertFailure(connecting, failure).addTimeout(10, reactor)
         self.assertTrue(await serving)
+        self.assertEqual(made, [])
 
 
 class HostsOnTwisteds(OnTwistedsTransports, Hosts):

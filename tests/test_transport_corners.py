@@ -345,17 +345,21 @@ class Listening(Transports, TestCase):
             Factory.forProtocol(Protocol), None, ListenerSettings(ssl=ServerSSL.OFF)
         )
         port = await self.listen(factory)
-        for _ in range(3):
-            peer = self.call(port)
+        peers = [self.call(port) for _ in range(3)]  # none of them has been accepted yet
+        await until(lambda: len(factory.connections) == len(peers))
+        peers.append(self.call(port))
+        await until(lambda: len(factory.connections) == len(peers))
+        transports = [connection.transport for connection in factory.connections]
+        self.assertTrue(all(each.getTcpNoDelay() for each in transports))
+        self.assertTrue(all(each.getTcpKeepAlive() for each in transports))
+        self.assertEqual(
+            {each.getPeer() for each in transports},
+            {IPv4Address("TCP", *peer.getsockname()) for peer in peers},
+        )
+        for peer in peers:
             peer.sendall(b"x")
-            await until(lambda: bool(factory.connections))
-            [connection] = factory.connections
-            transport = connection.transport
-            self.assertTrue(transport.getTcpNoDelay())
-            self.assertTrue(transport.getTcpKeepAlive())
-            self.assertEqual(transport.getPeer(), IPv4Address("TCP", *peer.getsockname()))
             peer.close()
-            await until(lambda: not factory.connections)
+        await until(lambda: not factory.connections)
         self.check_transports()
 
 

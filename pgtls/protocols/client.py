@@ -223,6 +223,8 @@ class PgTLSClientProtocol(Protocol):
         self.transport.startTLS(_ConnectionCreator(self._tls, self._host))
 
     def _begin(self, rest: bytes) -> None:
+        if self._ended is None:
+            return  # who was told of the connection has given it up
         if (error := self._certificate_error()) is not None:
             self._end(Fail(error))
             return

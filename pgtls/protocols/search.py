@@ -126,7 +126,7 @@ class Search:
             try:
                 self._next()
             except Exception:
-                self._end(Failure())
+                self._broken(Failure())
             self._turns -= 1
 
     def _next(self) -> None:
@@ -140,7 +140,7 @@ class Search:
                 return
             timeout = self._conninfo.connect_timeout or TCP_TIMEOUT
             self._waiting = self._names.places(host, timeout)
-            self._waiting.addCallbacks(self._found, self._not_found).addErrback(self._end)
+            self._waiting.addCallbacks(self._found, self._not_found).addErrback(self._broken)
             return
         self._end(_with_notes(self._errors))
 
@@ -191,7 +191,7 @@ class Search:
         dialling = dial(self._reactor, self._place, protocol, timeout)
         if dialling is not None:
             self._waiting = dialling
-            dialling.addErrback(self._not_dialled).addErrback(self._end)
+            dialling.addErrback(self._not_dialled).addErrback(self._broken)
 
     def _not_dialled(self, failure: Failure) -> Failure | None:
         error = failure.value
@@ -204,6 +204,12 @@ class Search:
 
     def _came(self, outcome: Outcome) -> None:
         self._waiting = self._protocol = None
+        try:
+            self._follow(outcome)
+        except Exception:
+            self._broken(Failure())
+
+    def _follow(self, outcome: Outcome) -> None:
         if not isinstance(outcome, _NOT_CONNECTED):
             self._reached(self._place)
             self._end(outcome)
@@ -240,6 +246,11 @@ class Search:
         if isinstance(error, ServerRejected):
             self._places = iter(())  # 57P03: its other addresses would say the same
         self._go_on()
+
+    def _broken(self, failure: Failure) -> None:
+        """An application's error, who is told of all this."""
+        self._cancel()
+        self._end(failure)
 
     def _end(self, result: IProtocol | PgTLSError | Failure) -> None:
         self._stop_limit()

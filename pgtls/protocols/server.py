@@ -88,9 +88,10 @@ class PgTLSServerProtocol(Protocol):
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
         factory = self.factory
         factory.connection_made(self, self._full)
-        if not speed_up(self.transport) and ITCPTransport.providedBy(self.transport):
+        if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        speed_up(self.transport)
         self._negotiation = ServerNegotiation(
             _policy(
                 factory.settings.ssl,

@@ -205,24 +205,11 @@ def _fast(kind: type) -> type[Any] | None:
     return _CLASSES.get(kind) if hasattr(select, "epoll") else None
 
 
-def speed_up(transport: Any) -> bool:
+def speed_up(transport: Any) -> None:
     """Make an accepted connection a fast one, if it can be, and its port one whose connections are
-    fast from the start.
-
-    :returns: whether it is one. It then has TCP's options as PostgreSQL has them, no delay and keep
-        alive; Linux gives a connection those of its port.
-    """
-    if isinstance(transport, Fast):
-        return True
-    if not _change(transport):
-        return False
-    port = transport.server  # None where another process has accepted it
-    _change(port)
-    if isinstance(transport, _Server):
-        for each in filter(None, (transport, port)):
-            each.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return True
+    fast from the start."""
+    if _change(transport):
+        _change(transport.server)
 
 
 def _change(descriptor: Any) -> bool:
