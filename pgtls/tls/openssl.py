@@ -230,11 +230,11 @@ def handshake(connection: SSL.Connection) -> bool:
     """
     ssl = connection._ssl
     result = lib.SSL_do_handshake(ssl)
-    if result > 0:
-        return True
-    if lib.SSL_get_error(ssl, result) != _WANT_READ:
-        connection._raise_ssl_error(ssl, result)
-    return False
+    if result <= 0 and lib.SSL_get_error(ssl, result) == _WANT_READ:
+        return False
+    # Where it is complete, too: an exception in a callback of pyOpenSSL's is kept until then.
+    connection._raise_ssl_error(ssl, result)
+    return True
 
 
 def receive(connection: SSL.Connection) -> bytes | None:
