@@ -54,7 +54,7 @@ def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferr
         return Deferred.fromCoroutine(_through_endpoint(reactor, host, protocol, timeout))
     try:
         family, address = _address(host)
-        connection = socket.socket(family, socket.SOCK_STREAM)
+        connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
         return fail(ConnectFailed(error.strerror or str(error)))
     try:
@@ -102,9 +102,9 @@ def _unix_path(path: str) -> str:
 def _connected_at_once(connection: socket.socket, address: Any) -> bool:
     """Begin; a server on the same machine is often there when one looks again.
 
+    :param connection: does not block.
     :raises OSError: it cannot be.
     """
-    connection.setblocking(False)
     number = connection.connect_ex(address)
     if number == EINPROGRESS:
         number = connection.connect_ex(address)

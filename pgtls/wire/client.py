@@ -48,19 +48,19 @@ class Event(StrEnum):
     BACKENDERROR = "backenderror"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """Tell whoever watches."""
 
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StartTLS:
     """Start TLS, as the client."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
     """The application may begin; ``rest`` is for it to read."""
 

@@ -32,7 +32,7 @@ SSL_REQUEST = struct.pack("!II", 8, SSL_REQUEST_CODE)
 GSSENC_REQUEST = struct.pack("!II", 8, GSSENC_REQUEST_CODE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Packet:
     """One whole packet of the startup phase.
 

@@ -66,21 +66,23 @@ class ServerPolicy:
         return self.ssl is not SSL.OFF and self.tls_available
 
 
-@dataclass(frozen=True, slots=True)
+# The actions, here and in pgtls.wire.client, and packets are not frozen: some ten are made for each
+# connection, and a frozen one takes more than twice as long.
+@dataclass(slots=True)
 class Send:
     """Send these bytes."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StartTLS:
     """Start TLS, as the server. ``data`` is the beginning of the ClientHello, already read."""
 
     data: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Startup:
     """The client wants a session. ``rest`` is what it sent behind the message."""
 
@@ -88,14 +90,14 @@ class Startup:
     rest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cancel:
     """The client wants another session's statement cancelled. Never answered."""
 
     request: CancelRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Close:
     """Close the connection. ``reason`` is for the log; None where there is nothing to say."""
 
