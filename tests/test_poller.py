@@ -77,6 +77,11 @@ class Dedicated(SynchronousTestCase):
         thread.join()
         self.assertEqual(self.problems, [])
 
+    def talk(self, client: socket.socket, words: bytes) -> None:
+        """Say them, and hear them back."""
+        client.sendall(words)
+        self.assertEqual(client.recv(100), words)
+
     def test_connections_timers_and_threads_have_their_turn(self) -> None:
         dedicate(self.reactor)
         port = self.serve()
@@ -88,13 +93,11 @@ class Dedicated(SynchronousTestCase):
                 socket.create_connection(("127.0.0.1", port), 10) as two,
             ):
                 for client, words in ((one, b"one"), (two, b"two"), (one, b"one again")):
-                    client.sendall(words)
-                    self.assertEqual(client.recv(100), words)
+                    self.talk(client, words)
                 self.reactor.callFromThread(self.reactor.callLater, 0.01, done.append, "timer")
                 self.reactor.callFromThread(done.append, "thread")
                 while len(done) < 2:
-                    one.sendall(b"busy")
-                    self.assertEqual(one.recv(100), b"busy")
+                    self.talk(one, b"busy")
 
         self.run_with(clients)
         self.assertEqual(done, ["thread", "timer"])
@@ -106,11 +109,20 @@ class Dedicated(SynchronousTestCase):
 
         def clients() -> None:
             with socket.create_connection(("127.0.0.1", port), 10) as client:
-                client.sendall(b"before")
-                self.assertEqual(client.recv(100), b"before")
+                self.talk(client, b"before")
                 blockingCallFromThread(self.reactor, dedicate, self.reactor)
-                client.sendall(b"after")
-                self.assertEqual(client.recv(100), b"after")
+                self.talk(client, b"after")
+
+        self.run_with(clients)
+
+    def test_two_services_in_one_process_may_ask_for_it(self) -> None:
+        dedicate(self.reactor)
+        dedicate(self.reactor)
+        port = self.serve()
+
+        def clients() -> None:
+            with socket.create_connection(("127.0.0.1", port), 10) as client:
+                self.talk(client, b"hello")
 
         self.run_with(clients)
 
@@ -121,8 +133,7 @@ class Dedicated(SynchronousTestCase):
 
         def clients() -> None:
             with socket.create_connection(("127.0.0.1", port), 10) as client:
-                client.sendall(b"later")
-                self.assertEqual(client.recv(100), b"later")
+                self.talk(client, b"later")
                 client.sendall(b"stop")
                 self.assertEqual(client.recv(100), b"")
 
@@ -134,11 +145,7 @@ class Dedicated(SynchronousTestCase):
         client = socket.create_connection(("127.0.0.1", port), 10)
         self.addCleanup(client.close)
 
-        def clients() -> None:
-            client.sendall(b"hello")
-            self.assertEqual(client.recv(100), b"hello")
-
-        self.run_with(clients)
+        self.run_with(lambda: self.talk(client, b"hello"))
         [connection] = self.connections
         assert connection.reason is not None
         self.assertIsInstance(connection.reason.value, ConnectionLost)
@@ -158,7 +165,6 @@ class Dedicated(SynchronousTestCase):
 
         def clients() -> None:
             with socket.create_connection(("127.0.0.1", port), 10) as client:
-                client.sendall(b"hello")
-                self.assertEqual(client.recv(100), b"hello")
+                self.talk(client, b"hello")
 
         self.run_with(clients)

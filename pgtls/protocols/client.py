@@ -201,11 +201,12 @@ class PgTLSClientProtocol(Protocol):
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
+            if self._ended is None:
+                return  # who was told of the action before has given up
             if isinstance(action, Send):
                 self.transport.write(action.data)
             elif isinstance(action, Report):
-                if self._ended is not None:  # whoever gave up wants to hear no more
-                    self._observe(action.event)
+                self._observe(action.event)
             elif isinstance(action, StartTLS):
                 self._start_tls()
             elif isinstance(action, Ready):
@@ -223,8 +224,6 @@ class PgTLSClientProtocol(Protocol):
         self.transport.startTLS(_ConnectionCreator(self._tls, self._host))
 
     def _begin(self, rest: bytes) -> None:
-        if self._ended is None:
-            return  # who was told of the connection has given it up
         if (error := self._certificate_error()) is not None:
             self._end(Fail(error))
             return

@@ -183,6 +183,7 @@ def poller(reactor: Any) -> Poller:
     return Poller(reactor)
 
 
+@cache  # once, however many services a process has
 def dedicate(reactor: Any) -> None:
     """Have the reactor wait for these sockets, and for its own descriptors among them. For a
     process that is a gateway and nothing else; what is there when it begins stays there, so the
