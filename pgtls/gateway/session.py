@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from pgtls.protocols.connection_log import log_line, who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import address_text
+from pgtls.protocols.search import Found, Search
 from pgtls.tls.facts import NegotiatedTLS
 from pgtls.wire.conninfo import Host
 from pgtls.wire.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
@@ -101,10 +102,11 @@ class Leg(Protocol):
         """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
         self._other = None
         if self.connected and self._drain is None:
-            self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
             if not self._read_everything:
                 self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
+            if self.connected and not getattr(self.transport, "closing", False):
+                self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
 
     def _drained(self) -> None:
         self._drain = None
@@ -172,7 +174,7 @@ class ClientLeg(Leg):
         super().__init__(shared)
         self._peer = address
         self._early = b""
-        self._connecting: Deferred[Any] | None = None
+        self._search: Search | None = None  # while it goes on
 
     @property
     def _address(self) -> str:
@@ -196,18 +198,18 @@ class ClientLeg(Leg):
                 self.transport.write(ErrorResponse.fatal("08P01", error.reason).encode())
                 self.finish()
                 return
-        endpoint = self._shared.upstream.for_session(startup)
-        self._limit = self._shared.reactor.callLater(
-            self._shared.authentication_timeout, self._too_late
+        shared = self._shared
+        self._limit = shared.reactor.callLater(
+            shared.authentication_timeout, self._too_late, startup
         )
-        self._connecting = endpoint.connect(self._shared.upstream_legs)
-        self._connecting.addCallbacks(
-            self._connected, self._refused, callbackArgs=(endpoint,), errbackArgs=(startup,)
+        self._search = shared.upstream.search(
+            shared.upstream_legs, startup, partial(self._found, startup)
         )
+        self._search.begin()
 
     def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
         """Pass the request on to where the session's backend is; then close, without an answer."""
-        # Not self._connecting: a client that does not wait for the end still wants it done.
+        # Not given up when the client goes: who does not wait for the end still wants it done.
         shared = self._shared
         passed_on = forward(request, shared.upstream, shared.cancel_keys, shared.reactor)
         passed_on.addBoth(lambda _: self.finish())
@@ -217,7 +219,7 @@ class ClientLeg(Leg):
         if self._other is not None:
             self._other.transport.write(data)
             return
-        if self._connecting is None:
+        if self._search is None:
             return  # the end is near
         self._early += data
         if len(self._early) > EARLY_LIMIT:
@@ -225,8 +227,8 @@ class ClientLeg(Leg):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client is gone."""
-        if self._connecting is not None:
-            self._connecting.cancel()
+        if self._search is not None:
+            self._give_up()
         elif self._began:
             seconds = monotonic() - self._began
             text = f"{self._address}: disconnection: {self._who} session time: {seconds:.3f} s"
@@ -248,44 +250,51 @@ class ClientLeg(Leg):
     def writeConnectionLost(self) -> None:
         """Never: this end closes as a whole."""
 
-    def _too_late(self) -> None:
+    def _too_late(self, startup: StartupMessage) -> None:
         self._limit = None
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self._give_up()
+        self._refused(startup, ConnectFailed("authentication_timeout is over"))
 
-    def _connected(self, upstream: UpstreamLeg, endpoint: PgTLSClientEndpoint) -> None:
-        self._stop_waiting()
-        upstream.begin(self, endpoint.reached)
+    def _give_up(self) -> None:
+        search = self._stop_waiting()
+        if search is not None:
+            search.cancel()
+
+    def _stop_waiting(self) -> Search | None:
+        """:returns: the search that was waited for."""
+        search, self._search = self._search, None
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        return search
+
+    def _found(self, startup: StartupMessage, found: Found) -> None:
+        search = self._stop_waiting()
+        if isinstance(found, UpstreamLeg):
+            self._connected(found, search.reached if search is not None else None)
+        elif isinstance(found, PgTLSError):
+            self._refused(startup, found)
+        elif isinstance(found, Failure):
+            _log.failure("{client}: {who}", found, client=self._address, who=who(startup))
+            self._end(ConnectFailed("internal error; the gateway's log has it"))
+
+    def _connected(self, upstream: UpstreamLeg, host: Host | None) -> None:
+        upstream.begin(self, host)
         self.transport.resumeProducing()
         early, self._early = self._early, b""
         if early:
             upstream.transport.write(early)
 
-    def _stop_waiting(self) -> bool:
-        """:returns: whether it has not been too long."""
-        self._connecting = None
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit.cancel()
-        return limit is not None
+    def _refused(self, startup: StartupMessage, error: PgTLSError) -> None:
+        _log.error(
+            "{client}: {who} upstream: {error}",
+            client=self._address,
+            who=who(startup),
+            error=error,
+        )
+        self._end(error)
 
-    def _refused(self, failure: Failure, startup: StartupMessage) -> None:
-        in_time = self._stop_waiting()
-        error = failure.value
-        if isinstance(error, CancelledError):
-            if in_time:
-                return  # the client has gone
-            error = ConnectFailed("authentication_timeout is over")
-        if not isinstance(error, PgTLSError):
-            _log.failure("{client}: {who}", failure, client=self._address, who=who(startup))
-            error = ConnectFailed("internal error; the gateway's log has it")
-        else:
-            _log.error(
-                "{client}: {who} upstream: {error}",
-                client=self._address,
-                who=who(startup),
-                error=error,
-            )
+    def _end(self, error: PgTLSError) -> None:
         self.transport.write(error_for_client(error))
         self.finish()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pwd
 import socket
 import struct
+from functools import lru_cache
 
 from pgtls.wire.conninfo import ConnInfo
 from pgtls.wire.errors import ConnectFailed, NegotiationRefused
@@ -26,18 +27,22 @@ def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
     if not conninfo.keepalives:
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", conninfo.keepalives_idle),
-        ("TCP_KEEPINTVL", conninfo.keepalives_interval),
-        ("TCP_KEEPCNT", conninfo.keepalives_count),
-        ("TCP_USER_TIMEOUT", conninfo.tcp_user_timeout),
+    for name, value in _tcp_options(
+        TCP_KEEPIDLE=conninfo.keepalives_idle,
+        TCP_KEEPINTVL=conninfo.keepalives_interval,
+        TCP_KEEPCNT=conninfo.keepalives_count,
+        TCP_USER_TIMEOUT=conninfo.tcp_user_timeout,
     ):
-        if not value or not hasattr(socket, name):  # libpq ignores what a system has not
-            continue
         try:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         except OSError as error:
             raise ConnectFailed(f"setsockopt({name}) failed: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _tcp_options(**values: int) -> list[tuple[str, int]]:
+    """Those that are to be set. libpq ignores what a system has not."""
+    return [(name, value) for name, value in values.items() if value and hasattr(socket, name)]
 
 
 def check_peer(connection: socket.socket, requirepeer: str) -> None:

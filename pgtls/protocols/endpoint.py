@@ -10,14 +10,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.protocols.search import Names, Search
+from pgtls.protocols.search import Found, Names, Search
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.client import Event
 from pgtls.wire.conninfo import ConnInfo, Host
+from pgtls.wire.errors import PgTLSError
 from pgtls.wire.messages import StartupMessage
 
 
@@ -38,8 +40,6 @@ class PgTLSClientEndpoint:
         does not send the message again.
     :param observe: is told what happens, as it happens.
     :param tls: what to use as TLS, in place of what the connection string asks for.
-    :ivar reached: the host that the last :meth:`connect` ended at, with the address that it has;
-        None before.
     :raises ConfigurationError: the connection string cannot be used.
     """
 
@@ -65,8 +65,8 @@ class PgTLSClientEndpoint:
             ClientTLS, conninfo, roots=roots, certificate=certificate, key=key
         )
         self._tls: ClientTLS | None = None
-        self.reached: Host | None = None
         self._names = Names(reactor)
+        self._last: Search | None = None
 
     def for_session(
         self, startup: StartupMessage | None = None, host: Host | None = None
@@ -77,7 +77,7 @@ class PgTLSClientEndpoint:
         session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
         session._startup = startup
-        session.reached = None
+        session._last = None
         if host is not None:
             session.conninfo = replace(self.conninfo, hosts=(host,))
         return session
@@ -109,16 +109,39 @@ class PgTLSClientEndpoint:
             (with ``startup``: when it has answered), fails with a :class:`PgTLSError`. Cancelling
             it closes the attempt.
         """
+        result: Deferred[IProtocol] = Deferred(lambda _: search.cancel())
+
+        def ended(found: Found) -> None:
+            if isinstance(found, PgTLSError | Failure):
+                result.errback(found)
+            else:
+                result.callback(found)
+
+        search = self._last = self.search(protocolFactory, self._startup, ended)
+        search.begin()
+        return result
+
+    def search(
+        self,
+        protocolFactory: IProtocolFactory,
+        startup: StartupMessage | None,
+        ended: Callable[[Found], None],
+    ) -> Search:
+        """What :meth:`connect` begins, for one session of many: with a StartupMessage of its own,
+        and without a Deferred."""
         return Search(
             self._reactor,
             self.conninfo,
             self._names,
-            self._startup,
+            startup,
             self.tls,
             self._observe,
-            self._note_reached,
             protocolFactory,
-        ).begin()
+            ended,
+        )
 
-    def _note_reached(self, host: Host) -> None:
-        self.reached = host
+    @property
+    def reached(self) -> Host | None:
+        """The host that the last :meth:`connect` ended at, with the address that it has; None
+        before."""
+        return self._last.reached if self._last is not None else None

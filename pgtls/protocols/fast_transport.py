@@ -45,12 +45,14 @@ class Fast(FileDescriptor):
 
     :ivar peeked: what the protocol was given first is still in the socket: the beginning of a
         ClientHello, which TLS reads from there.
+    :ivar closing: it will be closed when the events at hand have been dealt with.
     """
 
     protocol: Any
     reactor: Any
     socket: socket.socket
     peeked = False
+    closing = False
 
     _twisted_class: Any
     _tls_class: Any = None  # on a Unix socket there is no TLS
@@ -115,7 +117,7 @@ class Fast(FileDescriptor):
             self.connectionLost(_DONE)
 
     def connectionLost(self, reason: Failure) -> None:
-        if self.__dict__.get("socket") is None:
+        if self.disconnected:
             return  # already: see Twisted's
         self.disconnected = 1
         self.connected = 0
@@ -237,10 +239,12 @@ class Fast(FileDescriptor):
             FileDescriptor.write(self, data)
             return
         sent = self.writeSomeData(data)
+        if sent == len(data):
+            return
         if isinstance(sent, Exception):
             # Not from inside a write, which nobody expects to end the connection.
             self.reactor.callLater(0, self._write_failed, sent)
-        elif sent < len(data):
+        else:
             FileDescriptor.write(self, data[sent:])
 
     def _write_failed(self, why: Exception) -> None:
@@ -290,6 +294,7 @@ class Fast(FileDescriptor):
             FileDescriptor.loseConnection(self)
         elif self._poller is not None and self._poller.soon(self):
             self.disconnecting = 1
+            self.closing = True
             self._watch(0)
         else:
             self.disconnecting = 1
@@ -297,6 +302,7 @@ class Fast(FileDescriptor):
 
     def close_now(self) -> None:
         """What :meth:`loseConnection` put off, unless something was written after it."""
+        self.closing = False
         if self.connected and self._unsent():
             self.startWriting()
         elif self.connected:

@@ -129,14 +129,16 @@ class Poller:
     def _wait(self, reactor: EPollReactor, others: _Others, timeout: float | None) -> None:
         """Pass on the events that come until the reactor has something else to do."""
         events = self._epoll.poll(timeout, _EVENTS)
-        end = monotonic() + _STAY
+        end = _turn_of(reactor)
         others.came = False
         while events:
             self._dispatch(events)
-            timeout = reactor.timeout()
-            if others.came or timeout == 0 or monotonic() > end:
+            if reactor._newTimedCalls:
+                end = min(end, _turn_of(reactor))
+            stay = end - monotonic()
+            if others.came or stay <= 0:
                 break
-            events = self._epoll.poll(_STAY if timeout is None else min(timeout, _STAY), _EVENTS)
+            events = self._epoll.poll(stay, _EVENTS)
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         self._dispatching = True
@@ -149,7 +151,8 @@ class Poller:
             except Exception:
                 # The reactor would take it for the end of all of them.
                 _log.failure("unhandled error at the beginning or the end of a connection")
-        self._close()
+        if self._closing:
+            self._close()
         self._dispatching = False
 
     def _close(self) -> None:
@@ -175,6 +178,12 @@ class Poller:
     def logPrefix(self) -> str:
         """For the reactor's log."""
         return "pgtls"
+
+
+def _turn_of(reactor: EPollReactor) -> float:
+    """When the reactor has something else to do: its next timer, or not later than _STAY."""
+    timeout = reactor.timeout()
+    return monotonic() + (_STAY if timeout is None else min(timeout, _STAY))
 
 
 @cache

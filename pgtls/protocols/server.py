@@ -194,7 +194,7 @@ class PgTLSServerProtocol(Protocol):
 
     def _close(self, reason: str | None) -> None:
         if reason is not None:
-            self._note(reason)
+            self._note(reason, {})
         self._stop_timer()
         if self.connected:
             self._timer = self.factory.reactor.callLater(CLOSE_TIMEOUT, self._abort)
@@ -209,10 +209,10 @@ class PgTLSServerProtocol(Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _note(self, reason: str, **more: object) -> None:
-        address = address_text(self._address)
-        more.update(address=address, reason=reason)
-        log_line(_log, f"{address}: {reason}", more)
+    def _note(self, reason: str, event: dict[str, object]) -> None:
+        event["address"] = address = address_text(self._address)
+        event["reason"] = reason
+        log_line(_log, f"{address}: {reason}", event)
 
     def _note_connection(
         self, packet: StartupMessage | CancelRequest, tls: NegotiatedTLS | None, why_not: str = ""
@@ -220,21 +220,23 @@ class PgTLSServerProtocol(Protocol):
         startup = packet if isinstance(packet, StartupMessage) else None
         known = fields(startup, tls)
         what = f"user={known['user']} database={known['database']}" if startup else "cancel request"
-        self._note(f"{why_not}{what} {tls_text(tls)}", **known)
+        self._note(f"{why_not}{what} {tls_text(tls)}", known)
 
     def _note_failed_handshake(self, reason: Failure) -> None:
         text = f"could not accept SSL connection: {tls_reason(reason)}"
         failure = failure_of(self.transport.getHandle())
         if failure is None:
-            self._note(text)
+            self._note(text, {})
             return
         self._note(
             f"{text}. {failure}",
-            depth=failure.depth,
-            verify_error=failure.reason,
-            client_dn=failure.subject,
-            client_serial=failure.serial,
-            issuer_dn=failure.issuer,
+            {
+                "depth": failure.depth,
+                "verify_error": failure.reason,
+                "client_dn": failure.subject,
+                "client_serial": failure.serial,
+                "issuer_dn": failure.issuer,
+            },
         )
 
 

@@ -105,6 +105,9 @@ class _State(Enum):
     DONE = auto()
 
 
+_START, _REPLY, _HANDSHAKE, _FIRST_ANSWER, _DONE = _State  # see pgtls.wire.server
+
+
 class ClientNegotiation:
     """One connection's negotiation, as the client.
 
@@ -130,7 +133,7 @@ class ClientNegotiation:
         self._oldest = oldest
         self._attempts = attempts
         self._startup = startup
-        self._state = _State.START
+        self._state = _START
         self._answer = FirstAnswer()
 
     @property
@@ -145,16 +148,16 @@ class ClientNegotiation:
         if self._attempts.current is Method.PLAIN:
             return [report, *self._session(b"")]
         if self._direct:
-            self._state = _State.HANDSHAKE
+            self._state = _HANDSHAKE
             return [report, StartTLS()]
-        self._state = _State.REPLY
+        self._state = _REPLY
         return [report, Send(SSL_REQUEST)]
 
     def receive(self, data: bytes) -> list[Action]:
         """Bytes from the server."""
-        if self._state is _State.REPLY and data:
+        if self._state is _REPLY and data:
             return self._reply(data[:1], data[1:])
-        if self._state is _State.FIRST_ANSWER:
+        if self._state is _FIRST_ANSWER:
             return self._first_answer(data)
         return []
 
@@ -165,7 +168,7 @@ class ClientNegotiation:
 
         :param not_verified: why it is not the server that it should be; None where it is.
         """
-        if self._state is not _State.HANDSHAKE:
+        if self._state is not _HANDSHAKE:
             return []
         if self._direct and alpn != ALPN:
             error = NegotiationRefused(
@@ -179,14 +182,14 @@ class ClientNegotiation:
 
     def handshake_failed(self, error: PgTLSError) -> list[Action]:
         """TLS did not come up, be it for the chain of the server's certificate."""
-        if self._state is not _State.HANDSHAKE:
+        if self._state is not _HANDSHAKE:
             return []
         reports: list[Action] = [Report(Event.DIRECTSSLREJECT)] if self._direct else []
         return reports + self._refused(error)
 
     def lost(self, error: PgTLSError | None = None) -> list[Action]:
         """The connection is gone; ``error`` where more is known than that."""
-        if self._state is _State.DONE:
+        if self._state is _DONE:
             return []
         return self._fail(error or ConnectFailed(CLOSED_UNEXPECTEDLY))
 
@@ -197,7 +200,7 @@ class ClientNegotiation:
                     Report(Event.SSLACCEPT),
                     *self._fail(ProtocolViolation("received unencrypted data after SSL response")),
                 ]
-            self._state = _State.HANDSHAKE
+            self._state = _HANDSHAKE
             return [Report(Event.SSLACCEPT), StartTLS()]
         if reply == b"N":
             return [Report(Event.SSLREJECT), *self._no_ssl(rest)]
@@ -220,9 +223,9 @@ class ClientNegotiation:
 
     def _session(self, rest: bytes) -> list[Action]:
         if self._startup is None:
-            self._state = _State.DONE
+            self._state = _DONE
             return [Ready(rest)]
-        self._state = _State.FIRST_ANSWER
+        self._state = _FIRST_ANSWER
         return [Send(self._startup), *(self._first_answer(rest) if rest else [])]
 
     def _first_answer(self, data: bytes) -> list[Action]:
@@ -244,14 +247,14 @@ class ClientNegotiation:
                     '"min_protocol_version" was set to {}.{}'.format(*newest, *self._oldest)
                 )
             )
-        self._state = _State.DONE
+        self._state = _DONE
         accepted = Event.AUTHOK if answer is Answer.OK else Event.AUTHREQUEST
         return [Report(accepted), Ready(self._answer.received)]
 
     def _rejected(self, error: ServerRejected) -> list[Action]:
         report = Report(rejection(error))
         if error.response.sqlstate == CANNOT_CONNECT_NOW:
-            self._state = _State.DONE
+            self._state = _DONE
             return [report, NextHost(error)]
         return [report, *self._refused(error)]
 
@@ -260,9 +263,9 @@ class ClientNegotiation:
         attempts = self._attempts.failed()
         if attempts is None:
             return self._fail(error)
-        self._state = _State.DONE
+        self._state = _DONE
         return [Reconnect(attempts, error)]
 
     def _fail(self, error: PgTLSError) -> list[Action]:
-        self._state = _State.DONE
+        self._state = _DONE
         return [Fail(error)]

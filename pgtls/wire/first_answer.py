@@ -18,6 +18,9 @@ MAX_ERROR_LENGTH = 30000
 AUTHENTICATION_LENGTHS = range(8, 2001)
 
 
+_NO_ERROR = ErrorResponse({})
+
+
 class ProtocolTwoError(ProtocolViolation):
     """The answer is an error, but not one of protocol 3."""
 
@@ -41,7 +44,7 @@ class FirstAnswer:
 
     def __init__(self) -> None:
         self.received = b""
-        self.error = ErrorResponse({})
+        self.error = _NO_ERROR
         self.newest: tuple[int, int] | None = None
         self._offset = 0  # where the message that decides begins
 

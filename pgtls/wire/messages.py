@@ -128,10 +128,7 @@ class StartupMessage:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a parameter, None where it is not there."""
-        for each, value in reversed(self.parameters):
-            if each == name:
-                return value
-        return None
+        return dict(self.parameters).get(name)
 
     @property
     def user(self) -> bytes:

@@ -114,6 +114,10 @@ class _State(Enum):
     DONE = auto()
 
 
+# In Python 3.11 each look at an enumeration's member is a call.
+_FIRST_BYTE, _PACKET, _HANDSHAKE, _DONE = _State
+
+
 class ServerNegotiation:
     """One connection's negotiation, as the server.
 
@@ -124,7 +128,7 @@ class ServerNegotiation:
 
     def __init__(self, policy: ServerPolicy) -> None:
         self._policy = policy
-        self._state = _State.FIRST_BYTE
+        self._state = _FIRST_BYTE
         self._buffer = b""
         self._tls = False
         self._direct = False
@@ -133,11 +137,11 @@ class ServerNegotiation:
 
     def receive(self, data: bytes) -> list[Action]:
         """Bytes from the client. At most one packet and one chunk are ever held."""
-        if self._state in (_State.DONE, _State.HANDSHAKE) or not data:
+        if self._state in (_DONE, _HANDSHAKE) or not data:
             return []
         self._buffer += data
-        if self._state is _State.FIRST_BYTE:
-            self._state = _State.PACKET
+        if self._state is _FIRST_BYTE:
+            self._state = _PACKET
             if self._buffer[0] == TLS_HANDSHAKE_RECORD:
                 return self._direct_tls()
         try:
@@ -151,9 +155,9 @@ class ServerNegotiation:
 
     def handshake_completed(self, alpn: str | None) -> list[Action]:
         """TLS is up; ``alpn`` is the protocol selected, None where the client offered none."""
-        if self._state is not _State.HANDSHAKE:
+        if self._state is not _HANDSHAKE:
             return []
-        self._state = _State.PACKET
+        self._state = _PACKET
         if self._direct and alpn != ALPN:
             return self._close(
                 "received direct SSL connection request without ALPN protocol negotiation extension"
@@ -162,7 +166,7 @@ class ServerNegotiation:
 
     def eof(self) -> list[Action]:
         """The client is gone. Silent where it said nothing: that is how health checks come."""
-        if self._state in (_State.DONE, _State.HANDSHAKE) or not self._buffer:
+        if self._state in (_DONE, _HANDSHAKE) or not self._buffer:
             return self._close(None)
         if len(self._buffer) < 4 and len(self._open_requests) < 2:
             return self._close(None)
@@ -170,7 +174,7 @@ class ServerNegotiation:
 
     def timed_out(self) -> list[Action]:
         """``authentication_timeout`` is over."""
-        if self._state is _State.DONE:
+        if self._state is _DONE:
             return []
         return self._close("authentication_timeout is over before the startup packet was complete")
 
@@ -184,7 +188,7 @@ class ServerNegotiation:
         self._tls = True
         self._buffer = b""
         self._open_requests.clear()
-        self._state = _State.HANDSHAKE
+        self._state = _HANDSHAKE
         return [StartTLS(data)]
 
     def _packet(self, packet: Packet) -> list[Action]:
@@ -230,7 +234,7 @@ class ServerNegotiation:
             request = CancelRequest.parse(packet)
         except ValueError as error:
             return self._close(str(error))
-        self._state = _State.DONE
+        self._state = _DONE
         return [Cancel(request)]
 
     def _unsupported_protocol(self, packet: Packet) -> list[Action]:
@@ -266,13 +270,13 @@ class ServerNegotiation:
                     hint="Set sslmode=require, or a stricter mode, in the client.",
                 )
             )
-        self._state = _State.DONE
+        self._state = _DONE
         return [Startup(message, self._buffer)]
 
     def _fatal(self, error: ErrorResponse) -> list[Action]:
         return [Send(error.encode()), *self._close(error.message)]
 
     def _close(self, reason: str | None) -> list[Action]:
-        self._state = _State.DONE
+        self._state = _DONE
         self._buffer = b""
         return [Close(reason)]
