@@ -18,7 +18,6 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -325,8 +324,10 @@ class Fast(FileDescriptor):
 
     def _say_no_more(self) -> None:
         """This end has sent all that it will."""
-        with suppress(OSError):
+        try:
             self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # nobody is there to hear it
 
     def _unsent(self) -> bool:
         return bool(self.dataBuffer or self._tempDataLen or self.producer is not None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 
 class SSLMode(StrEnum):
@@ -65,6 +66,7 @@ class Attempts:
     negotiation: SSLNegotiation = SSLNegotiation.POSTGRES
 
     @classmethod
+    @cache
     def plan(
         cls,
         sslmode: SSLMode,
