@@ -125,9 +125,9 @@ class UpstreamLeg(Leg):
     def begin(self, client: ClientLeg, host: Host | None) -> None:
         """Relay for ``client`` what comes from ``host``; nothing has been read yet."""
         self._host = host
-        self._start = SessionStart(self._shared.binding.editor(client.transport, self.transport))
         self.join(client)
         client.join(self)
+        self._start = SessionStart(self._shared.binding.editor(client.transport, self.transport))
         client.go_unread()
 
     def dataReceived(self, data: bytes) -> None:

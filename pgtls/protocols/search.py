@@ -214,6 +214,8 @@ class Search:
         try:
             self._follow(outcome)
         except Exception:
+            if self._ended is None:
+                raise  # an error of who was told: not a connection's, but it ends this one
             self._broken(Failure())
 
     def _follow(self, outcome: Outcome) -> None:
@@ -264,8 +266,6 @@ class Search:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(found)
-        elif isinstance(found, Failure):
-            _log.failure("unhandled error of an application", found)
 
     def _give_up(self) -> None:
         self._stop_limit()
