@@ -214,8 +214,6 @@ class Search:
         try:
             self._follow(outcome)
         except Exception:
-            if self._ended is None:
-                raise  # an error of who was told: not a connection's, but it ends this one
             self._broken(Failure())
 
     def _follow(self, outcome: Outcome) -> None:
@@ -257,7 +255,10 @@ class Search:
         self._go_on()
 
     def _broken(self, failure: Failure) -> None:
-        """An application's error, who is told of all this."""
+        """An application's error, who is told of all this. Who has been told of the end already, or
+        does not want to be, meets its error itself."""
+        if self._ended is None:
+            failure.raiseException()
         self._give_up()
         self._end(failure)
 
