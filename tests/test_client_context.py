@@ -504,9 +504,10 @@ class InMemory(ClientCase):
             roots=Path("ssl/root_ca.crt").read_bytes(),
             certificate=self.own.pem(),
             key=self.own.key.pem(),
+            startup=STARTUP,
         )
         endpoint.check()
-        session = endpoint.for_session(STARTUP)
+        session = endpoint.for_session()
         application = cast(_Application, await session.connect(_Applications()))
         cast(Any, application.transport).loseConnection()
         await application.closed

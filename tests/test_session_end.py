@@ -47,18 +47,26 @@ class LastWords(Leg):
         self.lost.callback(reason.value)
 
 
-class WhatIsLeft(Transports, TestCase):
+class EndCase(Transports, TestCase):
+    """With a listener in the process of the tests."""
+
     timeout = TIMEOUT
 
+    async def listen(self, factory: Any) -> int:
+        """:returns: the port."""
+        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(listening.stopListening)
+        port: int = listening.getHost().port
+        return port
+
+
+class WhatIsLeft(EndCase):
     async def last_words(self, size: int) -> tuple[LastWords, Clock, socket.socket]:
         """A connection whose other side has gone, with that much to be read."""
         shared: Any = Namespace(reactor=Clock())
         leg = LastWords(shared)
-        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
-            Factory.forProtocol(lambda: leg)
-        )
-        self.addCleanup(listening.stopListening)
-        peer = socket.create_connection(("127.0.0.1", listening.getHost().port), TIMEOUT)
+        port = await self.listen(Factory.forProtocol(lambda: leg))
+        peer = socket.create_connection(("127.0.0.1", port), TIMEOUT)
         self.addCleanup(peer.close)
         peer.sendall(str(size).encode())
         await leg.finished
@@ -110,16 +118,8 @@ class NoBinding:
         raise ZeroDivisionError
 
 
-class AnErrorAtTheBeginning(Transports, TestCase):
+class AnErrorAtTheBeginning(EndCase):
     """Of ours, when the server has answered: both sides are closed, and the log says why."""
-
-    timeout = TIMEOUT
-
-    async def listen(self, factory: Any) -> int:
-        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
-        self.addCleanup(listening.stopListening)
-        port: int = listening.getHost().port
-        return port
 
     async def test_both_sides_are_closed(self) -> None:
         server = socket.create_server(("127.0.0.1", 0))

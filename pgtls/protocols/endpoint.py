@@ -68,15 +68,12 @@ class PgTLSClientEndpoint:
         self._names = Names(reactor)
         self._last: Search | None = None
 
-    def for_session(
-        self, startup: StartupMessage | None = None, host: Host | None = None
-    ) -> PgTLSClientEndpoint:
-        """The same endpoint for one session: its StartupMessage, or just one of the hosts. What
-        has been made for TLS is shared, and what has just been found of names."""
+    def for_session(self, host: Host | None = None) -> PgTLSClientEndpoint:
+        """The same endpoint for one session, or for just one of the hosts. What has been made for
+        TLS is shared, and what has just been found of names."""
         session = PgTLSClientEndpoint.__new__(PgTLSClientEndpoint)
         session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
-        session._startup = startup
         session._last = None
         if host is not None:
             session.conninfo = replace(self.conninfo, hosts=(host,))

@@ -133,7 +133,7 @@ class Poller:
         others.came = False
         while events:
             self._dispatch(events)
-            if reactor._newTimedCalls:
+            if reactor._newTimedCalls:  # one of them may be the next; no public call tells of them
                 end = min(end, _turn_of(reactor))
             stay = end - monotonic()
             if others.came or stay <= 0:

@@ -18,16 +18,13 @@ from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
 _header = Struct(">BI").unpack_from
 _HEADER_SIZE = 5
 
-_READY_FOR_QUERY = ord("Z")
-
-#: The messages that do not pass through: those that are held, with the greatest length word that
-#: makes sense for each, and the last one.
-_GREATEST = {
+#: The messages that are held, with the greatest length word that makes sense for each.
+_HELD = {
     ord("R"): AUTHENTICATION_LENGTHS[-1],
     ord("K"): 8 + MAX_CANCEL_KEY_LENGTH,
     ord("E"): MAX_ERROR_LENGTH,
-    _READY_FOR_QUERY: 0,
 }
+_READY_FOR_QUERY = ord("Z")
 
 
 class SessionStart:
@@ -61,17 +58,16 @@ class SessionStart:
         at = self._passing  # here a message begins
         while at + _HEADER_SIZE <= size:
             kind, length = _header(data, at)
+            if kind == _READY_FOR_QUERY or length < 4:
+                self.done = True  # or this is not the protocol at all: not ours to judge
+                self._held = b""
+                return b"".join(out) + data[gone:]
             end = at + 1 + length
-            if kind in _GREATEST or length < 4:
-                if kind == _READY_FOR_QUERY or length < 4:
-                    self.done = True  # or this is not the protocol at all: not ours to judge
-                    self._held = b""
-                    return b"".join(out) + data[gone:]
-                if length <= _GREATEST[kind]:
-                    if end > size:
-                        break
-                    out += data[gone:at], self._whole(kind, data[at:end])
-                    gone = end
+            if length <= _HELD.get(kind, 0):
+                if end > size:
+                    break
+                out += data[gone:at], self._whole(kind, data[at:end])
+                gone = end
             at = end
         self._passing = max(at - size, 0)
         self._held = data[at:]
