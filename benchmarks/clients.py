@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgtls.wire.messages import StartupMessage
-from tests.processes import environment
-from tests.servers import HOST
+from tests.support.processes import environment
+from tests.support.servers import HOST
 
 TIMEOUT = 120.0
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")

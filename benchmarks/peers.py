@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import Proxy
-from tests.processes import TWISTD
-from tests.servers import HOST, free_port
+from tests.support.processes import TWISTD
+from tests.support.servers import HOST, free_port
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from tests.processes import environment
-from tests.servers import HOST
+from tests.support.processes import environment
+from tests.support.servers import HOST
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0

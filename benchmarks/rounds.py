@@ -19,8 +19,8 @@ from benchmarks.peers import Legs, Peer, Site, site
 from benchmarks.process import Proxy, ProxyFailed
 from benchmarks.results import Samples
 from benchmarks.workloads import VERSION, Subject, Workload
-from tests import certificates
-from tests.servers import Server, free_port
+from tests.support import certificates
+from tests.support.servers import Server, free_port
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pgtls import (
     ServerTLSSettings,
     StartupMessage,
 )
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 BACKLOG = 1024
 

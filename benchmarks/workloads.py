@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.clients import ClientFailed, ClientProcess, Connection, Target
 from benchmarks.process import Proxy
-from tests.servers import pgbench, psql
+from tests.support.servers import pgbench, psql
 
 VERSION = 17
 GB = 1e9

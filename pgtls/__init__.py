@@ -9,6 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pgtls.conninfo.connection_string import ConnInfo as ConnInfo
+    from pgtls.conninfo.connection_string import Host as Host
+    from pgtls.errors import CertificateNotVerified as CertificateNotVerified
+    from pgtls.errors import ConfigurationError as ConfigurationError
+    from pgtls.errors import ConnectFailed as ConnectFailed
+    from pgtls.errors import NegotiationRefused as NegotiationRefused
+    from pgtls.errors import PgTLSError as PgTLSError
+    from pgtls.errors import ProtocolViolation as ProtocolViolation
+    from pgtls.errors import ServerRejected as ServerRejected
+    from pgtls.policy.client_identity import ClientCert as ClientCert
+    from pgtls.policy.client_identity import ClientName as ClientName
     from pgtls.protocols.client import PgTLSClientProtocol as PgTLSClientProtocol
     from pgtls.protocols.endpoint import PgTLSClientEndpoint as PgTLSClientEndpoint
     from pgtls.protocols.interfaces import IPostgreSQLApplication as IPostgreSQLApplication
@@ -18,27 +29,16 @@ if TYPE_CHECKING:
     from pgtls.protocols.server_settings import ListenerSettings as ListenerSettings
     from pgtls.protocols.server_tls import ServerTLS as ServerTLS
     from pgtls.protocols.strings import PgTLSServerEndpoint as PgTLSServerEndpoint
-    from pgtls.tls.client_identity import ClientCert as ClientCert
-    from pgtls.tls.client_identity import ClientName as ClientName
-    from pgtls.tls.facts import NegotiatedTLS as NegotiatedTLS
     from pgtls.tls.server_context import ServerTLSSettings as ServerTLSSettings
+    from pgtls.tls.tls_info import NegotiatedTLS as NegotiatedTLS
     from pgtls.wire.attempts import SSLMode as SSLMode
     from pgtls.wire.attempts import SSLNegotiation as SSLNegotiation
-    from pgtls.wire.client import Event as Event
-    from pgtls.wire.conninfo import ConnInfo as ConnInfo
-    from pgtls.wire.conninfo import Host as Host
-    from pgtls.wire.errors import CertificateNotVerified as CertificateNotVerified
-    from pgtls.wire.errors import ConfigurationError as ConfigurationError
-    from pgtls.wire.errors import ConnectFailed as ConnectFailed
-    from pgtls.wire.errors import NegotiationRefused as NegotiationRefused
-    from pgtls.wire.errors import PgTLSError as PgTLSError
-    from pgtls.wire.errors import ProtocolViolation as ProtocolViolation
-    from pgtls.wire.errors import ServerRejected as ServerRejected
+    from pgtls.wire.client_negotiation import Event as Event
     from pgtls.wire.messages import CancelRequest as CancelRequest
     from pgtls.wire.messages import ErrorResponse as ErrorResponse
     from pgtls.wire.messages import StartupMessage as StartupMessage
-    from pgtls.wire.server import SSL as SSL
-    from pgtls.wire.server import CancelPolicy as CancelPolicy
+    from pgtls.wire.server_negotiation import SSL as SSL
+    from pgtls.wire.server_negotiation import CancelPolicy as CancelPolicy
 
 _HOMES = {
     "PgTLSClientProtocol": "pgtls.protocols.client",
@@ -50,27 +50,27 @@ _HOMES = {
     "ListenerSettings": "pgtls.protocols.server_settings",
     "ServerTLS": "pgtls.protocols.server_tls",
     "PgTLSServerEndpoint": "pgtls.protocols.strings",
-    "ClientCert": "pgtls.tls.client_identity",
-    "ClientName": "pgtls.tls.client_identity",
-    "NegotiatedTLS": "pgtls.tls.facts",
+    "ClientCert": "pgtls.policy.client_identity",
+    "ClientName": "pgtls.policy.client_identity",
+    "NegotiatedTLS": "pgtls.tls.tls_info",
     "ServerTLSSettings": "pgtls.tls.server_context",
     "SSLMode": "pgtls.wire.attempts",
     "SSLNegotiation": "pgtls.wire.attempts",
-    "Event": "pgtls.wire.client",
-    "ConnInfo": "pgtls.wire.conninfo",
-    "Host": "pgtls.wire.conninfo",
-    "CertificateNotVerified": "pgtls.wire.errors",
-    "ConfigurationError": "pgtls.wire.errors",
-    "ConnectFailed": "pgtls.wire.errors",
-    "NegotiationRefused": "pgtls.wire.errors",
-    "PgTLSError": "pgtls.wire.errors",
-    "ProtocolViolation": "pgtls.wire.errors",
-    "ServerRejected": "pgtls.wire.errors",
+    "Event": "pgtls.wire.client_negotiation",
+    "ConnInfo": "pgtls.conninfo.connection_string",
+    "Host": "pgtls.conninfo.connection_string",
+    "CertificateNotVerified": "pgtls.errors",
+    "ConfigurationError": "pgtls.errors",
+    "ConnectFailed": "pgtls.errors",
+    "NegotiationRefused": "pgtls.errors",
+    "PgTLSError": "pgtls.errors",
+    "ProtocolViolation": "pgtls.errors",
+    "ServerRejected": "pgtls.errors",
     "CancelRequest": "pgtls.wire.messages",
     "ErrorResponse": "pgtls.wire.messages",
     "StartupMessage": "pgtls.wire.messages",
-    "SSL": "pgtls.wire.server",
-    "CancelPolicy": "pgtls.wire.server",
+    "SSL": "pgtls.wire.server_negotiation",
+    "CancelPolicy": "pgtls.wire.server_negotiation",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - the table is the one place to add a name

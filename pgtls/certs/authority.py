@@ -23,8 +23,8 @@ from pgtls.certs.database import Database
 from pgtls.certs.files import locked, refuse_existing, refuse_symlink, write_file
 from pgtls.certs.keys import IssuerKey, KeyType, key_in, key_pem
 from pgtls.certs.names import general_names
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import Password, load_key_pair
-from pgtls.wire.errors import ConfigurationError
 
 #: How long the authority is good for.
 ROOT_DAYS = 3650

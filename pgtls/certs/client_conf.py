@@ -30,7 +30,7 @@ from pgtls.certs.files import read_limited
 from pgtls.certs.keys import KeyType
 from pgtls.certs.names import SUBJECT_FIELDS, printable, subject_field
 from pgtls.certs.profile import may_sign
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 _NAMES = {oid: name for name, (oid, _) in SUBJECT_FIELDS.items()}
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"

@@ -30,6 +30,7 @@ from pgtls.certs.keys import (
 )
 from pgtls.certs.names import role_field
 from pgtls.certs.profile import purposes
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import (
     Password,
     check_key_matches,
@@ -37,7 +38,6 @@ from pgtls.tls.key_file import (
     load_private_key,
     parse_certificate_chain,
 )
-from pgtls.wire.errors import ConfigurationError
 
 
 def default_directory() -> Path:

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from pgtls.certs.files import clear_unfinished, refuse_foreign, refuse_symlink, write_file
 from pgtls.certs.keys import UNREADABLE_KEY
-from pgtls.tls.facts import serial as serial_text
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
+from pgtls.tls.tls_info import serial as serial_text
 
 _TIME = re.compile(r"(\d\d){6,7}Z")
 _SERIAL = re.compile(r"([0-9A-Fa-f]{2})+")

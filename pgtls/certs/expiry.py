@@ -9,9 +9,9 @@ from pathlib import Path
 from cryptography import x509
 
 from pgtls.certs.database import Database
-from pgtls.tls.facts import serial as serial_text
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain
-from pgtls.wire.errors import ConfigurationError
+from pgtls.tls.tls_info import serial as serial_text
 
 #: How long before its end there is something to do. Each client has to get a new root.
 ROOT_SOON = timedelta(days=365)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 #: Modes of the two kinds of file.
 PUBLIC = 0o644

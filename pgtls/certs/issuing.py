@@ -17,9 +17,9 @@ from pgtls.certs.files import clear_output, write_file
 from pgtls.certs.names import printable
 from pgtls.certs.profile import purposes
 from pgtls.certs.request import Request
-from pgtls.tls.facts import serial as serial_text
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain
-from pgtls.wire.errors import ConfigurationError
+from pgtls.tls.tls_info import serial as serial_text
 
 #: A key whose certificate was revoked for one of these was in nobody else's hands.
 _HARMLESS = (x509.ReasonFlags.superseded, x509.ReasonFlags.affiliation_changed)

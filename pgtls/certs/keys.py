@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pgtls.certs.files import PRIVATE, refuse_symlink, write_file
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import Password, load_private_key
-from pgtls.wire.errors import ConfigurationError
 
 IssuerKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 

@@ -10,7 +10,7 @@ import idna
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 #: The longest common name that RFC 5280 has room for (ub-common-name).
 _MAX_COMMON_NAME = 64

@@ -16,7 +16,7 @@ from pgtls.certs.files import read_limited
 from pgtls.certs.keys import refuse_weak
 from pgtls.certs.names import SUBJECT_FIELDS, subject_field
 from pgtls.certs.profile import purposes
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 _ALLOWED = {oid: name for name, (oid, _) in SUBJECT_FIELDS.items()}
 

@@ -15,8 +15,8 @@ from pgtls.certs.files import locked, make_directory, refuse_symlink, write_file
 from pgtls.certs.keys import IssuerKey, KeyType, issuer_key, key_in
 from pgtls.certs.names import general_names
 from pgtls.certs.profile import alternative_names
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import Password, check_key_matches, load_certificate_chain
-from pgtls.wire.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ from pgtls.commands.reporting import (
     report,
     user_option,
 )
-from pgtls.tls.facts import certificate_facts
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
+from pgtls.tls.tls_info import certificate_facts
 
 
 @click.command(cls=CertificateCommand)

@@ -11,9 +11,9 @@ import textwrap
 import attrs
 import click
 
-from pgtls.commands.explanation import Explanation, explain_conninfo
-from pgtls.commands.probing import legible
 from pgtls.commands.reporting import json_option
+from pgtls.probe.explanation import Explanation, explain_conninfo
+from pgtls.probe.probing import legible
 
 
 @click.command()

@@ -25,9 +25,9 @@ from pgtls.commands.reporting import (
     passphrase_option,
     report,
 )
-from pgtls.tls.facts import certificate_facts
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain
-from pgtls.wire.errors import ConfigurationError
+from pgtls.tls.tls_info import certificate_facts
 
 
 @click.command(cls=CertificateCommand)

@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgtls.commands.checks import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
-from pgtls.commands.findings import findings
-from pgtls.commands.probing import Result, legible, run_probe
 from pgtls.commands.running import run
-from pgtls.commands.survey import Survey
-from pgtls.commands.survey_report import as_json as survey_json
-from pgtls.commands.survey_report import show as show_survey
-from pgtls.commands.surveyor import Surveyor
-from pgtls.wire.conninfo import ConnInfo
-from pgtls.wire.errors import ConfigurationError, PgTLSError
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.errors import ConfigurationError, PgTLSError
+from pgtls.probe.findings import findings
+from pgtls.probe.monitoring import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
+from pgtls.probe.probing import Result, legible, run_probe
+from pgtls.probe.survey import Survey
+from pgtls.probe.survey_report import as_json as survey_json
+from pgtls.probe.survey_report import show as show_survey
+from pgtls.probe.surveyor import Surveyor
 
 __all__ = ["Result", "probe", "run_probe"]
 

@@ -13,8 +13,8 @@ import click
 
 from pgtls.certs.keys import KeyType
 from pgtls.certs.names import printable
+from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.tls.key_file import read_key_file
-from pgtls.wire.errors import ConfigurationError, PgTLSError
 
 
 class CertificateCommand(click.Command):

@@ -26,9 +26,9 @@ from pgtls.commands.reporting import (
     passphrase_option,
     report,
 )
-from pgtls.tls.facts import certificate_facts
-from pgtls.tls.facts import serial as serial_text
 from pgtls.tls.key_file import load_certificate_chain
+from pgtls.tls.tls_info import certificate_facts
+from pgtls.tls.tls_info import serial as serial_text
 
 #: The reasons that ``openssl ca`` knows too, but for a suspension, which nothing here takes back.
 REASONS = {

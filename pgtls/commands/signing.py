@@ -30,10 +30,10 @@ from pgtls.commands.reporting import (
     passphrase_option,
     report,
 )
-from pgtls.tls.facts import certificate_facts
-from pgtls.tls.facts import serial as serial_text
+from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain
-from pgtls.wire.errors import ConfigurationError
+from pgtls.tls.tls_info import certificate_facts
+from pgtls.tls.tls_info import serial as serial_text
 
 
 @click.command("client-conf", cls=CertificateCommand)

@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL.SSL import Connection
 from twisted.internet.protocol import Factory, Protocol
 
-from pgtls.certs import trust as trusting
+from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.authority import fingerprint as hexadecimal
 from pgtls.certs.client_files import default_directory
 from pgtls.certs.names import printable
-from pgtls.certs.trust import CertificateChanged, RootFile, root_of, verify_chain
+from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, root_of, verify_chain
 from pgtls.commands.reporting import CertificateCommand, json_option, report, user_option
 from pgtls.commands.running import run
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.tls.facts import certificate_facts
 from pgtls.tls.server_identity import verify_server_name
+from pgtls.tls.tls_info import certificate_facts
 from pgtls.wire.attempts import SSLMode
-from pgtls.wire.conninfo import ConnInfo
-from pgtls.wire.errors import CertificateNotVerified, ConfigurationError, PgTLSError
 
 #: Seconds for each of the two connections.
 TIMEOUT = 15

@@ -1,1 +1,1 @@
-"""The daemon behind ``twistd pgtls``: configuration, relay, service."""
+"""One listener at work: relay, cancel, channel binding."""

@@ -13,8 +13,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pgtls.conninfo.connection_string import Host
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.wire.conninfo import Host
 from pgtls.wire.messages import CancelRequest
 
 _log = Logger(namespace="pgtls.gateway")

@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
-from pgtls.gateway.binding import ChannelBinding
-from pgtls.gateway.prepared import Prepared
+from pgtls.daemon.prepared import Prepared
+from pgtls.errors import ConfigurationError
+from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server import PgTLSServerFactory
-from pgtls.wire.errors import ConfigurationError
 
 
 class _ClientLegs(Factory):

@@ -13,17 +13,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.gateway.binding import ChannelBinding
+from pgtls.conninfo.connection_string import Host
+from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
 from pgtls.gateway.cancel import CancelKeys, forward
-from pgtls.gateway.client_facts import tls_parameters
+from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.protocols.connection_log import log_line, who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import address_text
 from pgtls.protocols.search import Found, Search
-from pgtls.tls.facts import NegotiatedTLS
-from pgtls.wire.conninfo import Host
-from pgtls.wire.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
+from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.session_start import SessionStart
 from pgtls.wire.startup_parameters import with_tls_parameters

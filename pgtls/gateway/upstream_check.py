@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.certs.authority import fingerprint
-from pgtls.gateway.binding import ChannelBinding
+from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.negotiated import negotiated_tls
-from pgtls.tls.facts import NegotiatedTLS
+from pgtls.tls.tls_info import NegotiatedTLS
 
 _log = Logger(namespace="pgtls.gateway")
 

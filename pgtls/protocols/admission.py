@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pgtls.errors import ConfigurationError
+from pgtls.policy.client_identity import ClientCert, check_client
+from pgtls.policy.ident_map import IdentMap
 from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.tls.client_identity import ClientCert, check_client
-from pgtls.tls.facts import NegotiatedTLS
-from pgtls.tls.ident_map import IdentMap
-from pgtls.wire.errors import ConfigurationError
+from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
-from pgtls.wire.server import SSL
+from pgtls.wire.server_negotiation import SSL
 
 
 class Admission:

@@ -1,6 +1,6 @@
 """The client Protocol: one connection's negotiation on a Twisted transport.
 
-The rules are :mod:`pgtls.wire.client`'s. An application connects through
+The rules are :mod:`pgtls.wire.client_negotiation`'s. An application connects through
 :class:`pgtls.protocols.endpoint.PgTLSClientEndpoint`, which makes one of these for each attempt.
 """
 
@@ -27,12 +27,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.protocols.addresses import check_address
-from pgtls.protocols.client_socket import check_peer, set_tcp_options
+from pgtls.conninfo.connection_string import ConnInfo, Host
+from pgtls.conninfo.keywords import SSLCertMode
+from pgtls.errors import ConnectFailed, NegotiationRefused, PgTLSError, ProtocolViolation
+from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT
-from pgtls.protocols.text import tls_reason
 from pgtls.tls.client_context import ClientTLS
-from pgtls.wire.client import (
+from pgtls.transport.client_socket import check_peer, set_tcp_options
+from pgtls.transport.name_resolution import check_address
+from pgtls.wire.client_negotiation import (
     Action,
     ClientNegotiation,
     Event,
@@ -43,10 +46,7 @@ from pgtls.wire.client import (
     Report,
     StartTLS,
 )
-from pgtls.wire.conninfo import ConnInfo, Host
-from pgtls.wire.conninfo_options import SSLCertMode
-from pgtls.wire.errors import ConnectFailed, NegotiationRefused, PgTLSError, ProtocolViolation
-from pgtls.wire.server import Send
+from pgtls.wire.server_negotiation import Send
 
 _log = Logger(namespace="pgtls.client")
 

@@ -6,9 +6,9 @@ from time import time
 
 from twisted.logger import Logger, LogLevel
 
-from pgtls.protocols.text import printable
+from pgtls.protocols.handshake_errors import printable
 from pgtls.tls.distinguished_name import issuer_line, serial_hex, subject_line
-from pgtls.tls.facts import NegotiatedTLS
+from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
 
 

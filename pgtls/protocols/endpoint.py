@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.conninfo.connection_string import ConnInfo, Host
+from pgtls.errors import PgTLSError
 from pgtls.protocols.search import Found, Names, Search
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.wire.attempts import SSLMode
-from pgtls.wire.client import Event
-from pgtls.wire.conninfo import ConnInfo, Host
-from pgtls.wire.errors import PgTLSError
+from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IProtocol
 
-from pgtls.tls.facts import NegotiatedTLS
+from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import CancelRequest, StartupMessage
 
 

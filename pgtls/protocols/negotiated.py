@@ -7,7 +7,7 @@ from OpenSSL.SSL import Connection
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ITransport
 
-from pgtls.tls.facts import NegotiatedTLS, describe
+from pgtls.tls.tls_info import NegotiatedTLS, describe
 
 #: Seconds that a connection which we close may take to go: a TLS peer owes a close_notify.
 CLOSE_TIMEOUT = 10.0

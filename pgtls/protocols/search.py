@@ -12,14 +12,14 @@ from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pgtls.protocols.addresses import known_place, places
+from pgtls.conninfo.connection_string import ConnInfo, Host
+from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
 from pgtls.protocols.client import Outcome, PgTLSClientProtocol
-from pgtls.protocols.dial import TIMEOUT_EXPIRED, dial
 from pgtls.tls.client_context import ClientTLS
+from pgtls.transport.dial import TIMEOUT_EXPIRED, dial
+from pgtls.transport.name_resolution import known_place, places
 from pgtls.wire.attempts import Attempts
-from pgtls.wire.client import ClientNegotiation, Event, Fail, NextHost, Reconnect
-from pgtls.wire.conninfo import ConnInfo, Host
-from pgtls.wire.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.wire.client_negotiation import ClientNegotiation, Event, Fail, NextHost, Reconnect
 from pgtls.wire.messages import StartupMessage
 
 _log = Logger(namespace="pgtls.client")

@@ -1,6 +1,6 @@
 """The server Protocol: answers the SSL probe, starts TLS, hands over the StartupMessage.
 
-The rules are :mod:`pgtls.wire.server`'s; here they meet a Twisted transport.
+The rules are :mod:`pgtls.wire.server_negotiation`'s; here they meet a Twisted transport.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from pgtls.errors import ConfigurationError
+from pgtls.policy.client_identity import ClientNotVerified
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.connection_log import fields, log_line, tls_text
+from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.protocols.speed_up import speed_up
-from pgtls.protocols.text import tls_reason
-from pgtls.tls.client_identity import ClientNotVerified
-from pgtls.tls.facts import NegotiatedTLS
+from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
-from pgtls.wire.errors import ConfigurationError
+from pgtls.transport.speed_up import speed_up
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
-from pgtls.wire.server import (
+from pgtls.wire.server_negotiation import (
     SSL,
     Action,
     Cancel,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import attrs
 
-from pgtls.tls import settings
-from pgtls.tls.client_identity import ClientCert, ClientName
+from pgtls import settings
+from pgtls.policy.client_identity import ClientCert, ClientName
 from pgtls.tls.server_context import ServerTLSSettings
-from pgtls.wire.server import SSL, CancelPolicy
+from pgtls.wire.server_negotiation import SSL, CancelPolicy
 
 
 @attrs.frozen

@@ -17,14 +17,14 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from pgtls import settings
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.errors import ConfigurationError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
-from pgtls.tls import settings
-from pgtls.wire.conninfo import ConnInfo
-from pgtls.wire.errors import ConfigurationError
-from pgtls.wire.server import SSL
+from pgtls.wire.server_negotiation import SSL
 
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)

@@ -1,1 +1,1 @@
-"""pyOpenSSL contexts, who the server is, who the client is, key files, CRLs."""
+"""pyOpenSSL contexts, PEM, who the server is, revocation, key files."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from OpenSSL.SSL import Connection
 
+from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.tls.client_context import ClientTLS, Roots
-from pgtls.wire.conninfo import ConnInfo
 
 #: All that OpenSSL still knows, what is too weak for anything else included.
 EVERY_CIPHER = "ALL:!aNULL:!eNULL:@SECLEVEL=0"

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
 from OpenSSL import SSL
 
-from pgtls.tls.facts import is_ephemeral
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
+from pgtls.tls.tls_info import is_ephemeral
 
 #: TLS 1.2: ephemeral key exchange and authenticated encryption only. (All of TLS 1.3 is so.)
 FORWARD_SECRET = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!DSS:!PSK:!SRP"

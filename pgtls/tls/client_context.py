@@ -17,10 +17,12 @@ from weakref import WeakSet
 from cryptography import x509
 from OpenSSL import SSL
 
+from pgtls.conninfo.connection_string import ConnInfo, Host
+from pgtls.conninfo.keywords import SSLCertMode
+from pgtls.errors import CertificateNotVerified, ConfigurationError, NegotiationRefused
 from pgtls.tls.ciphers import FORWARD_SECRET, set_ciphers
-from pgtls.tls.client_files import file_of, password_of, read_key_pair, read_roots
-from pgtls.tls.facts import peer_certificate
 from pgtls.tls.keylog import keylog_to
+from pgtls.tls.libpq_files import file_of, password_of, read_key_pair, read_roots
 from pgtls.tls.openssl import (
     POSTGRESQL,
     forbid_renegotiation_and_compression,
@@ -31,12 +33,10 @@ from pgtls.tls.revocation import add_crl_directory, add_crl_file, crl_expiry
 from pgtls.tls.server_context import trust
 from pgtls.tls.server_identity import verify_server_name
 from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
+from pgtls.tls.tls_info import peer_certificate
 from pgtls.tls.verify_failures import failure_noting, failure_of
 from pgtls.tls.versions import set_versions
 from pgtls.wire.attempts import SSLMode
-from pgtls.wire.conninfo import ConnInfo, Host
-from pgtls.wire.conninfo_options import SSLCertMode
-from pgtls.wire.errors import CertificateNotVerified, ConfigurationError, NegotiationRefused
 
 #: What TLS before 1.2 needs besides: suites without authenticated encryption, signatures with
 #: SHA-1, short keys. All of it comes into reach of a server only where a connection string asks

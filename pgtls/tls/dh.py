@@ -15,7 +15,7 @@ from importlib.resources import as_file, files
 
 from OpenSSL import SSL
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 Path = str | os.PathLike[str]
 

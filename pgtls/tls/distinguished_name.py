@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pgtls.tls.facts import serial
-from pgtls.wire.clean_ascii import clean_ascii
+from pgtls.text import clean_ascii
+from pgtls.tls.tls_info import serial
 
 #: Bytes of a name that a log line shows: a CN of 64 with ``.../CN=`` before it.
 LOG_LIMIT = 71

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 Path = str | os.PathLike[str]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from OpenSSL import SSL
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 Path = str | os.PathLike[str]
 

@@ -26,7 +26,7 @@ from cryptography.x509.oid import PublicKeyAlgorithmOID
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 #: The ALPN name of PostgreSQL's protocol.
 POSTGRESQL = b"postgresql"

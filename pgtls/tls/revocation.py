@@ -17,7 +17,7 @@ from datetime import datetime
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 Path = str | os.PathLike[str]
 

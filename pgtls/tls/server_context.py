@@ -19,7 +19,8 @@ import attrs
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from pgtls.tls import settings
+from pgtls import settings
+from pgtls.errors import ConfigurationError
 from pgtls.tls.ciphers import (
     FORWARD_SECRET,
     check_dsa_key,
@@ -40,7 +41,6 @@ from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, crl
 from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
 from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions
-from pgtls.wire.errors import ConfigurationError
 
 #: Seconds that a passphrase command may take.
 PASSPHRASE_TIMEOUT = 60

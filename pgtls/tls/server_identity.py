@@ -47,7 +47,7 @@ from service_identity.hazmat import (
     verify_service_identity,
 )
 
-from pgtls.wire.errors import CertificateNotVerified
+from pgtls.errors import CertificateNotVerified
 
 Address = IPv4Address | IPv6Address
 

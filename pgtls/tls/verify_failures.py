@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from pgtls.errors import ConfigurationError
 from pgtls.tls.distinguished_name import issuer_line, printable, serial_hex, subject_line
 from pgtls.tls.openssl import verify_error_text
-from pgtls.wire.errors import ConfigurationError
 
 #: OpenSSL's X509_V_ERR_CRL_HAS_EXPIRED.
 CRL_HAS_EXPIRED = 12

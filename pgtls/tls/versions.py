@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from OpenSSL import SSL
 
-from pgtls.wire.errors import ConfigurationError
+from pgtls.errors import ConfigurationError
 
 _VERSIONS = {
     "TLSv1": SSL.TLS1_VERSION,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from pgtls.wire.errors import ProtocolViolation
+from pgtls.errors import ProtocolViolation
 from pgtls.wire.messages import ErrorResponse
 
 #: libpq's MAX_ERRLEN, and its bounds for an authentication request's length word. To a

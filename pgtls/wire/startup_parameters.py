@@ -19,8 +19,8 @@ import struct
 from bisect import bisect_right
 from collections.abc import Mapping
 
-from pgtls.wire.clean_ascii import clean_ascii
-from pgtls.wire.errors import ProtocolViolation
+from pgtls.errors import ProtocolViolation
+from pgtls.text import clean_ascii
 from pgtls.wire.messages import MAX_PACKET_LENGTH, StartupMessage
 
 #: Settings whose names begin so are ours. No ``-`` in it: ``-`` and ``_`` are the same in switches.

@@ -6,7 +6,7 @@ from pgtls.protocols.strings import ClientStringParser, ServerStringParser
 
 gateway = ServiceMaker(
     "pgtls",
-    "pgtls.gateway.options",
+    "pgtls.daemon.options",
     "TLS for anything that speaks PostgreSQL.",
     "pgtls",
 )

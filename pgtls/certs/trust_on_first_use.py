@@ -1,0 +1,238 @@
+"""Trust on first use: which certificate of a server's chain to trust, and ``root.crt`` that has it.
+
+There is no store of our own. What is trusted goes into the file that libpq reads, below a line of
+text, which libpq passes over, that says for which server: so a later look can tell a changed
+certificate from a new server.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
+
+from pgtls.certs.files import (
+    PUBLIC,
+    locked,
+    make_directory,
+    read_limited,
+    refuse_symlink,
+    write_file,
+)
+from pgtls.certs.names import printable
+from pgtls.errors import CertificateNotVerified, ConfigurationError
+from pgtls.tls.key_file import parse_certificate_chain
+
+#: The most that a root.crt may have: a system's whole collection is about a quarter of a megabyte.
+_MAX_ROOT_CRT = 16 * 1024 * 1024
+
+_DIGEST = hashes.SHA256.digest_size
+_RECORD = re.compile(rb"^# pgtls trust: (\S+)", re.MULTILINE)
+
+#: OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_DATES = (9, 10)
+
+
+class RootNotSent(CertificateNotVerified):
+    """The server sends no self-signed certificate that its own leads to.
+
+    :ivar issuer: who must be asked for it: the name of the certificate that is missing.
+    """
+
+    def __init__(self, issuer: str) -> None:
+        super().__init__(
+            f'the server does not send its root certificate, "{printable(issuer)}": ask the '
+            "server's DBA, or whoever runs that authority, for it; put it into root.crt yourself"
+        )
+        self.issuer = issuer
+
+
+class CertificateChanged(CertificateNotVerified):
+    """A server that was trusted shows a certificate that ``root.crt`` does not verify any more."""
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """The SHA-256 fingerprint in the form in which ssh shows keys."""
+    digest = certificate.fingerprint(hashes.SHA256())
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def parse_fingerprint(text: str) -> bytes:
+    """Read a SHA-256 fingerprint: hexadecimal, with colons or without, or base64.
+
+    :raises ValueError: it is none.
+    """
+    digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)
+    if re.fullmatch(r"[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}", digits):
+        return bytes.fromhex(digits.replace(":", ""))
+    try:
+        digest = base64.b64decode(digits.rstrip("=") + "=", validate=True)
+    except binascii.Error:
+        digest = b""
+    if len(digest) != _DIGEST:
+        raise ValueError(
+            f'"{printable(text)}" is no SHA-256 fingerprint: 64 hexadecimal digits, or 43 '
+            "characters of base64"
+        )
+    return digest
+
+
+def root_of(chain: Sequence[x509.Certificate]) -> x509.Certificate:
+    """The self-signed certificate that a server's chain leads to, if it was sent.
+
+    :param chain: what the server sent, its own certificate first.
+    :raises RootNotSent: it was not.
+    """
+    current, others = chain[0], list(chain[1:])
+    while not _is_signed_by(current, current):
+        above = next((each for each in others if _is_signed_by(current, each)), None)
+        if above is None:
+            raise RootNotSent(current.issuer.rfc4514_string())
+        others.remove(above)
+        current = above
+    return current
+
+
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyError:
+    """Why a chain does not verify: OpenSSL's words.
+
+    :ivar about_dates: a certificate is not valid yet, or no longer.
+    """
+
+    reason: str
+    about_dates: bool
+
+
+def verify_chain(
+    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> VerifyError | None:
+    """Whether ``roots`` verify a server's chain; None where they do."""
+    store = crypto.X509Store()
+    for root in roots:
+        store.add_cert(crypto.X509.from_cryptography(root))
+    leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in chain]
+    try:
+        crypto.X509StoreContext(store, leaf, others).verify_certificate()
+    except crypto.X509StoreContextError as error:
+        number, depth = error.errors[0], error.errors[1]
+        return VerifyError(f"{error} (depth {depth})", number in _DATES)
+    return None
+
+
+@dataclass(frozen=True)
+class RootFile:
+    """``root.crt`` as it is.
+
+    :ivar content: all of it, empty where there is no file.
+    """
+
+    path: Path
+    content: bytes
+    mode: int
+
+    @classmethod
+    def read(cls, path: Path) -> RootFile:
+        """:raises ConfigurationError: it cannot be read, or libpq could make nothing of it."""
+        refuse_symlink(path, "root certificate file")
+        if not path.exists():
+            return cls(path, b"", PUBLIC)
+        content = read_limited(path, "root certificate file", _MAX_ROOT_CRT)
+        if content.strip() and b"-----BEGIN " not in content:
+            raise ConfigurationError(
+                f'root certificate file "{path}" is not in PEM, which is all that libpq reads'
+            )
+        return cls(path, content, stat.S_IMODE(path.stat().st_mode))
+
+    @property
+    def certificates(self) -> list[x509.Certificate]:
+        """The roots in it.
+
+        :raises ConfigurationError: one of them cannot be read.
+        """
+        if not self.content.strip():
+            return []
+        return parse_certificate_chain(self.content, f'root certificate file "{self.path}"')
+
+    @property
+    def hosts(self) -> set[str]:
+        """The servers for which something in it was added."""
+        return {each.decode("utf-8", "replace") for each in _RECORD.findall(self.content)}
+
+    def add(self, host: str, root: x509.Certificate | None) -> None:
+        """Write it anew, with a root, if that is not in it already, and for which server.
+
+        :param root: None where those that are there already verify the server.
+        """
+        pem = b""
+        if root is not None and root not in self.certificates:
+            pem = root.public_bytes(Encoding.PEM)
+        elif host in self.hosts:
+            return
+        today = datetime.now(UTC)
+        line = f"# pgtls trust: {host} {today:%Y-%m-%d}\n".encode()
+        between = b"" if self.content.endswith(b"\n") or not self.content else b"\n"
+        write_file(self.path, self.content + between + line + pem, self.mode, overwrite=True)
+
+
+def known(file: RootFile, chain: Sequence[x509.Certificate], host: str) -> bool:
+    """Whether ``root.crt`` verifies a server already.
+
+    :param host: ``db.example.com:5432``.
+    :raises CertificateChanged: it did, and does not any more.
+    :raises CertificateNotVerified: it would, were it not for the dates.
+    """
+    roots = file.certificates
+    failure = verify_chain(chain, roots) if roots else None
+    if failure is None:
+        return bool(roots)
+    if failure.about_dates:
+        raise CertificateNotVerified(f"the server's certificate does not verify: {failure.reason}")
+    if host in file.hosts or _same_name_other_key(chain, roots):
+        raise CertificateChanged(failure.reason)
+    return False
+
+
+def _same_name_other_key(
+    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+) -> bool:
+    """Whether the chain ends at an authority by the name of one that is trusted."""
+    issuers = {certificate.issuer for certificate in chain}
+    return any(root.subject in issuers for root in roots)
+
+
+def trust_root(
+    directory: Path, host: str, chain: Sequence[x509.Certificate], root: x509.Certificate | None
+) -> Path:
+    """Have every libpq client that reads ``root.crt`` in a directory verify a server from now on.
+
+    :param root: what to add; None where it is there and just the server is new.
+    :returns: the file.
+    :raises ConfigurationError: directory or file cannot be used; the file is then as it was.
+    :raises CertificateChanged: somebody else has made it another server's in the meantime.
+    """
+    make_directory(directory, 0o700)
+    with locked(directory):
+        file = RootFile.read(directory / "root.crt")
+        known(file, chain, host)
+        file.add(host, root)
+        return file.path

@@ -1,0 +1,1 @@
+"""libpq's connection strings: grammar, keywords, defaults, hosts, checks."""

@@ -1,0 +1,196 @@
+"""A connection string, read as libpq 18 reads it.
+
+Source: PostgreSQL's documentation, "Database Connection Control Functions";
+``src/interfaces/libpq/fe-connect.c`` and, for the startup parameters, ``build_startup_packet`` in
+``fe-protocol3.c``.
+
+What differs from libpq: every mistake is reported, not only the first one; hosts are all checked
+before the first attempt; ``check_address`` is ours; GSSAPI encryption and the choice of a server
+by ``target_session_attrs`` are refused.
+"""
+
+from __future__ import annotations
+
+import locale
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from pgtls.conninfo.checks import find_mistakes, newest_protocol, oldest_protocol, tls_version
+from pgtls.conninfo.defaults import add_defaults, home_directory, session_parameters
+from pgtls.conninfo.grammar import parse_text, require_c_string
+from pgtls.conninfo.hosts import Host, parse_hosts, parse_integer
+from pgtls.conninfo.keywords import OPTIONS, LoadBalanceHosts, SSLCertMode
+from pgtls.errors import ConfigurationError
+from pgtls.wire.attempts import SSLMode, SSLNegotiation
+
+__all__ = ["ConnInfo", "Host"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnInfo:
+    """Where to connect to and how, all checked.
+
+    The names are libpq's keywords. A file, directory or text that is not given is None.
+
+    :ivar hosts: the places to try, as written; load_balance_hosts says in which order.
+    :ivar user: None where neither string, service nor PGUSER names one; libpq would take the
+        operating system's name of the user.
+    :ivar dbname: None where none is named; the server then takes the user's name.
+    :ivar connect_timeout: seconds for each host, None for no limit.
+    :ivar keepalives_idle, keepalives_interval, keepalives_count: 0 leaves it to the system.
+    :ivar tcp_user_timeout: milliseconds, 0 leaves it to the system.
+    :ivar min_protocol_version, max_protocol_version: major and minor number.
+    :ivar check_address: whether the verified name of the server must also resolve to the address
+        that was connected to, looked up anew: verify-full and a host name only. A name whose
+        addresses change from one answer to the next, for load balancing, is not for it.
+    :ivar startup_parameters: what goes into the StartupMessage besides user and database.
+    :ivar home: the user's home directory, None where there is none.
+    """
+
+    hosts: tuple[Host, ...]
+    user: str | None
+    password: str | None = field(repr=False)
+    dbname: str | None
+    sslmode: SSLMode
+    sslnegotiation: SSLNegotiation
+    sslrootcert: str | None
+    sslcrl: str | None
+    sslcrldir: str | None
+    sslcert: str | None
+    sslkey: str | None
+    sslpassword: str | None = field(repr=False)
+    sslcertmode: SSLCertMode
+    sslsni: bool
+    ssl_min_protocol_version: str | None
+    ssl_max_protocol_version: str | None
+    sslkeylogfile: str | None
+    requirepeer: str | None
+    check_address: bool
+    connect_timeout: float | None
+    load_balance_hosts: LoadBalanceHosts
+    keepalives: bool
+    keepalives_idle: int
+    keepalives_interval: int
+    keepalives_count: int
+    tcp_user_timeout: int
+    min_protocol_version: tuple[int, int]
+    max_protocol_version: tuple[int, int]
+    startup_parameters: Mapping[str, str] = field(hash=False)
+    home: Path | None
+
+    @classmethod
+    def parse(cls, text: str, environ: Mapping[str, str], home: Path | None = None) -> ConnInfo:
+        """Read a connection string in either form.
+
+        :param environ: the environment, for the PG* variables and HOME.
+        :param home: a home directory in place of the user's.
+        :raises ConfigurationError: with every mistake; of the grammar only the first one.
+        """
+        return cls._complete(parse_text(text), environ, home)
+
+    @classmethod
+    def from_parameters(
+        cls, parameters: Mapping[str, str], environ: Mapping[str, str], home: Path | None = None
+    ) -> ConnInfo:
+        """Take parameters by name, as PQconnectdbParams() does: an empty one counts as not given.
+
+        :raises ConfigurationError: with every mistake; where a name is unknown, only the names.
+        """
+        unknown = [keyword for keyword in parameters if keyword not in OPTIONS]
+        if unknown:
+            raise ConfigurationError(*(f'invalid connection option "{name}"' for name in unknown))
+        given = {keyword: value for keyword, value in parameters.items() if value}
+        for keyword, value in given.items():
+            require_c_string(keyword, value)
+        return cls._complete(given, environ, home)
+
+    @property
+    def default_directory(self) -> Path | None:
+        """Where root.crt, root.crl, postgresql.crt and postgresql.key are looked for."""
+        return None if self.home is None else self.home / ".postgresql"
+
+    @classmethod
+    def _complete(
+        cls, given: Mapping[str, str], environ: Mapping[str, str], home: Path | None
+    ) -> ConnInfo:
+        home = home or home_directory(environ)
+        values = add_defaults(given, environ, home)
+        mistakes: list[str] = []
+        hosts: tuple[Host, ...] = ()
+        try:
+            hosts = parse_hosts(values)
+        except ConfigurationError as error:
+            mistakes.extend(error.mistakes)
+        mistakes.extend(find_mistakes(values, hosts))
+        if mistakes:
+            raise ConfigurationError(*mistakes)
+        startup_parameters = _startup_parameters(values) | session_parameters(environ)
+        return cls._from_values(values, hosts, startup_parameters, home)
+
+    @classmethod
+    def _from_values(
+        cls,
+        values: Mapping[str, str],
+        hosts: tuple[Host, ...],
+        startup_parameters: Mapping[str, str],
+        home: Path | None,
+    ) -> ConnInfo:
+        """Give checked values their types."""
+        return cls(
+            hosts=hosts,
+            user=values.get("user") or None,
+            password=values.get("password") or None,
+            dbname=values.get("dbname") or None,
+            sslmode=SSLMode(values["sslmode"]),
+            sslnegotiation=SSLNegotiation(values["sslnegotiation"]),
+            sslrootcert=values.get("sslrootcert") or None,
+            sslcrl=values.get("sslcrl") or None,
+            sslcrldir=values.get("sslcrldir") or None,
+            sslcert=values.get("sslcert") or None,
+            sslkey=values.get("sslkey") or None,
+            sslpassword=values.get("sslpassword") or None,
+            sslcertmode=SSLCertMode(values["sslcertmode"]),
+            sslsni=values["sslsni"].startswith("1"),  # libpq looks at no more of it
+            ssl_min_protocol_version=tls_version(values["ssl_min_protocol_version"]),
+            ssl_max_protocol_version=tls_version(values.get("ssl_max_protocol_version", "")),
+            sslkeylogfile=values.get("sslkeylogfile") or None,
+            requirepeer=values.get("requirepeer") or None,
+            check_address=values["check_address"] == "1",
+            connect_timeout=float(_natural(values, "connect_timeout")) or None,
+            load_balance_hosts=LoadBalanceHosts(values["load_balance_hosts"]),
+            keepalives=parse_integer(values["keepalives"]) != 0,
+            keepalives_idle=_natural(values, "keepalives_idle"),
+            keepalives_interval=_natural(values, "keepalives_interval"),
+            keepalives_count=_natural(values, "keepalives_count"),
+            tcp_user_timeout=_natural(values, "tcp_user_timeout"),
+            min_protocol_version=oldest_protocol(values),
+            max_protocol_version=newest_protocol(values),
+            startup_parameters=MappingProxyType(dict(startup_parameters)),
+            home=home,
+        )
+
+
+def _natural(values: Mapping[str, str], keyword: str) -> int:
+    """An integer; a negative one counts as 0, as does none."""
+    return max(parse_integer(values.get(keyword, "0")) or 0, 0)
+
+
+def _startup_parameters(values: Mapping[str, str]) -> dict[str, str]:
+    """In the order of libpq's StartupMessage; an empty one is not sent."""
+    parameters = {
+        "replication": values.get("replication"),
+        "options": values.get("options"),
+        "application_name": values.get("application_name", values.get("fallback_application_name")),
+        "client_encoding": values.get("client_encoding"),
+    }
+    if parameters["client_encoding"] == "auto":
+        parameters["client_encoding"] = _locale_encoding()
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _locale_encoding() -> str:
+    """The locale's encoding by a name that PostgreSQL takes: it knows most, but not ASCII's."""
+    codeset = locale.nl_langinfo(locale.CODESET)
+    return "SQL_ASCII" if codeset == "ANSI_X3.4-1968" else codeset

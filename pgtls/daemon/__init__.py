@@ -1,0 +1,1 @@
+"""The process behind ``twistd pgtls``: configuration, service, reload, workers."""

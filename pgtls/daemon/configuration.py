@@ -1,0 +1,132 @@
+"""What a gateway can be told, on the command line or in ``pgtls.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from pgtls import settings
+from pgtls.errors import ConfigurationError
+from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.wire.server_negotiation import SSL
+
+
+@attrs.frozen
+class GatewaySettings:
+    """One ``[[gateway]]`` table: a listener and where it leads."""
+
+    listen: str = settings.text(
+        "tcp:6432:interface=127.0.0.1", "where to listen: a Twisted endpoint string"
+    )
+    upstream: str = settings.text(
+        "", "the server: a libpq connection string; empty for the local one, as libpq finds it"
+    )
+    tls_parameters: bool = settings.boolean(
+        False, "tell the server of the client's TLS: pgtls.client_dn and others, as settings"
+    )
+    log_disconnections: bool = settings.boolean(
+        False, "log the end of each session too, with how long it lasted"
+    )
+    listener: ListenerSettings = settings.group(ListenerSettings)
+
+
+@attrs.frozen
+class DaemonSettings:
+    """What holds for all gateways of the daemon."""
+
+    state_dir: str = settings.text(
+        "", "where the self-made certificates are kept; default: $STATE_DIRECTORY, or below ~"
+    )
+    embedded: str = settings.text(
+        "", "run an embedded PostgreSQL 18 in this directory, and be its gateway"
+    )
+    shutdown_timeout: float = settings.number(
+        10.0,
+        "seconds that open sessions have to finish when the daemon is told to stop",
+        minimum=0,
+        maximum=86400,
+        whole=False,
+    )
+    workers: int = settings.number(
+        1,
+        "processes that serve clients, as many as there are cores to use; 1: the daemon itself",
+        minimum=1,
+        maximum=64,
+        whole=True,
+    )
+
+
+@attrs.frozen
+class Configuration:
+    """All of it.
+
+    :ivar places: where each gateway's settings stand, to go in front of a mistake.
+    """
+
+    daemon: DaemonSettings
+    gateways: tuple[GatewaySettings, ...]
+    places: tuple[str, ...]
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, object]) -> Configuration:
+        """One gateway, from a command line's options by setting name.
+
+        :raises ConfigurationError: with every mistake.
+        """
+        daemon_names = {field.name for field in settings.fields(DaemonSettings)}
+        daemon = {name: value for name, value in values.items() if name in daemon_names}
+        rest = {name: value for name, value in values.items() if name not in daemon_names}
+        mistakes: list[str] = []
+        configuration = cls(
+            _read(DaemonSettings, daemon, "", mistakes), (_gateway(rest, "", mistakes),), ("",)
+        )
+        if mistakes:
+            raise ConfigurationError(*mistakes)
+        return configuration
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Configuration:
+        """Every gateway of a file.
+
+        :raises ConfigurationError: with every mistake, each with its file and table.
+        """
+        try:
+            document = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror}") from error
+        except ValueError as error:  # TOML's grammar, or UTF-8's
+            raise ConfigurationError(f"{path}: {error}") from error
+        tables = document.pop("gateway", [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise ConfigurationError(f"{path}: write each gateway as a table [[gateway]]")
+        mistakes: list[str] = [] if tables else [f"{path}: there is no [[gateway]] table"]
+        daemon = _read(DaemonSettings, document, f"{path}: ", mistakes)
+        places = tuple(f"{path}: gateway {number}: " for number in range(1, len(tables) + 1))
+        gateways = tuple(
+            _gateway(table, place, mistakes) for table, place in zip(tables, places, strict=True)
+        )
+        if mistakes:
+            raise ConfigurationError(*mistakes)
+        return cls(daemon, gateways, places)
+
+
+def _gateway(values: Mapping[str, object], where: str, mistakes: list[str]) -> GatewaySettings:
+    gateway = _read(GatewaySettings, values, where, mistakes)
+    if not gateway.listen.startswith("unix:"):
+        return gateway
+    if values.get("ssl") == SSL.REQUIRE:
+        mistakes.append(f'{where}ssl must be "off" for a unix: listener: it never has TLS')
+    return attrs.evolve(gateway, listener=attrs.evolve(gateway.listener, ssl=SSL.OFF))
+
+
+def _read(
+    kind: type[settings.S], values: Mapping[str, object], where: str, mistakes: list[str]
+) -> settings.S:
+    try:
+        return settings.read(kind, values)
+    except ConfigurationError as error:
+        mistakes.extend(f"{where}{mistake}" for mistake in error.mistakes)
+        return kind()

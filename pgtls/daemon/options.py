@@ -1,0 +1,69 @@
+"""``twistd pgtls``: the command line, made from the table of settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from pgtls import settings
+from pgtls.daemon.configuration import Configuration, DaemonSettings, GatewaySettings
+from pgtls.daemon.service import CannotStart, GatewayService
+from pgtls.errors import ConfigurationError
+
+_FIELDS = [*settings.fields(GatewaySettings), *settings.fields(DaemonSettings)]
+
+
+def _help(field: Any) -> str:
+    shown = field.default
+    if isinstance(shown, bool):
+        shown = "on" if shown else "off"
+    text = str(field.metadata["help"])
+    return f"{text} [default: {shown}]" if shown != "" else text
+
+
+class Options(usage.Options):
+    """Options of the gateway."""
+
+    synopsis = (
+        "[--upstream CONNINFO] [--listen ENDPOINT] [options] | --embedded DIR | --config FILE"
+    )
+    longdesc = (
+        "TLS for anything that speaks PostgreSQL. Without --upstream and --embedded the local "
+        "server is the upstream. Without --ssl-cert-file a certificate authority and a server "
+        "certificate are made once, in the state directory. Every option is also a key of "
+        "pgtls.toml, with _ for -: several gateways run from one file, a [[gateway]] table each."
+    )
+    optParameters = [
+        ["config", "c", None, "read the gateways from a TOML file, in place of the other options"],
+        *([field.name.replace("_", "-"), None, None, _help(field)] for field in _FIELDS),
+    ]
+
+    def configuration(self) -> Configuration:
+        """What was asked for.
+
+        :raises ConfigurationError: with every mistake.
+        """
+        given = {
+            field.name: self[field.name.replace("_", "-")]
+            for field in _FIELDS
+            if self[field.name.replace("_", "-")] is not None
+        }
+        if self["config"] is None:
+            return Configuration.from_options(given)
+        if given:
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise ConfigurationError(f"with --config, write into the file what {names} would say")
+        return Configuration.from_toml(Path(self["config"]))
+
+
+def makeService(options: Options) -> IService:
+    """The service that ``twistd pgtls`` runs."""
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    try:
+        return GatewayService(reactor, options.configuration())
+    except ConfigurationError as error:
+        raise CannotStart(error) from None

@@ -1,0 +1,167 @@
+"""The gateway's state directory, and the certificate that it makes for itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from pgtls.certs.authority import fingerprint
+from pgtls.certs.files import locked
+from pgtls.certs.names import general_names
+from pgtls.certs.server_files import write_server_files
+from pgtls.errors import ConfigurationError
+from pgtls.tls.key_file import load_certificate_chain, load_key_pair
+
+#: How long before its end a certificate is made anew.
+RENEWAL = timedelta(days=30)
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultCertificate:
+    """The certificate of a gateway that was given none.
+
+    :ivar root_crt: what clients verify it against.
+    :ivar sha256: its fingerprint, as openssl prints it.
+    :ivar created: whether it was made just now.
+    """
+
+    root_crt: Path
+    server_crt: Path
+    server_key: Path
+    sha256: str
+    created: bool
+
+
+def state_directory(option: str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The state directory, made (for its owner only) if it is not there.
+
+    :param option: what ``--state-dir`` says. Without it: systemd's ``$STATE_DIRECTORY``, else
+        ``pgtls`` in ``$XDG_STATE_HOME``, which is ``~/.local/state`` if unset.
+    :raises ConfigurationError: it cannot be made, or everybody can write into it.
+    """
+    directory = _chosen(option, environ)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f'state directory "{directory}" cannot be made: {error.strerror}'
+        ) from error
+    if directory.stat().st_mode & stat.S_IWOTH:
+        raise ConfigurationError(f'state directory "{directory}" is writable by everybody')
+    return directory
+
+
+def _chosen(option: str | None, environ: Mapping[str, str]) -> Path:
+    if option:
+        return Path(option).expanduser().absolute()
+    # systemd names every StateDirectory= of the unit, the first one first.
+    if systemds := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(systemds)
+    xdg = Path(environ.get("XDG_STATE_HOME", ""))
+    if xdg.is_absolute():  # the specification has relative ones ignored
+        return xdg / "pgtls"
+    try:
+        return Path("~/.local/state/pgtls").expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "there is no home directory to keep state in: name one with --state-dir"
+        ) from error
+
+
+def default_certificate(state_dir: Path, names: Sequence[str] = ()) -> DefaultCertificate:
+    """The gateway's own certificate: made once, with an authority, and used from then on.
+
+    It is made anew, by the same authority, when its end is near, when it lacks a name that is
+    wanted now (it keeps the others), or when its files do not fit together.
+
+    :param names: host names and addresses that clients will use, besides this machine's own.
+    :raises ConfigurationError: a name or a file cannot be used.
+    """
+    wanted = [*_LOOPBACK, *_usable(socket.gethostname()), *names]
+    general_names(wanted)
+    certificate = _present(state_dir, wanted)
+    if certificate:
+        return _described(state_dir, certificate, created=False)
+    try:
+        with locked(state_dir):
+            # Another gateway may have been quicker.
+            certificate = _present(state_dir, wanted)
+            created = certificate is None
+            if certificate is None:
+                # The resolver may take its time, so it is asked only now.
+                wanted += [*_usable(socket.getfqdn()), *_names_so_far(state_dir)]
+                certificate = write_server_files(state_dir, wanted).certificate
+    except OSError as error:
+        raise ConfigurationError(
+            f'no certificate can be made in state directory "{state_dir}": {error.strerror}'
+        ) from error
+    return _described(state_dir, certificate, created=created)
+
+
+def _described(
+    state_dir: Path, certificate: x509.Certificate, *, created: bool
+) -> DefaultCertificate:
+    return DefaultCertificate(
+        root_crt=state_dir / "root.crt",
+        server_crt=state_dir / "server.crt",
+        server_key=state_dir / "server.key",
+        sha256=fingerprint(certificate),
+        created=created,
+    )
+
+
+def _usable(name: str) -> list[str]:
+    """What the machine calls itself, if a certificate can say so and it is not made of an address
+    (``1.0.0.127.in-addr.arpa``, where the resolver knows no better)."""
+    try:
+        general_names([name])
+    except ConfigurationError:
+        return []
+    return [] if name.endswith(".arpa") else [name]
+
+
+def _present(state_dir: Path, wanted: Sequence[str]) -> x509.Certificate | None:
+    """The certificate that is there, if it will do."""
+    try:
+        root = load_certificate_chain(state_dir / "root.crt")[0]
+        chain, _ = load_key_pair(state_dir / "server.crt", state_dir / "server.key")
+    except ConfigurationError:
+        return None
+    certificate = chain[0]
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return None
+    if not set(general_names(wanted)).issubset(_alternatives(certificate)):
+        return None
+    # At the authority's own end a new certificate would end no later.
+    ends = certificate.not_valid_after_utc
+    lead = RENEWAL if ends < root.not_valid_after_utc else timedelta(0)
+    return certificate if datetime.now(UTC) + lead < ends else None
+
+
+def _names_so_far(state_dir: Path) -> list[str]:
+    try:
+        certificate = load_certificate_chain(state_dir / "server.crt")[0]
+    except ConfigurationError:
+        return []
+    return [str(name.value) for name in _alternatives(certificate)]
+
+
+def _alternatives(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return list(extension.value)

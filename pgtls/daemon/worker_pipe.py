@@ -1,0 +1,147 @@
+"""What the daemon and its workers say to each other, over pipes that nobody else has.
+
+The daemon sends a worker its task, and then words: ``reload``, ``stop``. The end of this pipe is
+the daemon's end. The worker sends lines: its log, each event as Twisted's JSON, which begins with
+``{``; and a word with a value in JSON: ``ready``, ``failed`` with the mistakes, and one line in
+answer to each word.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import os
+import pickle
+import struct
+from collections.abc import Callable
+from threading import Lock
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+from twisted.internet import main
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.daemon.prepared import Plan
+
+_LENGTH = struct.Struct("!I")
+_CHUNK = 65536
+
+
+def _read_only(mapping: dict[str, str]) -> MappingProxyType[str, str]:
+    return MappingProxyType(mapping)
+
+
+# A ConnInfo has one, and pickle has no way of its own.
+copyreg.pickle(MappingProxyType, lambda mapping: (_read_only, (dict(mapping),)))
+
+
+@attrs.frozen
+class Task:
+    """What a worker is to do.
+
+    :ivar worker: its number, from 0.
+    :ivar workers: how many there are.
+    :ivar sockets: the listening sockets' descriptors, one for each plan.
+    :ivar census: the descriptor of what they count in.
+    :ivar directory: where the names of files count from.
+    """
+
+    worker: int
+    workers: int
+    plans: tuple[Plan, ...]
+    sockets: tuple[int, ...]
+    census: int
+    directory: str
+    shutdown_timeout: float
+
+    def send(self, descriptor: int) -> None:
+        """:raises OSError: nobody is there to take it."""
+        pickled = pickle.dumps(self)
+        write_all(descriptor, _LENGTH.pack(len(pickled)) + pickled)
+
+    @classmethod
+    def receive(cls, descriptor: int) -> Task:
+        """:raises EOFError: nobody sends it any more."""
+        (length,) = _LENGTH.unpack(_read_exactly(descriptor, _LENGTH.size))
+        # From the process that started this one, over a pipe of theirs.
+        task: Task = pickle.loads(_read_exactly(descriptor, length))  # noqa: S301
+        return task
+
+
+def _read_exactly(descriptor: int, count: int) -> bytes:
+    received = b""
+    while len(received) < count:
+        # Not one byte more: words follow.
+        chunk = os.read(descriptor, count - len(received))
+        if not chunk:
+            raise EOFError
+        received += chunk
+    return received
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """:raises OSError: nobody reads any more."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+class LineWriter:
+    """Writes lines, from any thread, each whole. That nobody reads any more is no error here."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = Lock()
+
+    def write(self, line: str) -> None:
+        """:param line: without its end."""
+        with self._lock:
+            try:
+                write_all(self._descriptor, line.encode() + b"\n")
+            except OSError:
+                return
+
+
+@implementer(IReadDescriptor)
+class LineReader:
+    """Reads lines, and closes the descriptor at its end.
+
+    :param line: is called with each.
+    :param end: is called when nothing comes any more.
+    """
+
+    def __init__(
+        self, descriptor: int, line: Callable[[bytes], None], end: Callable[[], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._line = line
+        self._end = end
+        self._partial = b""
+
+    def fileno(self) -> int:
+        """The descriptor; -1 when it is closed."""
+        return self._descriptor
+
+    def doRead(self) -> Any:
+        """:returns: what tells a reactor of the end; None before."""
+        data = os.read(self._descriptor, _CHUNK)
+        if not data:
+            return main.CONNECTION_DONE
+        *whole, self._partial = (self._partial + data).split(b"\n")
+        for line in whole:
+            self._line(line)
+        return None
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The other end is closed, or the reactor has ended."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if self._partial:
+            self._line(self._partial)
+        self._end()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "pgtls"

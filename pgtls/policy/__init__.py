@@ -1,0 +1,1 @@
+"""Who may connect: client certificates, user name maps, PostgreSQL's authentication files."""

@@ -1,0 +1,1 @@
+"""What a server does, and what a connection string means."""

@@ -1,0 +1,166 @@
+"""The files of a libpq client, and what they lead to: roots, CRLs, certificate and key."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.keywords import SSLCertMode
+from pgtls.errors import ConfigurationError
+from pgtls.tls.key_file import check_key_matches, load_certificate_chain, load_private_key
+from pgtls.tls.libpq_files import file_of, password_of, read_roots
+from pgtls.tls.revocation import crl_expiry
+from pgtls.wire.attempts import SSLMode
+
+#: How many roots are named.
+_NAMED = 3
+
+
+@attrs.define
+class Sentences:
+    """What the files of one kind lead to."""
+
+    verified: list[str] = attrs.field(factory=list)
+    not_protected: list[str] = attrs.field(factory=list)
+    traps: list[str] = attrs.field(factory=list)
+    fails: list[str] = attrs.field(factory=list)
+
+
+class Roots(Sentences):
+    """``verified`` is empty where no chain is verified."""
+
+
+def roots(conninfo: ConnInfo) -> Roots:
+    """By which roots the server's chain is verified."""
+    if conninfo.sslrootcert == "system":
+        return Roots(["The server's chain, by the system's collection of authorities."])
+    path = file_of(conninfo, conninfo.sslrootcert, "root.crt")
+    try:
+        certificates = read_roots(conninfo)
+    except ConfigurationError as error:
+        return Roots(fails=[f"{error}."])
+    if certificates is None:
+        return Roots(traps=_missing_roots(conninfo, path))
+    names = [certificate.subject.rfc4514_string() for certificate in certificates]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    found = Roots([f'The server\'s chain, by "{path}" ({"; ".join(names[:_NAMED])}{more}).'])
+    now = datetime.now(UTC)
+    expired = [each for each in certificates if each.not_valid_after_utc < now]
+    found.traps.extend(
+        f'In "{path}", {each.subject.rfc4514_string()} expired on {each.not_valid_after_utc:%F}.'
+        for each in expired[:_NAMED]
+    )
+    return found
+
+
+def _missing_roots(conninfo: ConnInfo, path: Path | None) -> list[str]:
+    if conninfo.sslrootcert is None:
+        return []
+    found = [
+        f'sslrootcert names "{path}", which is not there; with sslmode={conninfo.sslmode} that is '
+        "no error: nothing is verified."
+    ]
+    return found + _tilde(conninfo.sslrootcert)
+
+
+def _tilde(path: str) -> list[str]:
+    if path.startswith("~"):
+        return [f'"{path}": libpq does not take "~" for your home directory.']
+    return []
+
+
+def revocation(conninfo: ConnInfo) -> Sentences:
+    """What is checked against which CRL, where a chain is verified."""
+    named = [each for each in (conninfo.sslcrl, conninfo.sslcrldir) if each is not None]
+    default = file_of(conninfo, None, "root.crl")
+    if not named and default is not None and default.exists():
+        named = [str(default)]
+    if conninfo.sslrootcert == "system":
+        if not named:
+            return Sentences(not_protected=["A revoked certificate is accepted: no CRL is read."])
+        return Sentences(
+            not_protected=["A revoked certificate is accepted: libpq reads no CRL here."],
+            traps=[
+                f"sslrootcert=system: libpq ignores CRLs, {_quoted(named)} included, and says "
+                "nothing. (pgtls reads sslcrl and sslcrldir.)"
+            ],
+        )
+    if not named:
+        return Sentences(not_protected=["A revoked certificate is accepted: there is no CRL."])
+    found = Sentences()
+    for path in named:
+        _add_crl(found, path)
+    if not found.verified:
+        found.not_protected.append("A revoked certificate is accepted: no CRL can be read.")
+    return found
+
+
+def _add_crl(found: Sentences, path: str) -> None:
+    try:
+        ends = crl_expiry(path)
+    except ConfigurationError as error:
+        missing = "is not there" if not os.path.exists(path) else f"cannot be used ({error})"
+        found.traps.append(
+            f'The CRL "{path}" {missing}: libpq goes on without it and says nothing. (pgtls '
+            "refuses.)"
+        )
+        found.traps.extend(_tilde(path))
+        return
+    found.verified.append(f'That no certificate of the chain is revoked, by "{path}".')
+    found.traps.extend(
+        f'In "{path}", the CRL of {issuer} expired on {end:%F}: every certificate of that '
+        "authority is refused until a new one is there."
+        for issuer, end in ends
+        if end is not None and end < datetime.now(UTC)
+    )
+
+
+def client_certificate(conninfo: ConnInfo) -> Sentences:
+    """What the client shows of itself."""
+    path = file_of(conninfo, conninfo.sslcert, "postgresql.crt")
+    if conninfo.sslcertmode is SSLCertMode.DISABLE:
+        traps = ["sslcertmode=disable: sslcert is not sent."] if conninfo.sslcert else []
+        return Sentences(["No client certificate is sent (sslcertmode=disable)."], traps=traps)
+    if path is None or not path.exists():
+        found = Sentences(["No client certificate is there to be sent."])
+        if conninfo.sslcert is not None:
+            found.traps.append(f'sslcert names "{path}", which is not there: none is sent.')
+            found.traps.extend(_tilde(conninfo.sslcert))
+        if conninfo.sslcertmode is SSLCertMode.REQUIRE:
+            found.fails.append("sslcertmode=require, and there is no client certificate.")
+        return found
+    return _certificate_there(conninfo, path)
+
+
+def _certificate_there(conninfo: ConnInfo, path: Path) -> Sentences:
+    key = file_of(conninfo, conninfo.sslkey, "postgresql.key")
+    try:
+        chain = load_certificate_chain(path)
+        if key is None or not key.exists():
+            raise ConfigurationError(f'certificate present, but not private key file "{key}"')
+        private_key = load_private_key(key, password_of(conninfo))
+        check_key_matches(chain[0], private_key, f'private key file "{key}"')
+    except ConfigurationError as error:
+        return Sentences(fails=[f"The client certificate cannot be used: {error}."])
+    subject = chain[0].subject.rfc4514_string()
+    found = Sentences([f'If the server asks: "{path}" ({subject}), proven by "{key}".'])
+    if conninfo.sslmode not in (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL):
+        found.traps.append("The client certificate is shown to whoever asks for it.")
+    found.traps.extend(_dates(chain[0], path))
+    return found
+
+
+def _dates(certificate: x509.Certificate, path: Path) -> list[str]:
+    end = certificate.not_valid_after_utc
+    if end < datetime.now(UTC):
+        return [f'The client certificate in "{path}" expired on {end:%F}: servers refuse it.']
+    return []
+
+
+def _quoted(paths: list[str]) -> str:
+    return ", ".join(f'"{path}"' for path in paths)

@@ -1,0 +1,153 @@
+"""Connecting as a client would, and what happened."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, cast
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.negotiated import CLOSE_TIMEOUT, negotiated_tls
+from pgtls.protocols.search import where
+from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
+from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
+from pgtls.wire.messages import StartupMessage
+from pgtls.wire.session_start import SessionStart
+
+#: Seconds for all of it where the connection string has no connect_timeout.
+DEFAULT_TIMEOUT = 15
+
+#: Seconds that a server which let us in has to say that it is ready for queries, or why not.
+READY_TIMEOUT = 5
+
+
+@attrs.define
+class Result:
+    """What a probe found out; the JSON has these keys."""
+
+    events: list[str] = attrs.field(factory=list)
+    outcome: str = "fail"
+    error: str | None = None
+    tls: dict[str, Any] | None = None
+    certificate: dict[str, Any] | None = None
+
+    def succeeded(self, tls: NegotiatedTLS | None) -> None:
+        """A usable connection came out."""
+        self.outcome = "ssl" if tls else "plain"
+        if tls is None:
+            return
+        self.tls = {
+            "version": tls.version,
+            "cipher": tls.cipher,
+            "bits": tls.bits,
+            "group": tls.group,
+            "alpn": tls.alpn,
+            "forward_secret": tls.forward_secret,
+        }
+        # cryptography is stricter than OpenSSL: names or dates may be there that it can't read.
+        with suppress(ValueError):
+            if tls.peer_certificate is not None:
+                self.certificate = dict(certificate_facts(tls.peer_certificate))
+
+    def failed(self, error: PgTLSError) -> None:
+        """No usable connection came out."""
+        self.outcome = "fail"
+        earlier = [f"before that: {note}" for note in getattr(error, "__notes__", [])]
+        self.error = legible("; ".join(" ".join(text.split()) for text in [str(error), *earlier]))
+
+
+class _Session(Protocol):
+    """Reads on after the first answer: a server may let a user in and then have no database.
+
+    :ivar over: fires with None when the session may begin, else with the reason why not.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self._start = SessionStart()
+        self.over: Deferred[PgTLSError | None] = Deferred()
+        self.closed: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Look for ReadyForQuery or an error."""
+        start = self._start
+        start.receive(data)
+        if (start.done or start.error) and not self.over.called:
+            self.over.callback(ServerRejected(start.error) if start.error else None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The server is gone."""
+        if not self.over.called:
+            self.over.callback(ConnectFailed(CLOSED_UNEXPECTEDLY))
+        if not self.closed.called:
+            self.closed.callback(None)
+
+
+class _Sessions(Factory):
+    noisy = False
+    protocol = _Session
+
+
+async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
+    """Connect, and say what happened.
+
+    :param conninfo: with a user named, a StartupMessage is sent.
+    """
+    result = Result()
+    if conninfo.connect_timeout is None:
+        conninfo = replace(conninfo, connect_timeout=DEFAULT_TIMEOUT)
+    endpoint = PgTLSClientEndpoint(
+        reactor,
+        conninfo,
+        startup=startup_message(conninfo),
+        observe=lambda event: result.events.append(event.value),
+    )
+    try:
+        session = cast(_Session, await endpoint.connect(_Sessions()))
+        result.succeeded(negotiated_tls(session.transport))
+        if Event.AUTHOK in result.events:
+            session.over.addTimeout(READY_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
+            error = await session.over
+            if isinstance(error, ServerRejected):
+                result.events.append(rejection(error).value)
+            if error is not None:
+                error.where = where(endpoint.reached) if endpoint.reached else ""
+                result.failed(error)
+        session.transport.loseConnection()
+        await session.closed.addTimeout(CLOSE_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
+    except PgTLSError as error:
+        result.failed(error)
+    return result
+
+
+def startup_message(conninfo: ConnInfo) -> StartupMessage | None:
+    """The StartupMessage that libpq would send; None where the string names no user."""
+    if conninfo.user is None:
+        return None
+    parameters = {"user": conninfo.user, "database": conninfo.dbname or conninfo.user}
+    parameters.update(conninfo.startup_parameters)
+    major, minor = conninfo.max_protocol_version
+    return StartupMessage.build(
+        {_as_given(name): _as_given(value) for name, value in parameters.items()}, major, minor
+    )
+
+
+def _as_given(text: str) -> bytes:
+    """The bytes of the command line or the environment, whatever their encoding is."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def legible(text: str) -> str:
+    """What a server said, with everything escaped that could steer a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

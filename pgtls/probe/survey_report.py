@@ -1,0 +1,49 @@
+"""A survey and its findings, as a table for people and as JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pgtls.probe.findings import Finding, Status
+from pgtls.probe.probing import legible
+from pgtls.probe.survey import Survey
+
+_STYLES = {
+    Status.OK: "green",
+    Status.WEAK: "yellow",
+    Status.BROKEN: "bold red",
+    Status.NOTE: "dim",
+}
+
+
+def as_json(survey: Survey, found: Iterable[Finding]) -> dict[str, Any]:
+    """The survey's fields, and ``findings``."""
+    return {**attrs.asdict(survey), "findings": [attrs.asdict(each) for each in found]}
+
+
+def show(survey: Survey, found: Iterable[Finding]) -> None:
+    """The table."""
+    where = survey.host if survey.address in ("", survey.host) else survey.address
+    named = survey.host if where == survey.host else f"{survey.host} ({where})"
+    title = Text(legible(f"{named}, port {survey.port}"))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("asked", no_wrap=True)
+    table.add_column("")
+    table.add_column("found", overflow="fold")
+    table.add_column("next step", overflow="fold")
+    for each in found:
+        # As Text: to rich, a certificate's "[red]" would be markup.
+        table.add_row(
+            each.name,
+            Text(each.status, _STYLES[each.status]),
+            Text(legible(each.found)),
+            Text(legible(each.next)),
+        )
+    Console().print(table)

@@ -1,0 +1,121 @@
+"""Settings as a table: each has a name, a default, a form and one line of help, in one place.
+
+The classes of settings are frozen attrs classes whose fields are made here. From them come the
+checks of a configuration file, the command line's options and the documentation's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import attrs
+
+from pgtls.errors import ConfigurationError
+
+S = TypeVar("S", bound="attrs.AttrsInstance")
+
+
+def text(default: str, help_text: str) -> Any:
+    """A setting that is text: a name, a path, a list in OpenSSL's form."""
+
+    def convert(value: object) -> str:
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError("a string")
+        return value
+
+    return _setting(default, convert, help_text)
+
+
+def boolean(default: bool, help_text: str) -> Any:
+    """A setting that is on or off: TOML's booleans, or the words that PostgreSQL takes."""
+    words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+
+    def convert(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        raise ValueError('"on" or "off"')
+
+    return _setting(default, convert, help_text)
+
+
+def choice(default: StrEnum, help_text: str) -> Any:
+    """A setting with a few words to choose from."""
+    kind = type(default)
+    allowed = " or ".join(f'"{word}"' for word in kind)
+
+    def convert(value: object) -> StrEnum:
+        if isinstance(value, bool):  # ssl = true, as a TOML boolean
+            value = "on" if value else "off"
+        if isinstance(value, str) and value in list(kind):
+            return kind(value)
+        raise ValueError(allowed)
+
+    return _setting(default, convert, f"{allowed}: {help_text}")
+
+
+def number(default: float, help_text: str, *, minimum: float, maximum: float, whole: bool) -> Any:
+    """A setting that is a number, bounds included."""
+    form = f"a {'whole ' if whole else ''}number from {minimum:.15g} to {maximum:.15g}"
+
+    def convert(value: object) -> float:
+        try:
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise ValueError
+            converted = int(value) if whole and not isinstance(value, float) else float(value)
+            if whole and converted != int(converted):
+                raise ValueError
+        except ValueError:
+            raise ValueError(form) from None
+        if not minimum <= converted <= maximum:
+            raise ValueError(form)
+        return int(converted) if whole else converted
+
+    return _setting(default, convert, help_text)
+
+
+def group(kind: type[attrs.AttrsInstance]) -> Any:
+    """Settings of another class, under their own names."""
+    return attrs.field(factory=kind, metadata={"group": kind})
+
+
+def _setting(default: object, convert: Callable[[object], object], help_text: str) -> Any:
+    return attrs.field(default=default, metadata={"convert": convert, "help": help_text})
+
+
+def fields(kind: type[attrs.AttrsInstance]) -> Iterator[attrs.Attribute[Any]]:
+    """Every setting of a class, those of its groups included."""
+    for field in attrs.fields(kind):
+        if "group" in field.metadata:
+            yield from fields(field.metadata["group"])
+        elif "convert" in field.metadata:
+            yield field
+
+
+def read(kind: type[S], values: Mapping[str, object]) -> S:
+    """Make the settings from values as a file or a command line has them.
+
+    :raises ConfigurationError: with every unknown name and every value of the wrong form.
+    """
+    known = {field.name for field in fields(kind)}
+    mistakes = [f'unknown setting "{name}"' for name in values if name not in known]
+    settings = _read(kind, values, mistakes)
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return settings
+
+
+def _read(kind: type[S], values: Mapping[str, object], mistakes: list[str]) -> S:
+    converted: dict[str, object] = {}
+    for field in attrs.fields(kind):
+        if "group" in field.metadata:
+            converted[field.name] = _read(field.metadata["group"], values, mistakes)
+        elif field.name in values:
+            try:
+                converted[field.name] = field.metadata["convert"](values[field.name])
+            except ValueError as error:
+                mistakes.append(f"{field.name} must be {error}, not {values[field.name]!r}")
+    return kind(**converted)

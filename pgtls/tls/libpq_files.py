@@ -1,0 +1,83 @@
+"""What a client believes and what it shows, by libpq's files.
+
+``initialize_SSL`` in ``src/interfaces/libpq/fe-secure-openssl.c``; PostgreSQL's documentation,
+"Client Verification of Server Certificates" and "Client Certificates".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.errors import ConfigurationError
+from pgtls.tls.key_file import load_certificate_chain, load_key_pair
+from pgtls.wire.attempts import SSLMode
+
+_VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
+
+
+def file_of(conninfo: ConnInfo, named: str | None, default: str) -> Path | None:
+    """The file that a parameter names, else libpq's default; None where there is no home."""
+    if named is not None:
+        return Path(named)
+    directory = conninfo.default_directory
+    return None if directory is None else directory / default
+
+
+def read_roots(conninfo: ConnInfo) -> list[x509.Certificate] | None:
+    """The certificates of ``sslrootcert``, or of ``root.crt`` in the default directory.
+
+    :returns: None where there is no such file and the sslmode does without.
+    :raises ConfigurationError: the file is needed, or cannot be read.
+    """
+    roots = file_of(conninfo, conninfo.sslrootcert, "root.crt")
+    if roots is not None and os.path.exists(roots):
+        return load_certificate_chain(roots, "root certificate file")
+    if conninfo.sslmode not in _VERIFYING:
+        return None
+    what = (
+        "could not get home directory to locate root certificate file"
+        if roots is None
+        else f'root certificate file "{roots}" does not exist'
+    )
+    raise ConfigurationError(
+        f"{what}. Either provide the file, use the system's trusted roots with "
+        "sslrootcert=system, or change sslmode to disable server certificate verification."
+    )
+
+
+def read_key_pair(conninfo: ConnInfo) -> tuple[list[x509.Certificate], PrivateKey] | None:
+    """The client's certificate with its intermediates, and its key: ``sslcert``, ``sslkey``.
+
+    :returns: None where there is no certificate file.
+    :raises ConfigurationError: there is one, and it or its key cannot be used.
+    """
+    certificate = file_of(conninfo, conninfo.sslcert, "postgresql.crt")
+    if certificate is None or not _is_there(certificate):
+        return None
+    key = file_of(conninfo, conninfo.sslkey, "postgresql.key")
+    if key is None:
+        raise ConfigurationError("certificate present, but not private key file")
+    return load_key_pair(certificate, key, password_of(conninfo))
+
+
+def _is_there(path: Path) -> bool:
+    """:raises ConfigurationError: it cannot be told."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ConfigurationError(
+            f'could not open certificate file "{path}": {error.strerror}'
+        ) from error
+    return True
+
+
+def password_of(conninfo: ConnInfo) -> bytes | None:
+    """The password of an encrypted key."""
+    return conninfo.sslpassword.encode() if conninfo.sslpassword else None

@@ -1,0 +1,1 @@
+"""Sockets without detours: listening, connecting, plaintext, TLS, splice, the epoll."""

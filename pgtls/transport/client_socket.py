@@ -1,0 +1,67 @@
+"""What a client asks of its socket before the first byte: TCP's options, a Unix socket's owner.
+
+``PQconnectPoll`` in ``src/interfaces/libpq/fe-connect.c``, CONNECTION_NEEDED and CONNECTION_MADE;
+``getpeereid`` in ``src/port``.
+"""
+
+from __future__ import annotations
+
+import pwd
+import socket
+import struct
+from functools import lru_cache
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.errors import ConnectFailed, NegotiationRefused
+
+#: struct ucred of Linux: process, user, group.
+_UCRED = struct.Struct("iII")
+
+
+def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
+    """Set ``keepalives`` and what belongs to it; as in libpq, ``tcp_user_timeout`` too needs it on.
+
+    :raises ConnectFailed: the system does not take a value.
+    """
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not conninfo.keepalives:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _tcp_options(
+        TCP_KEEPIDLE=conninfo.keepalives_idle,
+        TCP_KEEPINTVL=conninfo.keepalives_interval,
+        TCP_KEEPCNT=conninfo.keepalives_count,
+        TCP_USER_TIMEOUT=conninfo.tcp_user_timeout,
+    ):
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        except OSError as error:
+            raise ConnectFailed(f"setsockopt({name}) failed: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _tcp_options(**values: int) -> list[tuple[str, int]]:
+    """Those that are to be set. libpq ignores what a system has not."""
+    return [(name, value) for name, value in values.items() if value and hasattr(socket, name)]
+
+
+def check_peer(connection: socket.socket, requirepeer: str) -> None:
+    """Check that the process at the other end of a Unix socket runs as that user.
+
+    :raises NegotiationRefused: it does not, or it cannot be told.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        raise NegotiationRefused("requirepeer parameter is not supported on this platform")
+    try:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError as error:
+        raise NegotiationRefused(f"could not get peer credentials: {error.strerror}") from error
+    _, user, _ = _UCRED.unpack(credentials)
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:
+        raise NegotiationRefused(f"local user with ID {user} does not exist") from None
+    if name != requirepeer:
+        raise NegotiationRefused(
+            f'requirepeer specifies "{requirepeer}", but actual peer user name is "{name}"'
+        )

@@ -1,0 +1,90 @@
+"""The examples in conf/: what an operator copies has to work as it is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pgtls import settings
+from pgtls.daemon.configuration import Configuration, DaemonSettings, GatewaySettings
+from tests.support import servers
+from tests.support.processes import TWISTD, Daemon, run
+
+CONF = Path(__file__).parent.parent.parent / "conf"
+COMMENTED = re.compile(r"^#(?=\w+ = )", re.MULTILINE)
+
+FIELDS = [*settings.fields(DaemonSettings), *settings.fields(GatewaySettings)]
+
+
+class ExampleConfigurationTests(SynchronousTestCase):
+    """conf/pgtls.toml"""
+
+    def setUp(self) -> None:
+        text = (CONF / "pgtls.toml").read_text()
+        self.text = text.partition("# A second gateway")[0]
+
+    def test_it_can_be_used_as_it_is(self) -> None:
+        (gateway,) = Configuration.from_toml(CONF / "pgtls.toml").gateways
+        self.assertEqual(gateway.listen, "tcp:6432:interface=127.0.0.1")
+
+    def test_it_shows_every_setting_with_its_default(self) -> None:
+        document = tomllib.loads(COMMENTED.sub("", self.text))
+        shown = {**document, **document.pop("gateway")[0]}
+        shown.pop("gateway", None)
+        shown["upstream"] = ""  # the example says what it is
+        self.assertEqual(shown, {field.name: field.default for field in FIELDS})
+
+    def test_its_second_gateway_can_be_used(self) -> None:
+        second = self.text + (CONF / "pgtls.toml").read_text().partition("wants it:\n#\n")[
+            2
+        ].replace("#", "")
+        path = Path(self.mktemp())
+        path.write_text(second)
+        self.assertEqual(len(Configuration.from_toml(path).gateways), 2)
+
+
+class UnitTests(TestCase):
+    """conf/pgtls.service and conf/openssl.cnf"""
+
+    async def test_what_it_runs_is_a_gateway_that_sends_no_tickets(self) -> None:
+        unit = (CONF / "pgtls.service").read_text()
+        settings_of_unit = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+        directory = Path(self.mktemp()).absolute()
+        (directory / "state").mkdir(parents=True, mode=0o700)
+        server = servers.postgres(18)
+        (directory / "pgtls.toml").write_text(
+            f'[[gateway]]\nlisten = "tcp:0:interface=127.0.0.1"\nupstream = "{server.conninfo()}"\n'
+        )
+        (directory / "openssl.cnf").write_bytes((CONF / "openssl.cnf").read_bytes())
+        program, *arguments = shlex.split(
+            settings_of_unit["ExecStart"].replace("/etc/pgtls", str(directory))
+        )
+        self.assertEqual(program, "/opt/pgtls/bin/twistd")
+        name, _, path = settings_of_unit["Environment"].partition("=")
+        daemon = await Daemon.start(
+            self,
+            [*TWISTD, *arguments],
+            r"listening on 127\.0\.0\.1:(\d+)",
+            env={
+                "STATE_DIRECTORY": str(directory / "state"),
+                name: path.replace("/etc/pgtls", str(directory)),
+            },
+        )
+        client = await run(
+            [
+                *("openssl", "s_client", "-starttls", "postgres", "-msg", "-verify_return_error"),
+                *(
+                    "-CAfile",
+                    str(directory / "state" / "root.crt"),
+                    "-verify_hostname",
+                    "localhost",
+                ),
+                *("-tls1_3", "-connect", f"127.0.0.1:{daemon.ready[1]}"),
+            ]
+        )
+        self.assertIn("Finished", client.out)
+        self.assertNotIn("NewSessionTicket", client.out)

@@ -1,0 +1,342 @@
+"""The gateway's end: told to stop, or never begun because something is wrong."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+
+import psycopg
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import certificates
+from tests.support.gateway_daemon import BUG, TWIST, Gateway, GatewayCase, in_thread, wait_until
+from tests.support.processes import TIMEOUT, TWISTD, environment
+from tests.support.servers import HOST, free_port, postgres
+
+STOPPED = -signal.SIGTERM
+"""How twistd ends when it was told to: it stops all its services, then ends by the signal."""
+
+
+class Stop(GatewayCase):
+    def started(self, *options: str) -> Gateway:
+        upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+        return self.gateway("--upstream", upstream, *options)
+
+    def test_without_sessions_it_stops_at_once(self) -> None:
+        gateway = self.started("--shutdown-timeout", "3600")
+        self.assertEqual(gateway.stop(), STOPPED)
+        self.assertFalse((gateway.directory / "twistd.pid").exists())
+
+    def test_an_interrupt_stops_it_too(self) -> None:
+        gateway = self.started()
+        gateway.signal(signal.SIGINT)
+        self.assertEqual(gateway.wait(), -signal.SIGINT)
+
+    def test_a_session_may_finish(self) -> None:
+        gateway = self.started("--shutdown-timeout", "3600")
+        with psycopg.connect(gateway.conninfo()) as session:
+            gateway.signal(signal.SIGTERM)
+            gateway.wait_for_log("1 sessions have 3600 s to finish")
+            self.assertEqual(session.execute("SELECT 'done'").fetchone(), ("done",))
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(gateway.address)
+            self.assertTrue(gateway.runs())
+        self.assertEqual(gateway.wait(), STOPPED)
+
+    def test_a_session_that_does_not_finish_is_closed(self) -> None:
+        gateway = self.started("--shutdown-timeout", "0.5")
+        with closing(psycopg.connect(gateway.conninfo(), autocommit=True)) as session:
+            pid = session.info.backend_pid
+            gateway.signal(signal.SIGTERM)
+            with self.assertRaises(psycopg.OperationalError):
+                session.execute("SELECT pg_sleep(3600)")
+        self.assertEqual(gateway.wait(), STOPPED)
+        server = postgres(17)
+        server.psql(f"SELECT pg_terminate_backend({pid}, 60000)")
+
+    def test_a_client_that_reads_nothing_is_closed(self) -> None:
+        gateway = self.started("--shutdown-timeout", "0.5")
+        with closing(psycopg.connect(gateway.conninfo(), autocommit=True)) as session:
+            session.pgconn.send_query(b"SELECT repeat('x', 1000) FROM generate_series(1, 100000)")
+            session.pgconn.flush()
+            gateway.signal(signal.SIGTERM)
+            self.assertEqual(gateway.wait(), STOPPED)
+
+    def test_half_an_opening_does_not_hold_it_up(self) -> None:
+        gateway = self.started("--shutdown-timeout", "0.5")
+        with socket.create_connection(gateway.address) as connection:
+            connection.sendall(b"\0\0")
+            wait_until(lambda: gateway.connections() > 0, gateway.log)
+            self.assertEqual(gateway.stop(), STOPPED)
+
+    def test_the_embedded_postgresql_stops_with_it(self) -> None:
+        gateway = self.gateway("--embedded", "demo")
+        self.assertTrue((gateway.directory / "demo/data/postmaster.pid").exists())
+        with closing(psycopg.connect(gateway.conninfo())) as session:
+            begun = in_thread(lambda: gateway.wait_for_log("1 sessions have"))
+            gateway.signal(signal.SIGTERM)
+            begun.join(TIMEOUT)
+            self.assertEqual(session.execute("SELECT 1").fetchone(), (1,))
+        self.assertEqual(gateway.wait(), STOPPED)
+        self.assertFalse((gateway.directory / "demo/data/postmaster.pid").exists())
+
+    def test_under_twist(self) -> None:
+        upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+        gateway = self.gateway("--upstream", upstream, program=TWIST)
+        self.assertEqual(gateway.stop(), STOPPED)
+
+
+class DoesNotStart(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+
+    def refused(self, *options: str, program: tuple[str, ...] = (*TWISTD, "-n")) -> list[str]:
+        """What ``twistd pgtls`` complains of."""
+        done = subprocess.run(
+            [*program, "pgtls", "--state-dir", "state", *options]
+            if "--config" not in options
+            else [*program, "pgtls", *options],
+            cwd=self.directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+        )
+        said = done.stdout + done.stderr
+        self.assertGreater(done.returncode, 0, said)
+        self.assertIsNone(BUG.search(said), said)
+        self.assertNotIn("listening on", said)
+        # A daemon removes its pidfile after its parent has ended.
+        wait_until(
+            lambda: not (self.directory / "twistd.pid").exists(), lambda: "it leaves a pidfile"
+        )
+        # What twistd -n writes to standard error once it has its log is in the log.
+        return re.findall(r"^(?:.* \[stderr#error\] )?(pgtls: .*)", said, re.MULTILINE)
+
+    def test_a_port_in_use(self) -> None:
+        with closing(socket.create_server((HOST, 0))) as taken:
+            listen = f"tcp:{taken.getsockname()[1]}:interface={HOST}"
+            (line,) = self.refused("--upstream", f"host={HOST}", "--listen", listen)
+        self.assertIn(f"pgtls: {listen}: ", line)
+        self.assertIn("Address already in use", line)
+
+    def test_a_port_in_use_under_twist(self) -> None:
+        with closing(socket.create_server((HOST, 0))) as taken:
+            listen = f"tcp:{taken.getsockname()[1]}:interface={HOST}"
+            (line,) = self.refused("--upstream", f"host={HOST}", "--listen", listen, program=TWIST)
+        self.assertIn("Address already in use", line)
+
+    def test_a_port_in_use_as_a_daemon(self) -> None:
+        with closing(socket.create_server((HOST, 0))) as taken:
+            listen = f"tcp:{taken.getsockname()[1]}:interface={HOST}"
+            lines = self.refused("--upstream", f"host={HOST}", "--listen", listen, program=TWISTD)
+        self.assertEqual(lines, [])
+        log = self.directory / "twistd.log"  # which the daemon may write after its parent has ended
+        said = f"pgtls: {listen}: Address already in use"
+        wait_until(lambda: said in log.read_text(), log.read_text)
+        self.assertIsNone(BUG.search(log.read_text()), log.read_text())
+
+    def test_the_other_ports_are_not_opened_either(self) -> None:
+        other = free_port()
+        with closing(socket.create_server((HOST, 0))) as taken:
+            port = taken.getsockname()[1]
+            self.configured(
+                f"""
+                state_dir = "state"
+                [[gateway]]
+                listen = "tcp:{other}:interface={HOST}"
+                upstream = "host={HOST}"
+                [[gateway]]
+                listen = "tcp:{port}:interface={HOST}"
+                upstream = "host={HOST}"
+                """
+            )
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((HOST, other))
+
+    def test_the_embedded_postgresql_does_not_stay_where_the_port_is_in_use(self) -> None:
+        with closing(socket.create_server((HOST, 0))) as taken:
+            listen = f"tcp:{taken.getsockname()[1]}:interface={HOST}"
+            (line,) = self.refused("--embedded", "demo", "--listen", listen)
+        self.assertIn("Address already in use", line)
+        self.assertFalse((self.directory / "demo/data/postmaster.pid").exists())
+
+    def test_a_directory_that_the_embedded_postgresql_cannot_have(self) -> None:
+        (self.directory / "file").touch()
+        (line,) = self.refused("--embedded", "file")
+        self.assertIn("embedded PostgreSQL cannot use", line)
+
+    def test_an_address_that_is_not_ours(self) -> None:
+        (line,) = self.refused(
+            "--upstream", f"host={HOST}", "--listen", "tcp:0:interface=192.0.2.1"
+        )
+        self.assertIn("Cannot assign requested address", line)
+
+    def test_a_socket_in_a_directory_that_is_not_there(self) -> None:
+        (line,) = self.refused("--upstream", f"host={HOST}", "--listen", "unix:nowhere/socket")
+        self.assertIn("No such file or directory", line)
+
+    def test_no_such_endpoint(self) -> None:
+        for listen in ("6432", "tpc:6432", "tcp:port", "haproxy:", "systemd:domain=INET:index=9"):
+            (line,) = self.refused("--upstream", f"host={HOST}", "--listen", listen)
+            self.assertIn("is not a Twisted endpoint string", line)
+
+    def test_an_endpoint_that_several_workers_cannot_share(self) -> None:
+        (line,) = self.refused("--upstream", f"host={HOST}", "--listen", "stdio:", "--workers", "2")
+        self.assertIn('listen: "stdio:" is for workers = 1', line)
+        self.assertIn("tcp:", line)
+
+    def test_a_number_of_workers_that_is_none(self) -> None:
+        for number in ("0", "65", "many"):
+            (line,) = self.refused("--upstream", f"host={HOST}", "--workers", number)
+            self.assertIn("workers must be a whole number from 1 to 64", line)
+
+    def worker_refused(self, second_time: str) -> list[str]:
+        """Workers read an encrypted key whose passphrase only the daemon gets.
+
+        :param second_time: what the command for the passphrase does then.
+        """
+        files = certificates.Files(self.directory)
+        certificate, key = files.pair("server", certificates.localhost(), "secret")
+        command = f"mkdir once 2>/dev/null || {second_time}; echo secret"
+        return self.refused(
+            *("--upstream", f"host={HOST}", "--listen", f"tcp:0:interface={HOST}"),
+            *("--workers", "2", "--ssl-passphrase-command", command),
+            *("--ssl-cert-file", certificate, "--ssl-key-file", key),
+        )
+
+    def test_a_worker_that_cannot_read_a_file(self) -> None:
+        (line,) = self.worker_refused("exit 1")
+        self.assertIn("ssl_passphrase_command failed", line)
+
+    def test_a_worker_that_dies_at_its_start(self) -> None:
+        for line in self.worker_refused("kill -9 $PPID"):
+            self.assertRegex(line, r"^pgtls: worker . was ended by signal 9 \(SIGKILL\)$")
+
+    def test_no_upstream(self) -> None:
+        (line,) = self.refused()
+        self.assertIn("no PostgreSQL is at", line)
+        self.assertIn("--upstream", line)
+        self.assertIn("--embedded", line)
+
+    def test_a_certificate_that_is_none(self) -> None:
+        files = certificates.Files(self.directory)
+        files.write("server.crt", b"no certificate")
+        files.write("server.key", certificates.localhost().key.pem(), mode=0o600)
+        lines = self.refused(
+            *("--upstream", f"host={HOST}"),
+            *("--ssl-cert-file", "server.crt", "--ssl-key-file", "server.key"),
+        )
+        self.assertEqual(len(lines), 1)
+        self.assertIn("server.crt", lines[0])
+
+    def test_every_mistake_of_the_command_line(self) -> None:
+        lines = self.refused(
+            *("--ssl", "maybe", "--max-connections", "0", "--authentication-timeout", "soon"),
+        )
+        self.assertEqual(
+            lines,
+            [
+                'pgtls: ssl must be "off" or "on" or "require", not \'maybe\'',
+                "pgtls: authentication_timeout must be a number from 0.1 to 86400, not 'soon'",
+                "pgtls: max_connections must be a whole number from 1 to 1000000, not '0'",
+            ],
+        )
+
+    def test_every_mistake_in_settings_that_belong_together(self) -> None:
+        lines = self.refused(
+            *("--clientcert", "verify-full", "--map", "people", "--ssl-key-file", "server.key"),
+            *("--upstream", "host=127.0.0.1 sslmode=maybe"),
+        )
+        self.assertEqual(
+            lines,
+            [
+                "pgtls: ssl_cert_file, ssl_key_file: both must name a file, and as many of them",
+                "pgtls: clientcert = verify-full needs ssl_ca_file",
+                "pgtls: map and ident_file are needed together",
+                'pgtls: upstream: invalid sslmode value: "maybe"',
+            ],
+        )
+
+    def test_an_unknown_option(self) -> None:
+        done = subprocess.run(
+            [*TWISTD, "-n", "pgtls", "--nonsense", "1"],
+            cwd=self.directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("option --nonsense not recognized", done.stdout + done.stderr)
+        self.assertIsNone(BUG.search(done.stdout + done.stderr))
+
+    def configured(self, toml: str) -> list[str]:
+        (self.directory / "pgtls.toml").write_text(toml)
+        return self.refused("--config", "pgtls.toml")
+
+    def test_every_mistake_of_a_file(self) -> None:
+        lines = self.configured(
+            f"""
+            state_dir = "state"
+            colour = "blue"
+            [[gateway]]
+            upstream = "host={HOST}"
+            ssl_cert = "server.crt"
+            [[gateway]]
+            upstream = "host={HOST}"
+            ssl = "off"
+            max_connections = "many"
+            """
+        )
+        self.assertEqual(
+            lines,
+            [
+                'pgtls: pgtls.toml: unknown setting "colour"',
+                'pgtls: pgtls.toml: gateway 1: unknown setting "ssl_cert"',
+                "pgtls: pgtls.toml: gateway 2: max_connections must be a whole number from 1 to "
+                "1000000, not 'many'",
+            ],
+        )
+
+    def test_every_mistake_in_what_the_settings_name(self) -> None:
+        lines = self.configured(
+            f"""
+            state_dir = "state"
+            [[gateway]]
+            listen = "nowhere"
+            upstream = "host={HOST} sslmod=require"
+            ssl_cert_file = "missing.crt"
+            ssl_key_file = "missing.key"
+            [[gateway]]
+            upstream = "host={HOST} sslmode=verify-full sslrootcert=missing.crt"
+            ssl = "off"
+            """
+        )
+        said = "\n".join(lines)
+        for part in ("endpoint string", "missing.crt", "sslmod", "root certificate file"):
+            self.assertIn(part, said)
+        self.assertTrue(all("pgtls.toml: gateway" in line for line in lines), said)
+
+    def test_a_file_that_is_not_there(self) -> None:
+        self.assertEqual(
+            self.refused("--config", "nowhere.toml"),
+            ["pgtls: nowhere.toml: No such file or directory"],
+        )
+
+    def test_a_file_that_is_not_toml(self) -> None:
+        (line,) = self.configured("[[gateway]\n")
+        self.assertIn("pgtls: pgtls.toml: ", line)
+        self.assertIn("at line 1", line)
+
+    def test_it_says_so_without_delay(self) -> None:
+        begun = monotonic()
+        self.refused("--ssl", "maybe")
+        self.assertLess(monotonic() - begun, TIMEOUT / 2)

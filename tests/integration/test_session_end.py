@@ -1,0 +1,154 @@
+"""What is left for one side of a session when the other has gone may be read, but not for ever."""
+
+from __future__ import annotations
+
+import socket
+from argparse import Namespace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from pgtls.gateway.session import DRAIN_TIMEOUT, ClientLeg, Leg, Surroundings
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.transport.speed_up import speed_up
+from pgtls.wire.server_negotiation import SSL
+from tests.support.processes import TIMEOUT, reactor
+from tests.support.raw_client import startup_message
+from tests.support.transports import OnTwistedsTransports, Transports
+
+
+class LastWords(Leg):
+    """Says what it is asked for, which is the last that it says."""
+
+    def __init__(self, shared: Any) -> None:
+        super().__init__(shared)
+        self.finished: Deferred[None] = Deferred()
+        self.lost: Deferred[Exception] = Deferred()
+
+    def connectionMade(self) -> None:
+        speed_up(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.transport.write(b"x" * int(data))
+        self.finish()
+        self.finished.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.lost.callback(reason.value)
+
+
+class EndCase(Transports, TestCase):
+    """With a listener in the process of the tests."""
+
+    timeout = TIMEOUT
+
+    async def listen(self, factory: Any) -> int:
+        """:returns: the port."""
+        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(listening.stopListening)
+        port: int = listening.getHost().port
+        return port
+
+
+class WhatIsLeft(EndCase):
+    async def last_words(self, size: int) -> tuple[LastWords, Clock, socket.socket]:
+        """A connection whose other side has gone, with that much to be read."""
+        shared: Any = Namespace(reactor=Clock())
+        leg = LastWords(shared)
+        port = await self.listen(Factory.forProtocol(lambda: leg))
+        peer = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        self.addCleanup(peer.close)
+        peer.sendall(str(size).encode())
+        await leg.finished
+        return leg, shared.reactor, peer
+
+    def read_all(self, peer: socket.socket) -> int:
+        read = 0
+        while piece := peer.recv(1 << 20):
+            read += len(piece)
+        return read
+
+    async def read(self, size: int) -> None:
+        """See that it can be read, and that nothing goes on then."""
+        leg, clock, peer = await self.last_words(size)
+        self.assertEqual(await deferToThread(self.read_all, peer), size)
+        self.assertIsInstance(await leg.lost, ConnectionDone)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.check_transports()
+
+    async def test_nothing(self) -> None:
+        await self.read(0)
+
+    async def test_a_little(self) -> None:
+        await self.read(1000)
+
+    async def test_much(self) -> None:
+        await self.read(32 << 20)
+
+    async def test_who_does_not_read_is_cut_off(self) -> None:
+        leg, clock, peer = await self.last_words(32 << 20)
+        clock.advance(DRAIN_TIMEOUT - 1)
+        self.assertFalse(leg.lost.called)
+        clock.advance(1)
+        self.assertIsInstance(await leg.lost, ConnectionAborted)
+        with self.assertRaises(ConnectionResetError):
+            await deferToThread(self.read_all, peer)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.check_transports()
+
+
+class WhatIsLeftOnTwisteds(OnTwistedsTransports, WhatIsLeft):
+    pass
+
+
+class NoBinding:
+    """Instead of what looks after channel binding."""
+
+    def editor(self, client: object, upstream: object) -> None:
+        raise ZeroDivisionError
+
+
+class AnErrorAtTheBeginning(EndCase):
+    """Of ours, when the server has answered: both sides are closed, and the log says why."""
+
+    async def test_both_sides_are_closed(self) -> None:
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        server.settimeout(TIMEOUT)
+        upstream = PgTLSClientEndpoint(
+            reactor, f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=disable"
+        )
+        binding: Any = NoBinding()
+        shared = Surroundings(reactor, upstream, binding, TIMEOUT, False, False)
+        legs = Factory.forProtocol(lambda: ClientLeg(shared, None))
+        settings = ListenerSettings(ssl=SSL.OFF)
+        port = await self.listen(PgTLSServerFactory(legs, None, settings, reactor=reactor))
+
+        def session() -> tuple[bytes, bytes]:
+            """What the client and the server read in the end."""
+            with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
+                client.sendall(startup_message())
+                backend, _ = server.accept()
+                with backend:
+                    backend.settimeout(TIMEOUT)
+                    backend.recv(1000)
+                    backend.sendall(b"R\0\0\0\x08\0\0\0\0")
+                    return client.recv(1), backend.recv(1)
+
+        self.assertEqual(await deferToThread(session), (b"", b""))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.check_transports()
+
+
+class AnErrorAtTheBeginningOnTwisteds(OnTwistedsTransports, AnErrorAtTheBeginning):
+    pass
