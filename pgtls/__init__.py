@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pgtls.policy.client_identity import ClientCert as ClientCert
     from pgtls.policy.client_identity import ClientName as ClientName
     from pgtls.protocols.client import PgTLSClientProtocol as PgTLSClientProtocol
+    from pgtls.protocols.connection_info import negotiated_tls as negotiated_tls
     from pgtls.protocols.endpoint import PgTLSClientEndpoint as PgTLSClientEndpoint
     from pgtls.protocols.interfaces import IPostgreSQLApplication as IPostgreSQLApplication
-    from pgtls.protocols.negotiated import negotiated_tls as negotiated_tls
     from pgtls.protocols.server import PgTLSServerFactory as PgTLSServerFactory
     from pgtls.protocols.server import PgTLSServerProtocol as PgTLSServerProtocol
     from pgtls.protocols.server_settings import ListenerSettings as ListenerSettings
@@ -44,7 +44,7 @@ _HOMES = {
     "PgTLSClientProtocol": "pgtls.protocols.client",
     "PgTLSClientEndpoint": "pgtls.protocols.endpoint",
     "IPostgreSQLApplication": "pgtls.protocols.interfaces",
-    "negotiated_tls": "pgtls.protocols.negotiated",
+    "negotiated_tls": "pgtls.protocols.connection_info",
     "PgTLSServerFactory": "pgtls.protocols.server",
     "PgTLSServerProtocol": "pgtls.protocols.server",
     "ListenerSettings": "pgtls.protocols.server_settings",

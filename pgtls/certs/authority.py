@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes as PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -177,8 +176,3 @@ class Authority:
                 f'"{self.directory / "root.crt"}" expired on {end:%Y-%m-%d}: move it and '
                 "root.key away to get a new authority, whose root.crt every client needs"
             )
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """The SHA-256 fingerprint as ``openssl x509 -fingerprint -sha256`` prints it."""
-    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()

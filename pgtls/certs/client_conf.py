@@ -24,13 +24,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from pgtls.certs.authority import fingerprint
 from pgtls.certs.database import issued_by
 from pgtls.certs.files import read_limited
 from pgtls.certs.keys import KeyType
 from pgtls.certs.names import SUBJECT_FIELDS, printable, subject_field
 from pgtls.certs.profile import may_sign
 from pgtls.errors import ConfigurationError
+from pgtls.tls.tls_info import fingerprint
 
 _NAMES = {oid: name for name, (oid, _) in SUBJECT_FIELDS.items()}
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from pgtls.certs import client_files
-from pgtls.certs.authority import fingerprint
 from pgtls.certs.client_conf import read_client_conf
 from pgtls.certs.expiry import SOON
 from pgtls.certs.keys import KeyType
@@ -29,7 +28,7 @@ from pgtls.commands.reporting import (
     user_option,
 )
 from pgtls.errors import ConfigurationError
-from pgtls.tls.tls_info import certificate_facts
+from pgtls.tls.tls_info import certificate_facts, fingerprint
 
 
 @click.command(cls=CertificateCommand)

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from pgtls.certs import expiry, server_files
-from pgtls.certs.authority import fingerprint
 from pgtls.certs.database import Database
 from pgtls.certs.keys import KeyType
 from pgtls.certs.names import general_names
@@ -27,7 +26,7 @@ from pgtls.commands.reporting import (
 )
 from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import certificate_facts
+from pgtls.tls.tls_info import certificate_facts, fingerprint
 
 
 @click.command(cls=CertificateCommand)

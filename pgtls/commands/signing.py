@@ -10,7 +10,7 @@ import click
 from cryptography import x509
 
 from pgtls.certs import expiry, issuing
-from pgtls.certs.authority import CLIENT_DAYS, Authority, fingerprint
+from pgtls.certs.authority import CLIENT_DAYS, Authority
 from pgtls.certs.client_conf import ClientConf, subject_of
 from pgtls.certs.database import Database
 from pgtls.certs.files import clear_output, refuse_foreign, write_file
@@ -32,7 +32,7 @@ from pgtls.commands.reporting import (
 )
 from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import certificate_facts
+from pgtls.tls.tls_info import certificate_facts, fingerprint
 from pgtls.tls.tls_info import serial as serial_text
 
 

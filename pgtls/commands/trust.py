@@ -19,7 +19,6 @@ from OpenSSL.SSL import Connection
 from twisted.internet.protocol import Factory, Protocol
 
 from pgtls.certs import trust_on_first_use as trusting
-from pgtls.certs.authority import fingerprint as hexadecimal
 from pgtls.certs.client_files import default_directory
 from pgtls.certs.names import printable
 from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, root_of, verify_chain
@@ -30,6 +29,7 @@ from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.server_identity import verify_server_name
 from pgtls.tls.tls_info import certificate_facts
+from pgtls.tls.tls_info import fingerprint as hexadecimal
 from pgtls.wire.attempts import SSLMode
 
 #: Seconds for each of the two connections.

@@ -13,12 +13,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from pgtls.certs.authority import fingerprint
 from pgtls.certs.files import locked
 from pgtls.certs.names import general_names
 from pgtls.certs.server_files import write_server_files
 from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import load_certificate_chain, load_key_pair
+from pgtls.tls.tls_info import fingerprint
 
 #: How long before its end a certificate is made anew.
 RENEWAL = timedelta(days=30)

@@ -8,8 +8,8 @@ from cryptography import x509
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
-from pgtls.certs.authority import fingerprint
-from pgtls.protocols.negotiated import negotiated_tls, own_certificate
+from pgtls.protocols.connection_info import negotiated_tls, own_certificate
+from pgtls.tls.tls_info import fingerprint
 from pgtls.wire.channel_binding import WAYS_OUT, CauseTold, PlusRemoved
 
 _log = Logger(namespace="pgtls.gateway")

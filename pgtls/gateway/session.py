@@ -18,10 +18,10 @@ from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRej
 from pgtls.gateway.cancel import CancelKeys, forward
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.tls_parameters import tls_parameters
+from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import log_line, who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
-from pgtls.protocols.negotiated import address_text
 from pgtls.protocols.search import Found, Search
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage

@@ -17,11 +17,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pgtls.certs.authority import fingerprint
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.negotiated import negotiated_tls
-from pgtls.tls.tls_info import NegotiatedTLS
+from pgtls.tls.tls_info import NegotiatedTLS, fingerprint
 
 _log = Logger(namespace="pgtls.gateway")
 

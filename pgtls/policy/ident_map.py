@@ -6,8 +6,8 @@ Source: parse_ident_line(), check_ident_usermap(), check_usermap() and check_rol
 A record is ``MAPNAME SYSTEM-USERNAME DATABASE-USERNAME``; further fields are ignored. A system or
 database user name that begins with ``/``, in quotes or not, is a regular expression (see
 :mod:`pgtls.policy.regular_expression` for what differs from PostgreSQL's). ``\1`` in a database
-user name that is none stands for what the first group of the system user's expression captured. ``all``
-without quotes is any role. Everything is compared byte by byte, letter case included.
+user name that is none stands for what the first group of the system user's expression captured.
+``all`` without quotes is any role. Everything is compared byte by byte, letter case included.
 
 Differences from PostgreSQL: ``+group`` is refused when the file is read, because membership is
 known only to the server; and no name longer than MAX_NAME_LENGTH matches any map.

@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.negotiated import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.search import where
 from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection

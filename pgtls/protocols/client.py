@@ -30,8 +30,8 @@ from zope.interface import implementer
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import ConnectFailed, NegotiationRefused, PgTLSError, ProtocolViolation
+from pgtls.protocols.connection_info import CLOSE_TIMEOUT
 from pgtls.protocols.handshake_errors import tls_reason
-from pgtls.protocols.negotiated import CLOSE_TIMEOUT
 from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.client_socket import check_peer, set_tcp_options
 from pgtls.transport.name_resolution import check_address
@@ -46,7 +46,7 @@ from pgtls.wire.client_negotiation import (
     Report,
     StartTLS,
 )
-from pgtls.wire.server_negotiation import Send
+from pgtls.wire.negotiation import Send
 
 _log = Logger(namespace="pgtls.client")
 

@@ -32,22 +32,22 @@ from zope.interface import alsoProvides, implementer
 from pgtls.errors import ConfigurationError
 from pgtls.policy.client_identity import ClientNotVerified
 from pgtls.protocols.admission import Admission
+from pgtls.protocols.connection_info import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.connection_log import fields, log_line, tls_text
 from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
-from pgtls.protocols.negotiated import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.speed_up import speed_up
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
+from pgtls.wire.negotiation import Send
 from pgtls.wire.server_negotiation import (
     SSL,
     Action,
     Cancel,
     CancelPolicy,
     Close,
-    Send,
     ServerNegotiation,
     ServerPolicy,
     StartTLS,

@@ -21,7 +21,7 @@ from pgtls.errors import (
 from pgtls.wire.attempts import Attempts, Method, SSLNegotiation
 from pgtls.wire.first_answer import Answer, FirstAnswer, ProtocolTwoError, shown
 from pgtls.wire.messages import SSL_REQUEST
-from pgtls.wire.server_negotiation import ALPN, Send
+from pgtls.wire.negotiation import ALPN, Send
 
 #: SQLSTATE of a server that is starting up or shutting down: another host may do better.
 CANNOT_CONNECT_NOW = "57P03"

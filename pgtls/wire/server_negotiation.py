@@ -27,8 +27,7 @@ from pgtls.wire.messages import (
     StartupMessage,
     split_packet,
 )
-
-ALPN = "postgresql"
+from pgtls.wire.negotiation import ALPN, Send
 
 
 class SSL(StrEnum):
@@ -64,15 +63,6 @@ class ServerPolicy:
     def offers_tls(self) -> bool:
         """Whether SSLRequest is answered ``S``."""
         return self.ssl is not SSL.OFF and self.tls_available
-
-
-# The actions, here and in pgtls.wire.client_negotiation, and packets are not frozen: some ten are
-# made for each connection, and a frozen one takes more than twice as long.
-@dataclass(slots=True)
-class Send:
-    """Send these bytes."""
-
-    data: bytes
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.certs.authority import fingerprint
 from pgtls.tls.key_file import load_certificate_chain
+from pgtls.tls.tls_info import fingerprint
 from pgtls.wire.channel_binding import CauseTold, PlusRemoved
 from pgtls.wire.messages import ErrorResponse
 from tests.support.certificates import localhost

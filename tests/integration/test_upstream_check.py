@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from pgtls.certs.authority import fingerprint
+from pgtls.tls.tls_info import fingerprint
 from tests.support.certificates import Authority, Files, localhost
 from tests.support.gateway_daemon import Gateway, GatewayCase
 from tests.support.processes import TIMEOUT

@@ -1,7 +1,8 @@
 """The gateway as its users start it: ``twistd -n pgtls ...`` as a child process.
 
-Everything here blocks, as in :mod:`tests.support.servers`: the gateway runs in a process of its own,
-so tests may use blocking clients. Its log goes to a file, which never makes it wait for a test.
+Everything here blocks, as in :mod:`tests.support.servers`: the gateway runs in a process of its
+own, so tests may use blocking clients. Its log goes to a file, which never makes it
+wait for a test.
 """
 
 from __future__ import annotations

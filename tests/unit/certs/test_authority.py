@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.certs.authority import Authority, fingerprint
+from pgtls.certs.authority import Authority
 from pgtls.certs.files import PRIVATE, locked, write_file
 from pgtls.certs.keys import KeyType
 from pgtls.certs.names import general_names
 from pgtls.certs.server_files import mkcert
 from pgtls.errors import ConfigurationError
+from pgtls.tls.tls_info import fingerprint
 
 
 def openssl(*arguments: str | Path) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.certs.authority import Authority, fingerprint
+from pgtls.certs.authority import Authority
 from pgtls.certs.server_files import mkcert
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
+from pgtls.tls.tls_info import fingerprint
 
 
 class Directory(SynchronousTestCase):

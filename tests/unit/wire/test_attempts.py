@@ -31,7 +31,8 @@ from pgtls.wire.client_negotiation import (
     Report,
 )
 from pgtls.wire.messages import SSL_REQUEST, ErrorResponse, StartupMessage
-from pgtls.wire.server_negotiation import SSL, Close, Send, ServerNegotiation, ServerPolicy, Startup
+from pgtls.wire.negotiation import Send
+from pgtls.wire.server_negotiation import SSL, Close, ServerNegotiation, ServerPolicy, Startup
 from tests.unit.wire.test_messages import message
 
 STARTUP = StartupMessage.build({b"user": b"alice"}).raw

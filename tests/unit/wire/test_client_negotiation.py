@@ -32,7 +32,7 @@ from pgtls.wire.client_negotiation import (
 )
 from pgtls.wire.first_answer import MAX_ERROR_LENGTH
 from pgtls.wire.messages import SSL_REQUEST, ErrorResponse, StartupMessage
-from pgtls.wire.server_negotiation import Send
+from pgtls.wire.negotiation import Send
 from tests.unit.wire.test_messages import message, pieces
 
 STARTUP = StartupMessage.build({b"user": b"alice"}).raw

@@ -22,13 +22,13 @@ from pgtls.wire.messages import (
     ErrorResponse,
     StartupMessage,
 )
+from pgtls.wire.negotiation import Send
 from pgtls.wire.server_negotiation import (
     SSL,
     Action,
     Cancel,
     CancelPolicy,
     Close,
-    Send,
     ServerNegotiation,
     ServerPolicy,
     StartTLS,
