@@ -1,0 +1,311 @@
+"""Public docstrings are complete, and what the package got rid of stays away.
+
+A public function or method with arguments documents each of them (``:param x:``), what it returns
+(``:returns:``) and what it raises itself (``:raises X:``). Not so methods of Twisted's interfaces
+(in camelCase), which are documented there, and click's commands, where it is the help text.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import pgtls
+
+PACKAGE = Path(pgtls.__file__).parent
+
+#: Modules that are not complete yet. It only ever gets shorter.
+INCOMPLETE: set[str] = {
+    "pgtls.certs.authority",
+    "pgtls.certs.client_conf",
+    "pgtls.certs.client_files",
+    "pgtls.certs.database",
+    "pgtls.certs.expiry",
+    "pgtls.certs.files",
+    "pgtls.certs.issuing",
+    "pgtls.certs.keys",
+    "pgtls.certs.names",
+    "pgtls.certs.profile",
+    "pgtls.certs.request",
+    "pgtls.certs.server_files",
+    "pgtls.certs.trust_on_first_use",
+    "pgtls.commands.reporting",
+    "pgtls.commands.running",
+    "pgtls.conninfo.checks",
+    "pgtls.conninfo.connection_string",
+    "pgtls.conninfo.defaults",
+    "pgtls.conninfo.grammar",
+    "pgtls.conninfo.hosts",
+    "pgtls.daemon.announce",
+    "pgtls.daemon.census",
+    "pgtls.daemon.configuration",
+    "pgtls.daemon.embedded_programs",
+    "pgtls.daemon.prepared",
+    "pgtls.daemon.shared_port",
+    "pgtls.daemon.state",
+    "pgtls.daemon.worker",
+    "pgtls.daemon.worker_pipe",
+    "pgtls.daemon.workers",
+    "pgtls.gateway.cancel",
+    "pgtls.gateway.channel_binding_check",
+    "pgtls.gateway.session",
+    "pgtls.gateway.tls_parameters",
+    "pgtls.gateway.upstream_check",
+    "pgtls.policy.client_identity",
+    "pgtls.policy.ident_map",
+    "pgtls.policy.regular_expression",
+    "pgtls.policy.tokenizer",
+    "pgtls.probe.client_files_explained",
+    "pgtls.probe.explanation",
+    "pgtls.probe.findings",
+    "pgtls.probe.monitoring",
+    "pgtls.probe.probing",
+    "pgtls.probe.survey_report",
+    "pgtls.probe.surveyor",
+    "pgtls.protocols.admission",
+    "pgtls.protocols.connection_info",
+    "pgtls.protocols.connection_log",
+    "pgtls.protocols.endpoint",
+    "pgtls.protocols.handshake_errors",
+    "pgtls.protocols.interfaces",
+    "pgtls.protocols.search",
+    "pgtls.protocols.server",
+    "pgtls.protocols.server_tls",
+    "pgtls.protocols.strings",
+    "pgtls.settings",
+    "pgtls.text",
+    "pgtls.tls.any_server",
+    "pgtls.tls.ciphers",
+    "pgtls.tls.client_context",
+    "pgtls.tls.dh",
+    "pgtls.tls.distinguished_name",
+    "pgtls.tls.key_file",
+    "pgtls.tls.keylog",
+    "pgtls.tls.libpq_files",
+    "pgtls.tls.openssl",
+    "pgtls.tls.revocation",
+    "pgtls.tls.server_context",
+    "pgtls.tls.server_identity",
+    "pgtls.tls.sources",
+    "pgtls.tls.tls_info",
+    "pgtls.tls.verify_failures",
+    "pgtls.tls.versions",
+    "pgtls.transport.client_socket",
+    "pgtls.transport.dial",
+    "pgtls.transport.fast_tls",
+    "pgtls.transport.fast_transport",
+    "pgtls.transport.name_resolution",
+    "pgtls.transport.poller",
+    "pgtls.transport.speed_up",
+    "pgtls.transport.splice",
+    "pgtls.wire.attempts",
+    "pgtls.wire.authentication",
+    "pgtls.wire.client_negotiation",
+    "pgtls.wire.first_answer",
+    "pgtls.wire.messages",
+    "pgtls.wire.server_negotiation",
+    "pgtls.wire.session_start",
+    "pgtls.wire.startup_parameters",
+}
+
+#: What has no place in the package, as regular expressions, and the modules that still have it.
+LEFTOVERS: dict[str, set[str]] = {
+    r"__class__\s*=[^=]": {
+        "pgtls.transport.fast_transport",
+        "pgtls.transport.speed_up",
+    },
+    r"\breactor: Any\b": {
+        "pgtls.commands.probe",
+        "pgtls.commands.running",
+        "pgtls.commands.trust",
+        "pgtls.daemon.prepared",
+        "pgtls.daemon.service",
+        "pgtls.daemon.shared_port",
+        "pgtls.daemon.worker",
+        "pgtls.daemon.workers",
+        "pgtls.gateway.gateway",
+        "pgtls.gateway.session",
+        "pgtls.probe.probing",
+        "pgtls.probe.surveyor",
+        "pgtls.protocols.endpoint",
+        "pgtls.protocols.search",
+        "pgtls.protocols.strings",
+        "pgtls.transport.dial",
+        "pgtls.transport.fast_transport",
+        "pgtls.transport.name_resolution",
+        "pgtls.transport.poller",
+        "pgtls.transport.speed_up",
+    },
+    r"\btransport: Any\b": {
+        "pgtls.gateway.cancel",
+        "pgtls.gateway.session",
+        "pgtls.gateway.upstream_check",
+        "pgtls.probe.probing",
+        "pgtls.probe.surveyor",
+        "pgtls.protocols.client",
+        "pgtls.protocols.server",
+        "pgtls.transport.speed_up",
+    },
+}
+
+#: Module names that are there twice, still.
+SAME_NAME: set[str] = {"revocation"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Public:
+    """A public function or method."""
+
+    module: str
+    line: int
+    name: str
+    node: Function
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line}: {self.name}()"
+
+
+def name_of(path: Path) -> str:
+    """``pgtls.wire.messages`` for the file of that module."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources() -> dict[str, str]:
+    """Each module's source, by its name."""
+    return {name_of(path): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def public(module: str, source: str) -> Iterator[Public]:
+    """The public functions of a module, those in its public classes included."""
+    for node in ast.parse(source).body:
+        inner: list[ast.stmt] = [node]
+        prefix = ""
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            inner, prefix = node.body, f"{node.name}."
+        for function in inner:
+            if isinstance(function, Function) and has_a_docstring_of_its_own(function):
+                yield Public(module, function.lineno, prefix + function.name, function)
+
+
+def has_a_docstring_of_its_own(function: Function) -> bool:
+    """Whether a caller looks for its documentation here."""
+    interface = re.search(r"[a-z][A-Z]", function.name)
+    decorators = " ".join(ast.unparse(decorator) for decorator in function.decorator_list)
+    elsewhere = re.search(r"\b(click\.\w+|command|overload|override|\w+\.setter)\b", decorators)
+    return not (function.name.startswith("_") or interface or elsewhere) and bool(
+        parameters(function)
+    )
+
+
+def parameters(function: Function) -> list[str]:
+    """The names of the parameters, without ``self`` and ``cls``."""
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    every += [extra for extra in (arguments.vararg, arguments.kwarg) if extra]
+    return [argument.arg for argument in every if argument.arg not in {"self", "cls"}]
+
+
+def raised(function: Function) -> set[str]:
+    """The names of the exceptions that its own ``raise`` statements let out."""
+    found: set[str] = set()
+
+    def walk(node: ast.AST, caught: set[str]) -> None:
+        if isinstance(node, Function | ast.Lambda | ast.ClassDef):
+            return
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            called = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            name = ast.unparse(called).rpartition(".")[2]
+            if name[0].isupper() and name not in caught | {"NotImplementedError"}:
+                found.add(name)
+        if isinstance(node, ast.Try):
+            handled = {
+                name.rpartition(".")[2]
+                for handler in node.handlers
+                for name in re.findall(r"[\w.]+", ast.unparse(handler.type or ast.Name("")))
+            }
+            for statement in node.body:
+                walk(statement, caught | handled)
+            rest = [*node.handlers, *node.orelse, *node.finalbody]
+        else:
+            rest = list(ast.iter_child_nodes(node))
+        for child in rest:
+            walk(child, caught)
+
+    for statement in function.body:
+        walk(statement, set())
+    return found
+
+
+def missing(function: Function) -> list[str]:
+    """The fields that its docstring lacks."""
+    docstring = ast.get_docstring(function) or ""
+    wanted = [f":param {name}:" for name in parameters(function)]
+    returned = ast.unparse(function.returns) if function.returns else "None"
+    if returned not in {"None", "NoReturn", "Never"}:
+        wanted.append(":returns:")
+    wanted += [f":raises {name}:" for name in sorted(raised(function))]
+    return [field for field in wanted if field not in docstring]
+
+
+class DocstringTests(SynchronousTestCase):
+    """Docstrings."""
+
+    def test_public_functions_document_their_parameters_results_and_exceptions(self) -> None:
+        mistakes = [
+            f"{function} lacks {', '.join(lacking)}"
+            for module, source in sources().items()
+            if module not in INCOMPLETE
+            for function in public(module, source)
+            if (lacking := missing(function.node))
+        ]
+        self.assertEqual(mistakes, [], "\n" + "\n".join(mistakes))
+
+    def test_the_check_sees_what_is_missing(self) -> None:
+        source = (
+            "def documented(one: int) -> int:\n"
+            "    ''':param one: x. :returns: y. :raises ValueError: z.'''\n"
+            "    raise ValueError\n"
+            "def bare(one: int, *, two: int) -> int:\n"
+            "    try:\n"
+            "        raise KeyError('caught')\n"
+            "    except KeyError:\n"
+            "        raise errors.Refused('not caught') from None\n"
+            "def _private(one: int) -> int: ...\n"
+            "class Protocol:\n"
+            "    def dataReceived(self, data: bytes) -> None: ...\n"
+            "    def method(self, one: int) -> None: ...\n"
+        )
+        found = {function.name: missing(function.node) for function in public("example", source)}
+        self.assertEqual(
+            found,
+            {
+                "documented": [],
+                "bare": [":param one:", ":param two:", ":returns:", ":raises Refused:"],
+                "Protocol.method": [":param one:"],
+            },
+        )
+
+
+class LeftoverTests(SynchronousTestCase):
+    """What the package got rid of."""
+
+    def test_they_do_not_come_back(self) -> None:
+        for pattern, still in LEFTOVERS.items():
+            found = {module for module, source in sources().items() if re.search(pattern, source)}
+            self.assertEqual(found - still, set(), pattern)
+
+    def test_no_two_modules_have_one_name(self) -> None:
+        names = Counter(
+            path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")
+        )
+        twice = {name for name, count in names.items() if count > 1}
+        self.assertEqual(twice - SAME_NAME, set())
