@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from socket import socket
 
-from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pgtls.tls.openssl import Connection
 from pgtls.tls.server_context import ServerTLSSettings, server_context
 
 _log = Logger(namespace="pgtls.server")

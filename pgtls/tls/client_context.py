@@ -25,6 +25,7 @@ from pgtls.tls.keylog import keylog_to
 from pgtls.tls.libpq_files import file_of, password_of, read_key_pair, read_roots
 from pgtls.tls.openssl import (
     POSTGRESQL,
+    Connection,
     forbid_renegotiation_and_compression,
     forbid_resumption,
     use_key_pair,
@@ -110,7 +111,7 @@ class ClientTLS:
 
         :param sock: what it reads from and writes to; without it, memory.
         """
-        connection = SSL.Connection(self._context, sock)
+        connection = Connection(self._context, sock)
         if self._conninfo.sslsni and (name := sni(host.host)):
             connection.set_tlsext_host_name(name)
         return connection

@@ -213,6 +213,43 @@ def _suite(cipher: Any) -> tuple[str, int]:
     return _constant(lib.SSL_CIPHER_get_name(cipher)), lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
 
 
+#: Bytes of plaintext in a TLS record that we send; PostgreSQL's own have no more. libpq before 18.6
+#: (15.20 and so on) leaves what exceeds this inside OpenSSL, and its asynchronous interface then
+#: waits on a socket on which nothing more comes.
+RECORD_LIMIT = 8192
+
+
+class Connection(SSL.Connection):
+    """pyOpenSSL's, whose records carry at most :data:`RECORD_LIMIT` bytes of plaintext.
+
+    OpenSSL itself has ``SSL_CTX_set_max_send_fragment``, which pyOpenSSL and its ``lib`` have not.
+    So each call of SSL_write gets at most that much: with SSL_MODE_ENABLE_PARTIAL_WRITE, which
+    pyOpenSSL always sets, a caller is used to a part being sent.
+    """
+
+    def send(self, buf: Any, flags: int = 0) -> int:
+        """As pyOpenSSL's; one record's content at most.
+
+        :returns: how many of the bytes have been sent.
+        :raises SSL.Error: as pyOpenSSL's.
+        """
+        return super().send(memoryview(buf)[:RECORD_LIMIT], flags)
+
+    write = send
+
+    def sendall(self, buf: Any, flags: int = 0) -> int:
+        """As pyOpenSSL's, in records of limited size.
+
+        :returns: the number of the bytes.
+        :raises SSL.Error: as pyOpenSSL's.
+        """
+        view = memoryview(buf)
+        sent = 0
+        while sent < len(view):
+            sent += self.send(view[sent:], flags)
+        return sent
+
+
 # The three calls of a fast transport, at half of what pyOpenSSL's own cost: no exception where the
 # peer has simply not spoken yet, or has finished, and one buffer for all connections (only one call
 # is under way).
@@ -256,14 +293,14 @@ def receive(connection: SSL.Connection) -> bytes | None:
 
 
 def send(connection: SSL.Connection, data: bytes | memoryview) -> int:
-    """As ``Connection.send``.
+    """As ``Connection.send``: one record at most.
 
     :returns: how many of the bytes have been sent.
     :raises SSL.Error: as ``Connection.send``.
     """
     ssl = connection._ssl
     start = data if type(data) is bytes else ffi.from_buffer(data)
-    size: int = lib.SSL_write(ssl, start, len(data))
+    size: int = lib.SSL_write(ssl, start, min(len(data), RECORD_LIMIT))
     if size <= 0:
         connection._raise_ssl_error(ssl, size)
     return size
