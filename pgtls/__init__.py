@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pgtls.protocols.connection_info import negotiated_tls as negotiated_tls
     from pgtls.protocols.endpoint import PgTLSClientEndpoint as PgTLSClientEndpoint
     from pgtls.protocols.interfaces import IPostgreSQLApplication as IPostgreSQLApplication
-    from pgtls.protocols.server import PgTLSServerFactory as PgTLSServerFactory
     from pgtls.protocols.server import PgTLSServerProtocol as PgTLSServerProtocol
+    from pgtls.protocols.server_factory import PgTLSServerFactory as PgTLSServerFactory
     from pgtls.protocols.server_settings import ListenerSettings as ListenerSettings
     from pgtls.protocols.server_tls import ServerTLS as ServerTLS
     from pgtls.protocols.strings import PgTLSServerEndpoint as PgTLSServerEndpoint
@@ -45,7 +45,7 @@ _HOMES = {
     "PgTLSClientEndpoint": "pgtls.protocols.endpoint",
     "IPostgreSQLApplication": "pgtls.protocols.interfaces",
     "negotiated_tls": "pgtls.protocols.connection_info",
-    "PgTLSServerFactory": "pgtls.protocols.server",
+    "PgTLSServerFactory": "pgtls.protocols.server_factory",
     "PgTLSServerProtocol": "pgtls.protocols.server",
     "ListenerSettings": "pgtls.protocols.server_settings",
     "ServerTLS": "pgtls.protocols.server_tls",

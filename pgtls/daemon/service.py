@@ -32,6 +32,7 @@ from pgtls.daemon.worker_pipe import Task
 from pgtls.daemon.workers import Workers
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
+from pgtls.protocols.places import descriptors
 from pgtls.transport.poller import dedicate
 
 _log = Logger(namespace="pgtls.gateway")
@@ -88,7 +89,9 @@ class GatewayService(Service):
         quicken_text_logs()
         if self._daemon.workers == 1:
             dedicate(self._reactor)
-        _allow_open_files(sum(p.plan.settings.listener.max_connections for p in self._prepared))
+        _allow_open_files(
+            sum(descriptors(p.plan.settings.listener.max_connections) for p in self._prepared)
+        )
         signal.signal(signal.SIGHUP, self._hangup)
         try:
             if self._embedded is not None:
@@ -229,11 +232,13 @@ def _why_not_opened(error: Exception) -> str:
     return str(reason)
 
 
-def _allow_open_files(sessions: int) -> None:
-    """Two descriptors for each session, one for each client that is being turned away, and a few:
-    as far as the hard limit allows."""
+def _allow_open_files(files: int) -> None:
+    """Raise the limit of open files as far as the hard limit allows.
+
+    :param files: how many the clients may need; the daemon needs a few more.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 3 * sessions + _SPARE_FILES
+    needed = files + _SPARE_FILES
     unlimited = hard == resource.RLIM_INFINITY
     if soft < needed:
         granted = needed if unlimited else min(needed, hard)

@@ -60,7 +60,7 @@ class Worker:
         self._gateways = [Gateway(reactor, each) for each in prepared]
         self._census = census = Census(task.census, len(prepared), task.workers)
         for number, gateway in enumerate(self._gateways):
-            gateway.factory.census = census.of(number, task.worker)
+            gateway.factory.places.everywhere = census.of(number, task.worker)
         reactor.addReader(LineReader(control, self._told, self._stop))
 
     def listen(self) -> None:

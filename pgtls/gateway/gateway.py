@@ -17,7 +17,7 @@ from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_factory import PgTLSServerFactory
 
 
 class _ClientLegs(Factory):

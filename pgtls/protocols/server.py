@@ -5,38 +5,31 @@ The rules are :mod:`pgtls.wire.server_negotiation`'s; here they meet a Twisted t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
-    IOpenSSLServerConnectionCreator,
     IProtocol,
-    IProtocolFactory,
-    IReactorTime,
     ITCPTransport,
     ITLSTransport,
     IUNIXTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from pgtls.errors import ConfigurationError
 from pgtls.policy.client_identity import ClientNotVerified
-from pgtls.protocols.admission import Admission
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.connection_log import fields, log_line, tls_text
 from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
-from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.protocols.places import Place
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.speed_up import speed_up
@@ -54,10 +47,13 @@ from pgtls.wire.server_negotiation import (
     Startup,
 )
 
+if TYPE_CHECKING:
+    from pgtls.protocols.server_factory import PgTLSServerFactory
+
 _log = Logger(namespace="pgtls.server")
 
-#: Seconds that a client has to say what it wants where there is no room for it.
-FULL_TIMEOUT = 5.0
+#: Seconds that a client has to say what it wants where no session can begin.
+REFUSAL_TIMEOUT = 5.0
 
 
 @implementer(IHandshakeListener)
@@ -71,12 +67,16 @@ class PgTLSServerProtocol(Protocol):
     factory: PgTLSServerFactory
     transport: Any  # ITCPTransport, ITLSTransport where it can be; or a wrapper of one
 
-    def __init__(self, full: bool) -> None:
-        self._full = full
+    def __init__(self) -> None:
         self._application: IProtocol | None = None
         self._handshaking = False
         self._tls: NegotiatedTLS | None = None  # from the handshake to the StartupMessage
         self._timer: IDelayedCall | None = None
+
+    @property
+    def negotiating(self) -> bool:
+        """Whether the application has not got this connection yet."""
+        return self._application is None
 
     @property
     def _address(self) -> IAddress:
@@ -87,7 +87,7 @@ class PgTLSServerProtocol(Protocol):
     def connectionMade(self) -> None:
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
         factory = self.factory
-        factory.connection_made(self, self._full)
+        place = factory.places.enter(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
@@ -98,11 +98,20 @@ class PgTLSServerProtocol(Protocol):
                 factory.settings.cancel,
                 ITLSTransport.providedBy(self.transport)
                 and not IUNIXTransport.providedBy(self.transport),
-                self._full,
-            )
+            ),
+            self._session_refusal,
+            self._handshake_refusal,
         )
-        timeout = FULL_TIMEOUT if self._full else factory.settings.authentication_timeout
+        timeout = factory.settings.authentication_timeout
+        if place is Place.REFUSED:
+            timeout = min(timeout, REFUSAL_TIMEOUT)
         self._timer = factory.reactor.callLater(timeout, self._timed_out)
+
+    def _session_refusal(self) -> ErrorResponse | None:
+        return self.factory.places.session_refusal(self)
+
+    def _handshake_refusal(self) -> ErrorResponse | None:
+        return self.factory.places.handshake_refusal(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, decrypted where TLS is up, until the application gets them."""
@@ -141,7 +150,7 @@ class PgTLSServerProtocol(Protocol):
             elif isinstance(action, Startup):
                 self._deliver(action.message, action.rest)
             elif isinstance(action, Cancel):
-                self._deliver(action.request, b"")
+                self._cancel(action.request)
             elif isinstance(action, Close):
                 self._close(action.reason)
 
@@ -155,6 +164,12 @@ class PgTLSServerProtocol(Protocol):
         self.transport.startTLS(self.factory.tls)
         if client_hello and not getattr(self.transport, "peeked", False):
             self.transport.protocol.dataReceived(client_hello)
+
+    def _cancel(self, request: CancelRequest) -> None:
+        if self.factory.places.cancel(self):
+            self._deliver(request, b"")
+        else:
+            self._close(None)
 
     def _deliver(self, packet: StartupMessage | CancelRequest, rest: bytes) -> None:
         # A listener may have had TLS below before this protocol came to negotiate.
@@ -240,111 +255,7 @@ class PgTLSServerProtocol(Protocol):
         )
 
 
-class _Closed(Protocol):
-    """A connection that is closed as soon as it is there."""
-
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.abortConnection()
-
-
-TOO_MANY_CLIENTS = ErrorResponse.fatal("53300", "sorry, too many clients already")
-
-
 @cache
-def _policy(ssl: SSL, cancel: CancelPolicy, tls_available: bool, full: bool) -> ServerPolicy:
+def _policy(ssl: SSL, cancel: CancelPolicy, tls_available: bool) -> ServerPolicy:
     """Shared: connections are many, policies few."""
-    return ServerPolicy(ssl, cancel, tls_available, TOO_MANY_CLIENTS if full else None)
-
-
-class PgTLSServerFactory(Factory):
-    """Makes the server side of PostgreSQL's negotiation in front of an application's factory.
-
-    :param wrapped: the application's factory. Its protocols get the StartupMessage byte for byte
-        in ``dataReceived``, or as values if they provide
-        :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication`.
-    :param tls: makes the TLS connections; may be None where ``ssl`` is off.
-    :param settings: whether TLS is offered or required, limits of time and number.
-    :ivar connections: those that are open, not more than ``max_connections``.
-    :ivar turned_away: those beyond, until they have heard that there is no room.
-    :ivar census: takes how many are open here, and gives how many count: the same, unless other
-        processes share the listener.
-    :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        wrapped: IProtocolFactory,
-        tls: IOpenSSLServerConnectionCreator | None,
-        settings: ListenerSettings | None = None,
-        *,
-        reactor: IReactorTime | None = None,
-    ) -> None:
-        settings = settings or ListenerSettings()
-        if tls is None and settings.ssl is not SSL.OFF:
-            raise ConfigurationError(f'ssl is "{settings.ssl}", but there is no certificate for it')
-        self.wrapped = wrapped
-        self.tls = tls
-        self.settings = settings
-        self.admission = Admission(settings)
-        self.connections: set[PgTLSServerProtocol] = set()
-        self.turned_away: set[PgTLSServerProtocol] = set()
-        self.census: Callable[[int], int] = int
-        self._drained: Deferred[None] | None = None
-        if reactor is None:
-            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
-        self.reactor: IReactorTime = reactor  # type: ignore[assignment]
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """A connection came in. Past ``max_connections`` it only gets to hear so; where as many
-        again are waiting to hear it, it is closed at once."""
-        limit = self.settings.max_connections
-        full = self.census(len(self.connections)) >= limit
-        if full and len(self.turned_away) >= limit:
-            return _Closed()  # not None, which wrappers such as haproxy's do not expect
-        protocol = PgTLSServerProtocol(full)
-        protocol.factory = self
-        return protocol
-
-    def drain(self, timeout: float) -> Deferred[None]:
-        """Wait until every connection is closed; those that are not in ``timeout`` seconds are
-        closed then.
-
-        :returns: fires when none is left.
-        """
-        if not self.connections | self.turned_away:
-            return succeed(None)
-        self._drained = Deferred()
-        abort = self.reactor.callLater(timeout, self._abort_all)
-        return self._drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
-
-    def _abort_all(self) -> None:
-        for connection in self.connections | self.turned_away:
-            connection.transport.abortConnection()
-
-    def connection_made(self, connection: PgTLSServerProtocol, full: bool) -> None:
-        """A connection is open."""
-        (self.turned_away if full else self.connections).add(connection)
-        self.census(len(self.connections))
-
-    def connection_lost(self, connection: PgTLSServerProtocol) -> None:
-        """A connection is closed."""
-        self.connections.discard(connection)
-        self.turned_away.discard(connection)
-        self.census(len(self.connections))
-        if self._drained is not None and not self.connections | self.turned_away:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
-
-    def doStart(self) -> None:
-        """Start the application's factory too."""
-        super().doStart()  # type: ignore[no-untyped-call]
-        self.wrapped.doStart()
-
-    def doStop(self) -> None:
-        """Stop the application's factory too."""
-        self.wrapped.doStop()
-        super().doStop()  # type: ignore[no-untyped-call]
+    return ServerPolicy(ssl, cancel, tls_available)

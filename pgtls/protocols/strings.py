@@ -21,7 +21,7 @@ from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.wire.server_negotiation import SSL

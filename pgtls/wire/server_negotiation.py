@@ -4,13 +4,13 @@ README.SSL's picture "From the server's perspective" and what PostgreSQL has put
 (``src/backend/tcop/backend_startup.c``: ProcessSSLStartup, ProcessStartupPacket,
 ProcessCancelRequestPacket). Sans-I/O: bytes and what happened go in, actions come out.
 
-Three differences from PostgreSQL are deliberate. Bytes behind an SSLRequest are refused before the
-``S`` is sent, not after. Inside direct TLS, too, SSLRequest and GSSENCRequest are refused. Where
-there is no room for the client, the first request already hears so.
+Two differences from PostgreSQL are deliberate. Bytes behind an SSLRequest are refused before the
+``S`` is sent, not after. Inside direct TLS, too, SSLRequest and GSSENCRequest are refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
@@ -49,15 +49,14 @@ class CancelPolicy(StrEnum):
 class ServerPolicy:
     """What this connection may do.
 
+    :ivar ssl: the ``ssl`` setting.
+    :ivar cancel: the ``cancel`` setting.
     :ivar tls_available: whether the transport can carry TLS; a Unix socket never does.
-    :ivar full: where set, nobody is let in, and this is the answer (CancelRequests still count:
-        they free a place).
     """
 
     ssl: SSL = SSL.REQUIRE
     cancel: CancelPolicy = CancelPolicy.ANY
     tls_available: bool = True
-    full: ErrorResponse | None = None
 
     @property
     def offers_tls(self) -> bool:
@@ -108,16 +107,35 @@ class _State(Enum):
 _FIRST_BYTE, _PACKET, _HANDSHAKE, _DONE = _State
 
 
+def _no_refusal() -> None:
+    """Everything may begin."""
+
+
 class ServerNegotiation:
     """One connection's negotiation, as the server.
 
     Call :meth:`receive` with what arrives (inside TLS too, once it is up) and the other methods
     when their event happens; carry out the actions in their order. After Startup, Cancel or Close
     the negotiation is over and further input gives no action.
+
+    :param policy: what the connection may do.
+    :param refuse_session: asked at a valid StartupMessage: the error that the client gets in place
+        of a session, None where it may have one. (PostgreSQL's ``canAcceptConnections``.)
+        CancelRequests are not asked about.
+    :param refuse_handshake: asked before a TLS handshake begins: the error that the client gets in
+        plaintext in place of it, None where it may begin. A client of ``sslnegotiation=direct``
+        could not read that error: for it the connection is closed.
     """
 
-    def __init__(self, policy: ServerPolicy) -> None:
+    def __init__(
+        self,
+        policy: ServerPolicy,
+        refuse_session: Callable[[], ErrorResponse | None] = _no_refusal,
+        refuse_handshake: Callable[[], ErrorResponse | None] = _no_refusal,
+    ) -> None:
         self._policy = policy
+        self._refuse_session = refuse_session
+        self._refuse_handshake = refuse_handshake
         self._state = _FIRST_BYTE
         self._buffer = b""
         self._tls = False
@@ -171,6 +189,8 @@ class ServerNegotiation:
     def _direct_tls(self) -> list[Action]:
         if not self._policy.offers_tls:
             return self._close("received direct SSL connection request, but SSL is not available")
+        if refusal := self._refuse_handshake():
+            return self._close(refusal.message)
         self._direct = True
         return self._start_tls(self._buffer)
 
@@ -186,8 +206,6 @@ class ServerNegotiation:
             return self._cancel_request(packet)
         if packet.code in self._open_requests:
             self._open_requests.remove(packet.code)
-            if self._policy.full:
-                return self._fatal(self._policy.full)
             return (
                 self._ssl_request() if packet.code == SSL_REQUEST_CODE else self._gssenc_request()
             )
@@ -200,7 +218,11 @@ class ServerNegotiation:
         if not self._policy.offers_tls:
             return [Send(b"N"), *refused]
         # CVE-2021-23214: what came before the handshake must not count as said inside it.
-        return refused or [Send(b"S"), *self._start_tls()]
+        if refused:
+            return refused
+        if refusal := self._refuse_handshake():
+            return self._fatal(refusal)
+        return [Send(b"S"), *self._start_tls()]
 
     def _gssenc_request(self) -> list[Action]:
         return [Send(b"N"), *self._unencrypted_data("GSSAPI encryption")]
@@ -250,8 +272,8 @@ class ServerNegotiation:
             return self._fatal(
                 ErrorResponse.fatal("28000", "no PostgreSQL user name specified in startup packet")
             )
-        if self._policy.full:
-            return self._fatal(self._policy.full)
+        if refusal := self._refuse_session():
+            return self._fatal(refusal)
         if self._policy.ssl is SSL.REQUIRE and not self._tls:
             return self._fatal(
                 ErrorResponse.fatal(

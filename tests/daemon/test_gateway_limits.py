@@ -14,6 +14,7 @@ from collections.abc import Callable
 import psycopg
 from OpenSSL import SSL
 
+from pgtls.protocols.places import REFUSED_AT_ONCE, REFUSING_HANDSHAKES
 from tests.support.gateway_daemon import Gateway, GatewayCase, wait_until
 from tests.support.in_memory import client_context
 from tests.support.processes import TIMEOUT, environment
@@ -103,12 +104,6 @@ class MaxConnections(GatewayCase):
             self.addCleanup(session.close)
         return gateway, sessions[0]
 
-    def test_one_too_many_reads_why_before_its_tls(self) -> None:
-        gateway, _ = self.full()
-        said = answer(gateway.address, SSL_REQUEST)
-        self.assertEqual(said[:1], b"E")
-        self.assertIn(TOO_MANY, said)
-
     def test_one_too_many_in_plaintext(self) -> None:
         gateway, _ = self.full("--ssl", "on")
         self.assertIn(TOO_MANY, answer(gateway.address, startup_message()))
@@ -125,12 +120,12 @@ class MaxConnections(GatewayCase):
         self.assertEqual(done.returncode, 2)
         return done.stderr
 
-    def test_psql_says_that_it_was_refused(self) -> None:
-        """Since CVE-2024-10977 libpq shows nothing of what comes unencrypted."""
+    def test_psql_shows_why(self) -> None:
+        """Inside TLS: since CVE-2024-10977 libpq shows nothing of what comes unencrypted."""
         gateway, _ = self.full()
         for version in (15 if available(15) else 17, 17):
             said = self.psql(version, gateway.conninfo())
-            self.assertRegex(said, "server sent an error response during|too many clients")
+            self.assertIn("FATAL:  sorry, too many clients already", said)
         self.assertIn("sorry, too many clients already", gateway.log())
 
     def test_psql_without_tls_shows_why(self) -> None:
@@ -143,8 +138,13 @@ class MaxConnections(GatewayCase):
         said = self.psql(17, gateway.conninfo(sslnegotiation="direct"))
         self.assertIn("FATAL:  sorry, too many clients already", said)
 
-    def cancelled(self, cancel: Callable[[psycopg.Connection], None], **parameters: str) -> None:
-        _, session = self.full(**parameters)
+    def cancelled(
+        self,
+        cancel: Callable[[psycopg.Connection], None],
+        ssl: str = "require",
+        **parameters: str,
+    ) -> None:
+        _, session = self.full("--ssl", ssl, **parameters)
         server = postgres(17)
         session.pgconn.send_query(b"SELECT pg_sleep(3600)")
         asleep = f"SELECT wait_event FROM pg_stat_activity WHERE pid = {session.info.backend_pid}"
@@ -160,9 +160,15 @@ class MaxConnections(GatewayCase):
     def test_a_cancel_request_inside_direct_tls_gets_through(self) -> None:
         self.cancelled(psycopg.Connection.cancel_safe, sslnegotiation="direct")
 
+    def test_a_cancel_request_in_plaintext_gets_through(self) -> None:
+        self.cancelled(psycopg.Connection.cancel, sslmode="disable", ssl="on")
+
+    def test_a_cancel_request_inside_tls_gets_through(self) -> None:
+        self.cancelled(psycopg.Connection.cancel_safe)
+
     def test_there_is_room_when_one_leaves(self) -> None:
-        gateway, session = self.full(limit=2)
-        self.assertIn(TOO_MANY, answer(gateway.address, SSL_REQUEST))
+        gateway, session = self.full("--ssl", "on", limit=2)
+        self.assertIn(TOO_MANY, answer(gateway.address, startup_message()))
         session.close()
         gateway.wait_for_log("disconnection: user=postgres")
         psycopg.connect(gateway.conninfo()).close()
@@ -177,25 +183,42 @@ class MaxConnections(GatewayCase):
             gateway.wait_for_log("disconnection: user=postgres")
             psycopg.connect(gateway.conninfo()).close()
 
+    def test_handshakes_that_only_refuse_have_a_bound(self) -> None:
+        gateway, _ = self.full()
+        with contextlib.ExitStack() as stack:
+            for _ in range(REFUSING_HANDSHAKES):
+                connection = stack.enter_context(connect(gateway.address))
+                connection.sendall(SSL_REQUEST)
+                self.assertEqual(connection.recv(1), b"S")
+            said = answer(gateway.address, SSL_REQUEST)
+            self.assertEqual(said[:1], b"E")
+            self.assertIn(TOO_MANY, said)
+            self.assertEqual(answer(gateway.address, client_hello()[:1]), b"")
+        wait_until(lambda: "too many" in self.psql(17, gateway.conninfo()), lambda: "no handshakes")
+
     def crowd(self, listen: str, header: bytes) -> None:
-        """One session, one that is to hear that there is no room, and one that is closed."""
+        """More clients than are kept to be refused: the oldest of them is closed, and the newest
+        hears why."""
         gateway = self.gateway(
             *("--upstream", plain(postgres(17)), "--max-connections", "1", "--ssl", "on"),
             listen=listen,
         )
-        with connect(gateway.address) as session, connect(gateway.address) as waiting:
+        with contextlib.ExitStack() as stack:
+            session = stack.enter_context(connect(gateway.address))
             session.sendall(header + SSL_REQUEST)
             self.assertEqual(session.recv(1), b"S")
-            waiting.sendall(header)
-            with connect(gateway.address) as third:
-                self.assertEqual(until_closed(third), b"")
-            waiting.sendall(startup_message())
-            self.assertIn(TOO_MANY, read_all(waiting))
+            oldest = stack.enter_context(connect(gateway.address))
+            oldest.sendall(header)
+            for _ in range(REFUSED_AT_ONCE):
+                newest = stack.enter_context(connect(gateway.address))
+            self.assertEqual(until_closed(oldest), b"")
+            newest.sendall(header + startup_message())
+            self.assertIn(TOO_MANY, read_all(newest))
 
-    def test_a_crowd_without_room_is_closed(self) -> None:
+    def test_a_crowd_without_room(self) -> None:
         self.crowd("tcp:0:interface=127.0.0.1", b"")
 
-    def test_a_crowd_without_room_is_closed_behind_haproxy(self) -> None:
+    def test_a_crowd_without_room_behind_haproxy(self) -> None:
         self.crowd(
             "haproxy:tcp:0:interface=127.0.0.1", b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5432\r\n"
         )

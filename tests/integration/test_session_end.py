@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from pgtls.gateway.session import DRAIN_TIMEOUT, ClientLeg, Leg, Surroundings
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.transport.speed_up import speed_up
 from pgtls.wire.server_negotiation import SSL

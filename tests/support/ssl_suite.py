@@ -29,7 +29,7 @@ from pgtls.commands.probe import run_probe
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
 from pgtls.policy.client_identity import ClientCert
-from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import ServerTLSSettings

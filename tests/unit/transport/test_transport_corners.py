@@ -29,7 +29,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from pgtls.protocols.server import PgTLSServerFactory
+from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import ServerTLSSettings

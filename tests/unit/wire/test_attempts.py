@@ -60,10 +60,14 @@ class RealServer:
     """Our own server, with a session behind it.
 
     :param plain, ssl: the answer to a StartupMessage in plaintext and inside TLS.
+    :param full: it refuses everything, handshakes too.
     """
 
-    def __init__(self, policy: ServerPolicy, plain: bytes = OK, ssl: bytes = OK) -> None:
-        self._negotiation = ServerNegotiation(policy)
+    def __init__(
+        self, policy: ServerPolicy, plain: bytes = OK, ssl: bytes = OK, *, full: bool = False
+    ) -> None:
+        refusal = TOO_MANY if full else None
+        self._negotiation = ServerNegotiation(policy, lambda: refusal, lambda: refusal)
         self._answers = {False: plain, True: ssl}
         self._tls = False
 
@@ -204,7 +208,7 @@ SERVERS: dict[str, Callable[[], Peer]] = {
     "57P03": lambda: RealServer(policy(SSL.ON), STARTING_UP, STARTING_UP),
     "protocol 2": lambda: RealServer(policy(SSL.ON), PROTOCOL_2_ERROR, PROTOCOL_2_ERROR),
     "off, protocol 2": lambda: RealServer(policy(SSL.OFF), PROTOCOL_2_ERROR),
-    "full": lambda: RealServer(ServerPolicy(ssl=SSL.ON, full=TOO_MANY)),
+    "full": lambda: RealServer(policy(SSL.ON), full=True),
     "N": lambda: FakeServer(b"N"),
     "E": lambda: FakeServer(PROTOCOL_2_ERROR),
     "E, 57P03": lambda: FakeServer(STARTING_UP),
@@ -347,7 +351,7 @@ TABLE = {
         allow    connect, backenderror, reconnect, sslerror -> fail
         prefer   connect, sslerror, reconnect, backenderror -> fail
         require  connect, sslerror -> fail
-        direct   connect, directsslaccept, backenderror -> fail
+        direct   connect, directsslreject -> fail
     """,
     # Not a server to be talked to: error_return, in every state.
     "garbage": """

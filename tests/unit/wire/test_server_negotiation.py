@@ -41,7 +41,6 @@ ON = ServerPolicy(ssl=SSL.ON)
 REQUIRE = ServerPolicy(ssl=SSL.REQUIRE)
 UNIX_SOCKET = ServerPolicy(ssl=SSL.ON, tls_available=False)
 TOO_MANY = ErrorResponse.fatal("53300", "sorry, too many clients already")
-FULL = ServerPolicy(ssl=SSL.ON, full=TOO_MANY)
 
 STARTUP = StartupMessage.build({b"user": b"alice", b"database": b"shop"})
 CANCEL = CancelRequest.build(b"\0\0\0\7" + b"k" * 4)
@@ -456,44 +455,70 @@ class TimeoutTests(RowTests):
         self.assertEqual(negotiation.timed_out(), [])
 
 
-class MaxConnectionsTests(RowTests):
-    """``max_connections``: everybody else is told at the first occasion."""
+def full(policy: ServerPolicy = ON, *, handshakes: bool = True) -> ServerNegotiation:
+    """A negotiation where no session can begin.
 
-    def test_each_request_is_answered_so(self) -> None:
-        for request_ in (SSL_REQUEST, GSSENC_REQUEST, STARTUP.raw):
-            self.assert_fatal(
-                ServerNegotiation(FULL).receive(request_),
-                "53300",
-                "sorry, too many clients already",
-            )
+    :param handshakes: whether one may begin to say so.
+    """
+    return ServerNegotiation(policy, lambda: TOO_MANY, lambda: None if handshakes else TOO_MANY)
+
+
+class NoSessionTests(RowTests):
+    """``max_connections`` or a shutdown: the negotiation goes on as ever, and the StartupMessage
+    is answered with the error."""
+
+    def assert_too_many(self, actions: list[Action]) -> None:
+        self.assert_fatal(actions, "53300", "sorry, too many clients already")
+
+    def test_both_requests_are_answered_as_ever(self) -> None:
+        negotiation = full()
+        self.assertEqual(negotiation.receive(GSSENC_REQUEST), [Send(b"N")])
+        self.assertEqual(negotiation.receive(SSL_REQUEST), [Send(b"S"), StartTLS()])
+
+    def test_the_StartupMessage_is_refused_inside_TLS(self) -> None:
+        negotiation = full()
+        negotiation.receive(SSL_REQUEST)
+        negotiation.handshake_completed("postgresql")
+        self.assert_too_many(negotiation.receive(STARTUP.raw))
+
+    def test_in_plaintext(self) -> None:
+        self.assert_too_many(full().receive(STARTUP.raw))
 
     def test_before_the_lack_of_encryption_is(self) -> None:
-        policy = ServerPolicy(ssl=SSL.REQUIRE, full=TOO_MANY)
-        self.assert_fatal(
-            ServerNegotiation(policy).receive(STARTUP.raw),
-            "53300",
-            "sorry, too many clients already",
-        )
+        self.assert_too_many(full(REQUIRE).receive(STARTUP.raw))
 
     def test_direct_TLS_is_answered_inside(self) -> None:
-        negotiation = ServerNegotiation(FULL)
+        negotiation = full()
         self.assertEqual(negotiation.receive(CLIENT_HELLO), [StartTLS(CLIENT_HELLO)])
         self.assertEqual(negotiation.handshake_completed("postgresql"), [])
-        self.assert_fatal(
-            negotiation.receive(STARTUP.raw), "53300", "sorry, too many clients already"
-        )
+        self.assert_too_many(negotiation.receive(STARTUP.raw))
 
-    def test_a_CancelRequest_inside_direct_TLS_counts(self) -> None:
-        negotiation = ServerNegotiation(FULL)
-        negotiation.receive(CLIENT_HELLO)
-        negotiation.handshake_completed("postgresql")
-        self.assertEqual(negotiation.receive(CANCEL.raw), [Cancel(CANCEL)])
-
-    def test_a_CancelRequest_still_counts(self) -> None:
-        self.assertEqual(ServerNegotiation(FULL).receive(CANCEL.raw), [Cancel(CANCEL)])
+    def test_a_CancelRequest_counts_in_every_form(self) -> None:
+        self.assertEqual(full().receive(CANCEL.raw), [Cancel(CANCEL)])
+        for opening in (SSL_REQUEST, CLIENT_HELLO):
+            negotiation = full()
+            negotiation.receive(opening)
+            negotiation.handshake_completed("postgresql")
+            self.assertEqual(negotiation.receive(CANCEL.raw), [Cancel(CANCEL)])
 
     def test_a_broken_packet_is_still_a_broken_packet(self) -> None:
-        self.assert_fatal(ServerNegotiation(FULL).receive(packet(b"").raw), "08P01", INVALID_LAYOUT)
+        self.assert_fatal(full().receive(packet(b"").raw), "08P01", INVALID_LAYOUT)
+
+    def test_without_a_handshake_the_SSLRequest_is_answered_so(self) -> None:
+        self.assert_too_many(full(handshakes=False).receive(SSL_REQUEST))
+
+    def test_without_a_handshake_direct_TLS_is_closed(self) -> None:
+        self.assertEqual(
+            full(handshakes=False).receive(CLIENT_HELLO),
+            [Close("sorry, too many clients already")],
+        )
+
+    def test_without_a_handshake_a_CancelRequest_in_plaintext_counts(self) -> None:
+        self.assertEqual(full(handshakes=False).receive(CANCEL.raw), [Cancel(CANCEL)])
+
+    def test_where_there_is_no_TLS_no_handshake_is_asked_about(self) -> None:
+        negotiation = full(OFF, handshakes=False)
+        self.assertEqual(negotiation.receive(SSL_REQUEST), [Send(b"N")])
 
 
 class PropertyTests(RowTests):
@@ -504,7 +529,6 @@ class PropertyTests(RowTests):
         ssl=st.sampled_from(SSL),
         cancel=st.sampled_from(CancelPolicy),
         tls_available=st.booleans(),
-        full=st.sampled_from([None, TOO_MANY]),
     )
 
     def converse(self, policy: ServerPolicy, packets: list[list[bytes]]) -> list[Action]:

@@ -1,0 +1,126 @@
+"""The server Factory: PostgreSQL's negotiation in front of an application's factory."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IReactorTime,
+)
+from twisted.internet.protocol import Factory, Protocol
+
+from pgtls.errors import ConfigurationError
+from pgtls.protocols.admission import Admission
+from pgtls.protocols.places import Places
+from pgtls.protocols.server import PgTLSServerProtocol
+from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.wire.messages import ErrorResponse
+from pgtls.wire.server_negotiation import SSL
+
+
+class PgTLSServerFactory(Factory):
+    """Makes the server side of PostgreSQL's negotiation in front of an application's factory.
+
+    :param wrapped: the application's factory. Its protocols get the StartupMessage byte for byte
+        in ``dataReceived``, or as values if they provide
+        :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication`.
+    :param tls: makes the TLS connections; may be None where ``ssl`` is off.
+    :param settings: whether TLS is offered or required, limits of time and number.
+    :ivar places: the open connections, and which of them may have a session.
+    :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        wrapped: IProtocolFactory,
+        tls: IOpenSSLServerConnectionCreator | None,
+        settings: ListenerSettings | None = None,
+        *,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        settings = settings or ListenerSettings()
+        if tls is None and settings.ssl is not SSL.OFF:
+            raise ConfigurationError(f'ssl is "{settings.ssl}", but there is no certificate for it')
+        self.wrapped = wrapped
+        self.tls = tls
+        self.settings = settings
+        self.admission = Admission(settings)
+        self.places = Places[PgTLSServerProtocol](
+            settings.max_connections, lambda connection: connection.transport.abortConnection()
+        )
+        self._drained: Deferred[None] | None = None
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+        self.reactor: IReactorTime = reactor  # type: ignore[assignment]
+
+    @property
+    def connections(self) -> set[PgTLSServerProtocol]:
+        """The open connections that have a place, not more than ``max_connections``."""
+        return self.places.sessions
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """A connection came in. Past ``max_connections`` it only gets to hear so."""
+        protocol = PgTLSServerProtocol()
+        protocol.factory = self
+        return protocol
+
+    def refuse_sessions(self, response: ErrorResponse) -> None:
+        """Begin no session any more. Sessions go on, and so do their cancel requests; whoever asks
+        for a new one goes through the negotiation, TLS included, and reads ``response``.
+
+        :param response: for example :data:`~pgtls.protocols.places.SHUTTING_DOWN`.
+        """
+        self.places.refuse(response, [each for each in self.connections if each.negotiating])
+        self._check_drained()
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """Wait until every session and every cancel request is over; those that are not in
+        ``timeout`` seconds are closed then. So are those who came to be refused.
+
+        :param timeout: seconds, 0 or more.
+        :returns: fires when none is left.
+        """
+        if not self._in_use():
+            self._abort(self.places.refused)
+            return succeed(None)
+        self._drained = Deferred()
+        abort = self.reactor.callLater(timeout, self._abort_all)
+        return self._drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
+
+    def _in_use(self) -> bool:
+        return bool(self.places.sessions or self.places.cancels)
+
+    def _abort_all(self) -> None:
+        self._abort([*self.places.sessions, *self.places.cancels])
+
+    def _abort(self, connections: list[PgTLSServerProtocol]) -> None:
+        for connection in connections:
+            connection.transport.abortConnection()
+
+    def connection_lost(self, connection: PgTLSServerProtocol) -> None:
+        """A connection is closed.
+
+        :param connection: one of those that :meth:`buildProtocol` made.
+        """
+        self.places.leave(connection)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self._in_use():
+            drained, self._drained = self._drained, None
+            self._abort(self.places.refused)
+            drained.callback(None)
+
+    def doStart(self) -> None:
+        """Start the application's factory too."""
+        super().doStart()  # type: ignore[no-untyped-call]
+        self.wrapped.doStart()
+
+    def doStop(self) -> None:
+        """Stop the application's factory too."""
+        self.wrapped.doStop()
+        super().doStop()  # type: ignore[no-untyped-call]
