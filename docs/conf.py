@@ -1,0 +1,28 @@
+"""Sphinx's configuration: ``nox -s docs`` builds the site."""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+project = "pgtls"
+copyright = "the pgtls authors"
+version = release = version_of("pgtls")
+
+extensions = ["sphinx.ext.autodoc", "pgtls_reference"]
+exclude_patterns = ["_ext"]
+html_theme = "furo"
+html_title = f"pgtls {version}"
+
+# "default" roles and quotes stay as they are written: they are code in these pages.
+smartquotes = False
+highlight_language = "none"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+
+# Pygments' SQL does not know $$.
+suppress_warnings = ["misc.highlighting_failure"]
