@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 
 from pgtls.daemon.prepared import Prepared
 from pgtls.errors import ConfigurationError
+from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.upstream_check import check_upstream
@@ -31,6 +32,9 @@ class _ClientLegs(Factory):
     def buildProtocol(self, addr: IAddress | None) -> ClientLeg:
         return ClientLeg(self.shared, addr)
 
+    def stopFactory(self) -> None:
+        self.shared.cancels.stop()
+
 
 class Gateway:
     """A ``[[gateway]]`` table at work.
@@ -48,6 +52,7 @@ class Gateway:
             settings.listener.authentication_timeout,
             settings.tls_parameters,
             settings.log_disconnections,
+            CancelForwarder(reactor),
         )
         self._clients = _ClientLegs(shared)
         self.factory = PgTLSServerFactory(

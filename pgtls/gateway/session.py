@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
-from pgtls.gateway.cancel import CancelKeys, forward
+from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.protocols.connection_info import address_text
@@ -46,7 +46,7 @@ class Surroundings:
     :ivar authentication_timeout: seconds that the server has for its first answer.
     :ivar tls_parameters: whether the server is told of the client's TLS.
     :ivar log_disconnections: whether the end of a session is logged.
-    :ivar cancel_keys: the open sessions, as CancelRequests name them.
+    :ivar cancels: passes CancelRequests on, and knows the open sessions by their keys.
     :ivar upstream_legs: makes their connections to the server.
     """
 
@@ -56,7 +56,7 @@ class Surroundings:
     authentication_timeout: float
     tls_parameters: bool
     log_disconnections: bool
-    cancel_keys: CancelKeys = attrs.field(factory=CancelKeys)
+    cancels: CancelForwarder
     upstream_legs: Factory = attrs.field(init=False)
 
     @upstream_legs.default
@@ -143,12 +143,12 @@ class UpstreamLeg(Leg):
             self._key, self._start = start.key, None
             self.go_unread()
             if self._host is not None:
-                self._shared.cancel_keys.add(self._key, self._host)
+                self._shared.cancels.keys.add(self._key, self._host)
         return data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
-        self._shared.cancel_keys.remove(self._key)
+        self._shared.cancels.keys.remove(self._key)
         super().connectionLost(reason)
 
 
@@ -210,9 +210,11 @@ class ClientLeg(Leg):
     def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
         """Pass the request on to where the session's backend is; then close, without an answer."""
         # Not given up when the client goes: who does not wait for the end still wants it done.
-        shared = self._shared
-        passed_on = forward(request, shared.upstream, shared.cancel_keys, shared.reactor)
-        passed_on.addBoth(lambda _: self.finish())
+        passed_on = self._shared.cancels.forward(request, self._shared.upstream)
+        if passed_on is None:
+            self.finish()
+        else:
+            passed_on.addCallback(lambda _: self.finish())
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client; before the server is there they wait."""

@@ -168,6 +168,8 @@ class PgTLSServerProtocol(Protocol):
     def _cancel(self, request: CancelRequest) -> None:
         if self.factory.places.cancel(self):
             self._deliver(request, b"")
+        elif self.factory.dropped_cancels.allows():
+            self._close("cancel request dropped: too many are being carried out at this moment")
         else:
             self._close(None)
 
@@ -183,7 +185,8 @@ class PgTLSServerProtocol(Protocol):
                 self.transport.write(error.response.encode())
                 self._close(None)
                 return
-        self._note_connection(packet, tls)
+        if isinstance(packet, StartupMessage) or self.factory.logged_cancels.allows():
+            self._note_connection(packet, tls)
         self._stop_timer()
         application = self.factory.wrapped.buildProtocol(self._address)
         if application is None:

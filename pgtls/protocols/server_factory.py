@@ -10,14 +10,21 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
 
 from pgtls.errors import ConfigurationError
 from pgtls.protocols.admission import Admission
+from pgtls.protocols.log_limit import PERIOD, LogLimit
 from pgtls.protocols.places import Places
 from pgtls.protocols.server import PgTLSServerProtocol
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.server_negotiation import SSL
+
+_log = Logger(namespace="pgtls.server")
+
+#: CancelRequests in a period that are logged one by one.
+_CANCELS_LOGGED = 50
 
 
 class PgTLSServerFactory(Factory):
@@ -29,6 +36,8 @@ class PgTLSServerFactory(Factory):
     :param tls: makes the TLS connections; may be None where ``ssl`` is off.
     :param settings: whether TLS is offered or required, limits of time and number.
     :ivar places: the open connections, and which of them may have a session.
+    :ivar logged_cancels: those CancelRequests that are logged one by one.
+    :ivar dropped_cancels: the same of those that are dropped.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
     """
 
@@ -56,6 +65,8 @@ class PgTLSServerFactory(Factory):
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self.reactor: IReactorTime = reactor  # type: ignore[assignment]
+        self.logged_cancels = LogLimit(self.reactor, _CANCELS_LOGGED, _log_cancels)
+        self.dropped_cancels = LogLimit(self.reactor, 1, _log_drops)
 
     @property
     def connections(self) -> set[PgTLSServerProtocol]:
@@ -121,6 +132,18 @@ class PgTLSServerFactory(Factory):
         self.wrapped.doStart()
 
     def doStop(self) -> None:
-        """Stop the application's factory too."""
+        """Stop the application's factory too, and log what has been counted."""
+        self.logged_cancels.stop()
+        self.dropped_cancels.stop()
         self.wrapped.doStop()
         super().doStop()  # type: ignore[no-untyped-call]
+
+
+def _log_cancels(count: int) -> None:
+    _log.info("{count} more cancel requests within {seconds:g} s", count=count, seconds=PERIOD)
+
+
+def _log_drops(count: int) -> None:
+    _log.warn(
+        "{count} more cancel requests dropped within {seconds:g} s", count=count, seconds=PERIOD
+    )

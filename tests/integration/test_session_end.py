@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.session import DRAIN_TIMEOUT, ClientLeg, Leg, Surroundings
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_factory import PgTLSServerFactory
@@ -129,7 +130,9 @@ class AnErrorAtTheBeginning(EndCase):
             reactor, f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=disable"
         )
         binding: Any = NoBinding()
-        shared = Surroundings(reactor, upstream, binding, TIMEOUT, False, False)
+        shared = Surroundings(
+            reactor, upstream, binding, TIMEOUT, False, False, CancelForwarder(reactor)
+        )
         legs = Factory.forProtocol(lambda: ClientLeg(shared, None))
         settings = ListenerSettings(ssl=SSL.OFF)
         port = await self.listen(PgTLSServerFactory(legs, None, settings, reactor=reactor))
