@@ -10,27 +10,8 @@ import attrs
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
-from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
 from pgtls.wire.server_negotiation import SSL
-
-
-@attrs.frozen
-class GatewaySettings:
-    """One ``[[gateway]]`` table: a listener and where it leads."""
-
-    listen: str = settings.text(
-        "tcp:6432:interface=127.0.0.1", "where to listen: a Twisted endpoint string"
-    )
-    upstream: str = settings.text(
-        "", "the server: a libpq connection string; empty for the local one, as libpq finds it"
-    )
-    tls_parameters: bool = settings.boolean(
-        False, "tell the server of the client's TLS: pgtls.client_dn and others, as settings"
-    )
-    log_disconnections: bool = settings.boolean(
-        False, "log the end of each session too, with how long it lasted"
-    )
-    listener: ListenerSettings = settings.group(ListenerSettings)
 
 
 @attrs.frozen
@@ -61,19 +42,17 @@ class DaemonSettings:
 
 @attrs.frozen
 class Configuration:
-    """All of it.
-
-    :ivar places: where each gateway's settings stand, to go in front of a mistake.
-    """
+    """All of it: what holds for the daemon, and each gateway's own."""
 
     daemon: DaemonSettings
-    gateways: tuple[GatewaySettings, ...]
-    places: tuple[str, ...]
+    gateways: tuple[GatewayConfiguration, ...]
 
     @classmethod
     def from_options(cls, values: Mapping[str, object]) -> Configuration:
-        """One gateway, from a command line's options by setting name.
+        """One gateway, from a command line.
 
+        :param values: the options that were given, by setting name.
+        :returns: the configuration.
         :raises ConfigurationError: with every mistake.
         """
         daemon_names = {field.name for field in settings.fields(DaemonSettings)}
@@ -81,7 +60,7 @@ class Configuration:
         rest = {name: value for name, value in values.items() if name not in daemon_names}
         mistakes: list[str] = []
         configuration = cls(
-            _read(DaemonSettings, daemon, "", mistakes), (_gateway(rest, "", mistakes),), ("",)
+            _read(DaemonSettings, daemon, "", mistakes), (_gateway(rest, "", mistakes),)
         )
         if mistakes:
             raise ConfigurationError(*mistakes)
@@ -91,6 +70,8 @@ class Configuration:
     def from_toml(cls, path: Path) -> Configuration:
         """Every gateway of a file.
 
+        :param path: the file, ``pgtls.toml``.
+        :returns: the configuration.
         :raises ConfigurationError: with every mistake, each with its file and table.
         """
         try:
@@ -104,29 +85,31 @@ class Configuration:
             raise ConfigurationError(f"{path}: write each gateway as a table [[gateway]]")
         mistakes: list[str] = [] if tables else [f"{path}: there is no [[gateway]] table"]
         daemon = _read(DaemonSettings, document, f"{path}: ", mistakes)
-        places = tuple(f"{path}: gateway {number}: " for number in range(1, len(tables) + 1))
         gateways = tuple(
-            _gateway(table, place, mistakes) for table, place in zip(tables, places, strict=True)
+            _gateway(table, f"{path}: gateway {number}: ", mistakes)
+            for number, table in enumerate(tables, 1)
         )
         if mistakes:
             raise ConfigurationError(*mistakes)
-        return cls(daemon, gateways, places)
+        return cls(daemon, gateways)
 
 
-def _gateway(values: Mapping[str, object], where: str, mistakes: list[str]) -> GatewaySettings:
-    gateway = _read(GatewaySettings, values, where, mistakes)
-    if not gateway.listen.startswith("unix:"):
-        return gateway
-    if values.get("ssl") == SSL.REQUIRE:
-        mistakes.append(f'{where}ssl must be "off" for a unix: listener: it never has TLS')
-    return attrs.evolve(gateway, listener=attrs.evolve(gateway.listener, ssl=SSL.OFF))
+def _gateway(
+    values: Mapping[str, object], location: str, mistakes: list[str]
+) -> GatewayConfiguration:
+    gateway = _read(GatewaySettings, values, location, mistakes)
+    if gateway.listen.startswith("unix:"):
+        if values.get("ssl") == SSL.REQUIRE:
+            mistakes.append(f'{location}ssl must be "off" for a unix: listener: it never has TLS')
+        gateway = attrs.evolve(gateway, listener=attrs.evolve(gateway.listener, ssl=SSL.OFF))
+    return GatewayConfiguration(gateway, location)
 
 
 def _read(
-    kind: type[settings.S], values: Mapping[str, object], where: str, mistakes: list[str]
+    kind: type[settings.S], values: Mapping[str, object], location: str, mistakes: list[str]
 ) -> settings.S:
     try:
         return settings.read(kind, values)
     except ConfigurationError as error:
-        mistakes.extend(f"{where}{mistake}" for mistake in error.mistakes)
+        mistakes.extend(f"{location}{mistake}" for mistake in error.mistakes)
         return kind()

@@ -9,9 +9,11 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from pgtls import settings
-from pgtls.daemon.configuration import Configuration, DaemonSettings, GatewaySettings
-from pgtls.daemon.service import CannotStart, GatewayService
+from pgtls.daemon.configuration import Configuration, DaemonSettings
+from pgtls.daemon.daemon_service import CannotStart
+from pgtls.daemon.process import DaemonProcess
 from pgtls.errors import ConfigurationError
+from pgtls.gateway.gateway_configuration import GatewaySettings
 
 _FIELDS = [*settings.fields(GatewaySettings), *settings.fields(DaemonSettings)]
 
@@ -64,6 +66,6 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     try:
-        return GatewayService(reactor, options.configuration())
+        return DaemonProcess(reactor, options.configuration())
     except ConfigurationError as error:
         raise CannotStart(error) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from twisted.logger import FileLogObserver, LogEvent, LogLevel, globalLogPublisher
 
@@ -56,13 +57,19 @@ def _is_just_a_line(event: LogEvent) -> bool:
     )
 
 
-def quicken_text_logs() -> None:
+def quicken_text_logs() -> Callable[[], None]:
     """Have the observers that Twisted has begun to log with write lines faster, where they write
-    text with times in whole seconds; the others stay as they are."""
+    text with times in whole seconds; the others stay as they are.
+
+    :returns: what gives them back the format that they had.
+    """
+    undo = ExitStack()
     # There is no public way to the observers. Without this one, all stays as Twisted has it.
     for observer in getattr(globalLogPublisher, "_observers", ()):
         if isinstance(observer, FileLogObserver) and _is_twisteds_text(observer.formatEvent):
+            undo.callback(setattr, observer, "formatEvent", observer.formatEvent)
             observer.formatEvent = TextLines(observer.formatEvent)
+    return undo.close
 
 
 def _is_twisteds_text(format_event: FormatEvent) -> bool:

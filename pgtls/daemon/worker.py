@@ -7,20 +7,20 @@ import os
 import signal
 import sys
 from collections.abc import Generator
-from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.interfaces import IListeningPort
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
 from zope.interface import implementer
 
-from pgtls.daemon.census import Census
-from pgtls.daemon.prepared import every, prepare
+from pgtls.daemon.gateway_loading import load
+from pgtls.daemon.shared_counters import ConnectionCounters
 from pgtls.daemon.shared_port import shared_endpoint
 from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
+from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.transport.poller import dedicate
 
 #: The daemon's: a terminal or systemd send them to its workers as well, which are to wait for it.
@@ -43,69 +43,73 @@ class Reports:
         self._writer.write(eventAsJSON(event))
 
 
-class Worker:
-    """Serves, until it is told to stop or the daemon is gone.
+class Worker(MultiService):
+    """Serves the daemon's gateways, until it is told to stop or the daemon is gone.
 
+    :param reactor: Twisted's reactor.
+    :param task: what to serve.
     :param control: the descriptor that the task came from.
+    :param reports: takes the answers.
     :raises ConfigurationError: a file cannot be used.
     """
 
     def __init__(self, reactor: Any, task: Task, control: int, reports: Reports) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._task = task
         self._reports = reports
-        self._stopping = False
-        self._ports: list[IListeningPort] = []
-        prepared = self._prepare()
-        self._gateways = [Gateway(reactor, each) for each in prepared]
-        self._census = census = Census(task.census, len(prepared), task.workers)
-        for number, gateway in enumerate(self._gateways):
-            gateway.factory.places.everywhere = census.of(number, task.worker)
-        reactor.addReader(LineReader(control, self._told, self._stop))
+        counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
+        self._gateways = []
+        for number, (shared, loaded) in enumerate(zip(task.gateways, self._load(), strict=True)):
+            endpoint = shared_endpoint(
+                reactor,
+                shared.descriptor,
+                shared.configuration.settings.listen,
+                counters.lead(number, task.worker),
+            )
+            gateway = Gateway(
+                reactor,
+                loaded,
+                shutdown_timeout=task.shutdown_timeout,
+                endpoint=endpoint,
+                connections_everywhere=counters.everywhere(number, task.worker),
+                checks_upstream=False,
+            )
+            gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
+            self._gateways.append(gateway)
+        reactor.addReader(LineReader(control, self._told, self.end))
 
-    def listen(self) -> None:
-        """Begin to accept connections."""
-        task = self._task
-        for number, (gateway, plan, descriptor) in enumerate(
-            zip(self._gateways, task.plans, task.sockets, strict=True)
-        ):
-            ahead = self._census.ahead(number, task.worker)
-            endpoint = shared_endpoint(self._reactor, descriptor, plan.settings.listen, ahead)
-            endpoint.listen(gateway.factory).addCallback(self._ports.append)
-
-    def _prepare(self) -> list[Any]:
+    def _load(self) -> list[LoadedGateway]:
         # What there is to warn of the daemon has warned of.
-        plans = self._task.plans
-        return every(*(partial(prepare, self._reactor, plan, quiet=True) for plan in plans))
+        task = self._task
+        gateways = [shared.configuration for shared in task.gateways]
+        return load(self._reactor, gateways, task.state_dir, quiet=True)
 
     def _told(self, word: bytes) -> None:
         if word == b"reload":
             self._reports.say("reloaded", self._reload())
         else:
-            self._stop()
+            self.end()
 
     def _reload(self) -> list[str]:
         """:returns: the mistakes."""
         try:
-            prepared = self._prepare()
+            renewed = self._load()
         except ConfigurationError as error:
             return list(error.mistakes)
-        for gateway, each in zip(self._gateways, prepared, strict=True):
-            gateway.renew(each)
+        for gateway, loaded in zip(self._gateways, renewed, strict=True):
+            gateway.renew(loaded)
         return []
 
-    def _stop(self) -> None:
-        if not self._stopping:
-            self._stopping = True
-            self._drain()
+    def end(self) -> None:
+        """Let sessions finish for ``shutdown_timeout``, and end the process."""
+        if self.running:
+            self._stop_and_exit()
 
     @inlineCallbacks
-    def _drain(self) -> Generator[Deferred[Any], Any, None]:
-        for port in self._ports:
-            port.stopListening()
-        factories = [gateway.factory for gateway in self._gateways]
-        self._reports.say("stopping", sum(len(each.connections) for each in factories))
-        yield DeferredList([each.drain(self._task.shutdown_timeout) for each in factories])
+    def _stop_and_exit(self) -> Generator[Deferred[Any], Any, None]:
+        self._reports.say("stopping", sum(gateway.sessions for gateway in self._gateways))
+        yield self.stopService()  # type: ignore[no-untyped-call]
         self._reactor.stop()
 
 
@@ -131,7 +135,7 @@ def main(arguments: list[str]) -> None:
         reports.say("failed", error.mistakes)
         sys.exit(1)
     globalLogBeginner.beginLoggingTo([reports], discardBuffer=True, redirectStandardIO=False)
-    worker.listen()
+    worker.startService()  # type: ignore[no-untyped-call]
     reports.say("ready")
     run: Any = reactor.run
     run(installSignalHandlers=False)

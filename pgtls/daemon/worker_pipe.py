@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.daemon.prepared import Plan
+from pgtls.gateway.gateway_configuration import GatewayConfiguration
 
 _LENGTH = struct.Struct("!I")
 _CHUNK = 65536
@@ -38,23 +38,37 @@ copyreg.pickle(MappingProxyType, lambda mapping: (_read_only, (dict(mapping),)))
 
 
 @attrs.frozen
+class SharedGateway:
+    """A gateway that workers serve.
+
+    :ivar configuration: the gateway's.
+    :ivar descriptor: its listening socket.
+    """
+
+    configuration: GatewayConfiguration
+    descriptor: int
+
+
+@attrs.frozen
 class Task:
     """What a worker is to do.
 
     :ivar worker: its number, from 0.
     :ivar workers: how many there are.
-    :ivar sockets: the listening sockets' descriptors, one for each plan.
-    :ivar census: the descriptor of what they count in.
+    :ivar gateways: what to serve.
     :ivar directory: where the names of files count from.
+    :ivar state_dir: as the settings have it.
+    :ivar shutdown_timeout: seconds that open sessions have to finish.
+    :ivar counters: the descriptor of what they count in.
     """
 
     worker: int
     workers: int
-    plans: tuple[Plan, ...]
-    sockets: tuple[int, ...]
-    census: int
+    gateways: tuple[SharedGateway, ...]
     directory: str
+    state_dir: str
     shutdown_timeout: float
+    counters: int = -1
 
     def send(self, descriptor: int) -> None:
         """:raises OSError: nobody is there to take it."""

@@ -8,18 +8,18 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 
-from pgtls.daemon.census import Census
+from pgtls.daemon.shared_counters import ConnectionCounters, counters_file
 from pgtls.daemon.worker import SIGNALS
 from pgtls.daemon.worker_pipe import LineReader, Task, write_all
 from pgtls.errors import ConfigurationError
@@ -147,7 +147,7 @@ def _started(task: Task, control: int, report: int, output: int) -> subprocess.P
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=(control, report, task.census, *task.sockets),
+            pass_fds=(control, report, task.counters, *(g.descriptor for g in task.gateways)),
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -161,8 +161,9 @@ class Workers:
 
     def __init__(self, reactor: Any, task: Task) -> None:
         self._reactor = reactor
-        self._task = task
-        self._census = Census(task.census, len(task.plans), task.workers)
+        self._counters_file = counters_file(len(task.gateways), task.workers)
+        self._task = attrs.evolve(task, counters=self._counters_file.fileno())
+        self._counters = ConnectionCounters(self._task.counters, len(task.gateways), task.workers)
         self._processes: dict[int, _Process] = {}
         self._waiting: dict[int, IDelayedCall] = {}
         self._pauses: dict[int, float] = {}
@@ -224,7 +225,7 @@ class Workers:
     def _ended(self, process: _Process) -> None:
         number = process.number - 1
         del self._processes[number]
-        self._census.forget(number)
+        self._counters.forget(number)
         if self._starting:
             return
         if not self._stopping:
@@ -284,15 +285,23 @@ class Workers:
         asked = DeferredList([process.ask(word) for process in self._processes.values()])
         return asked.addCallback(lambda results: [answer for _, answer in results])
 
-    def ended(self, timeout: float) -> Deferred[None]:
+    @inlineCallbacks
+    def ended(self, timeout: float) -> Generator[Deferred[None], None, None]:
         """Wait until they have ended.
 
         :param timeout: seconds that sessions have.
+        :returns: fires when none is left.
         """
-        if not self._processes:
-            return succeed(None)
-        kill = self._reactor.callLater(timeout + END_TIMEOUT, self._kill)
-        return self._all_ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
+        if self._processes:
+            kill = self._reactor.callLater(timeout + END_TIMEOUT, self._kill)
+            yield self._all_ended
+            if kill.active():
+                kill.cancel()
+        self._close()
+
+    def _close(self) -> None:
+        self._counters.close()
+        self._counters_file.close()
 
     def _kill(self) -> None:
         for process in self._processes.values():

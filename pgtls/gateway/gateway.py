@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator
 from typing import Any
 
 import attrs
-from cryptography import x509
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
-from pgtls.daemon.prepared import Prepared
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_factory import PgTLSServerFactory
+
+_log = Logger(namespace="pgtls.gateway")
 
 
 class _ClientLegs(Factory):
@@ -36,50 +40,147 @@ class _ClientLegs(Factory):
         self.shared.cancels.stop()
 
 
-class Gateway:
-    """A ``[[gateway]]`` table at work.
+class Gateway(Service):
+    """A ``[[gateway]]`` table at work: a service that owns its port, its sessions, and the check of
+    its upstream. It can be started again after it has been stopped.
 
-    :param prepared: with its upstream.
-    :ivar factory: what is to listen.
+    :param reactor: Twisted's reactor.
+    :param loaded: its configuration, all files read.
+    :param shutdown_timeout: seconds that open sessions have to finish when it is stopped.
+    :param endpoint: what it listens on; by default what its ``listen`` says.
+    :param connections_everywhere: takes how many connections are open here, and returns how many
+        count towards ``max_connections``: more, where other processes share the port.
+    :param checks_upstream: whether the upstream is looked at once at the start.
     """
 
-    def __init__(self, reactor: Any, prepared: Prepared) -> None:
-        settings = prepared.plan.settings
-        shared = Surroundings(
-            reactor,
-            _upstream(prepared),
-            ChannelBinding(),
-            settings.listener.authentication_timeout,
-            settings.tls_parameters,
-            settings.log_disconnections,
-            CancelForwarder(reactor),
-        )
-        self._clients = _ClientLegs(shared)
-        self.factory = PgTLSServerFactory(
-            self._clients, prepared.tls, settings.listener, reactor=reactor
-        )
+    def __init__(
+        self,
+        reactor: Any,
+        loaded: LoadedGateway,
+        *,
+        shutdown_timeout: float,
+        endpoint: IStreamServerEndpoint | None = None,
+        connections_everywhere: Callable[[int], int] = int,
+        checks_upstream: bool = True,
+    ) -> None:
+        self._reactor = reactor
+        self._loaded = loaded
+        self._shutdown_timeout = shutdown_timeout
+        self._endpoint = endpoint
+        self._connections_everywhere = connections_everywhere
+        self._checks_upstream = checks_upstream
+        self._clients: _ClientLegs | None = None
+        self._factory: PgTLSServerFactory | None = None
+        self._port: IListeningPort | None = None
+        self._upstream_check: Deferred[None] = succeed(None)
 
-    def renew(self, prepared: Prepared) -> None:
+    @property
+    def loaded(self) -> LoadedGateway:
+        """What new connections are served with."""
+        return self._loaded
+
+    @property
+    def address(self) -> IAddress:
+        """Where it listens, once its port is open."""
+        if self._port is None:
+            raise RuntimeError("its port is not open")
+        return self._port.getHost()
+
+    @property
+    def sessions(self) -> int:
+        """How many connections of clients are open in this process."""
+        return len(self._factory.connections) if self._factory is not None else 0
+
+    def open_port(self) -> Deferred[None]:
+        """Open the port; connections are accepted from the reactor's next turn on.
+
+        :returns: fires when it is open, and fails with what the endpoint says, such as
+            :class:`~twisted.internet.error.CannotListenError`.
+        :raises ConfigurationError: the upstream is the embedded PostgreSQL, which does not run.
+        """
+        settings = self._loaded.configuration.settings
+        self._clients = _ClientLegs(
+            Surroundings(
+                self._reactor,
+                _upstream(self._loaded),
+                ChannelBinding(),
+                settings.listener.authentication_timeout,
+                settings.tls_parameters,
+                settings.log_disconnections,
+                CancelForwarder(self._reactor),
+            )
+        )
+        self._factory = PgTLSServerFactory(
+            self._clients, self._loaded.tls, settings.listener, reactor=self._reactor
+        )
+        self._factory.admission = self._loaded.admission
+        self._factory.places.everywhere = self._connections_everywhere
+        endpoint = self._endpoint or serverFromString(self._reactor, settings.listen)
+        return maybeDeferred(endpoint.listen, self._factory).addCallback(self._opened)
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+
+    @inlineCallbacks
+    def close_port(self) -> Generator[Deferred[Any], Any, None]:
+        """Accept no more connections; those that are open stay.
+
+        :returns: fires when the port is closed.
+        """
+        port, self._port = self._port, None
+        if port is not None:
+            yield maybeDeferred(port.stopListening)
+
+    def leave_port_to_workers(self) -> int:
+        """Keep the port open, and accept nothing here.
+
+        :returns: the listening socket's descriptor.
+        """
+        port: Any = self._port  # of a kind that check_shareable() has allowed
+        port.stopReading()
+        descriptor: int = port.fileno()
+        return descriptor
+
+    def startService(self) -> None:
+        """Open the port, unless that has been done; look at the upstream."""
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._port is None:
+            self.open_port().addErrback(
+                lambda failure: _log.failure("the port cannot be opened", failure)
+            )
+        if self._checks_upstream and self._clients is not None:
+            shared = self._clients.shared
+            shown = self._loaded.tls.certificates if self._loaded.tls is not None else ()
+            self._upstream_check = check_upstream(
+                shared.upstream, shown, shared.binding, shared.reactor
+            )
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Close the port, and let sessions finish for ``shutdown_timeout`` seconds.
+
+        :returns: fires when no connection is left.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._upstream_check.cancel()
+        yield self.close_port()
+        if self._factory is not None:
+            yield self._factory.drain(self._shutdown_timeout)
+
+    def renew(self, loaded: LoadedGateway) -> None:
         """Serve connections that come from now on with what has been read anew; sessions stay as
         they are.
 
-        :param prepared: the same settings with what is in the files now.
+        :param loaded: the same settings with what is in the files now.
         """
-        self.factory.tls = prepared.tls
-        self.factory.admission = prepared.admission
-        self._clients.shared = attrs.evolve(self._clients.shared, upstream=_upstream(prepared))
-
-    def check_upstream(self, shown: Sequence[x509.Certificate]) -> Deferred[None]:
-        """See once whether the server is there, and whether SCRAM can bind the channel to it.
-
-        :param shown: the certificates that clients may be shown.
-        :returns: fires when it is done; never fails, and may be cancelled.
-        """
-        shared = self._clients.shared
-        return check_upstream(shared.upstream, shown, shared.binding, shared.reactor)
+        self._loaded = loaded
+        if self._factory is not None and self._clients is not None:
+            self._factory.tls = loaded.tls
+            self._factory.admission = loaded.admission
+            self._clients.shared = attrs.evolve(self._clients.shared, upstream=_upstream(loaded))
 
 
-def _upstream(prepared: Prepared) -> PgTLSClientEndpoint:
-    if prepared.upstream is None:
+def _upstream(loaded: LoadedGateway) -> PgTLSClientEndpoint:
+    if loaded.upstream is None:
         raise ConfigurationError("the embedded PostgreSQL does not run")
-    return prepared.upstream
+    return loaded.upstream

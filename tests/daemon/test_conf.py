@@ -10,7 +10,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pgtls import settings
-from pgtls.daemon.configuration import Configuration, DaemonSettings, GatewaySettings
+from pgtls.daemon.configuration import Configuration, DaemonSettings
+from pgtls.gateway.gateway_configuration import GatewaySettings
 from tests.support import servers
 from tests.support.processes import TWISTD, Daemon, run
 

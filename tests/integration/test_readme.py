@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from pgtls import settings
 from pgtls.commands.probe import run_probe
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.daemon.configuration import DaemonSettings, GatewaySettings
+from pgtls.daemon.configuration import DaemonSettings
 from pgtls.daemon.options import Options
+from pgtls.gateway.gateway_configuration import GatewaySettings
 from tests.support.certificates import Files, localhost
 from tests.support.processes import Daemon, reactor
 

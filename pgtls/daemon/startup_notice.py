@@ -1,4 +1,4 @@
-"""What the daemon says when it is up: where it listens, and how to reach it."""
+"""What the daemon prints when it is up: where it listens, and how to reach it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from pgtls.conninfo.grammar import format_text
-from pgtls.daemon.configuration import DaemonSettings, GatewaySettings
 from pgtls.daemon.state import DefaultCertificate
+from pgtls.gateway.gateway_configuration import GatewaySettings
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -19,30 +19,40 @@ _log = Logger(namespace="pgtls.gateway")
 _ANY = ("0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104
 
 
-def say(line: str) -> None:
-    """A line for who started the daemon, beside its log."""
+def print_line(line: str) -> None:
+    """Print a line on standard output, beside the log.
+
+    :param line: without its end.
+    """
     if sys.__stdout__ is not None:
         print(line, file=sys.__stdout__, flush=True)
 
 
-def announce(
+def print_listening(
     address: IAddress,
     settings: GatewaySettings,
     certificate: DefaultCertificate | None,
-    daemon: DaemonSettings,
+    *,
+    embedded: bool,
 ) -> None:
-    """Say where a gateway listens and, where its certificate is self-made, which psql command
-    reaches and verifies it."""
+    """Print and log where a gateway listens and, where its certificate is self-made, the psql
+    command that reaches and verifies it.
+
+    :param address: where it listens.
+    :param settings: the gateway's.
+    :param certificate: the daemon's own; None where another one is shown.
+    :param embedded: whether the upstream is the embedded PostgreSQL.
+    """
     host, port = _host_port(address)
     _log.info(
         "listening on {address}, ssl={ssl}", address=f"{host}:{port}", ssl=settings.listener.ssl
     )
-    say(f"pgtls: listening on {host}:{port}")
+    print_line(f"pgtls: listening on {host}:{port}")
     if certificate is None or not isinstance(address, IPv4Address | IPv6Address):
         return
     if settings.listen.startswith("haproxy:"):
         return  # clients come through the proxy, wherever that is
-    say(f"certificate (SHA-256): {certificate.sha256}")
+    print_line(f"certificate (SHA-256): {certificate.sha256}")
     conninfo = {
         "host": "localhost" if host in _ANY else host,
         "port": str(port),
@@ -50,10 +60,10 @@ def announce(
         "sslrootcert": str(certificate.root_crt),
         "dbname": "postgres",
     }
-    if daemon.embedded and not settings.upstream:
+    if embedded:
         conninfo["user"] = "postgres"
     line = shlex.join(["psql", format_text(conninfo)])
-    say(f"connect with:\n\n    {line}\n")
+    print_line(f"connect with:\n\n    {line}\n")
 
 
 def _host_port(address: IAddress) -> tuple[str, int | str]:

@@ -1,0 +1,240 @@
+"""The daemon: gateways as a Twisted service, checked whole before a port is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.daemon.configuration import Configuration
+from pgtls.daemon.embedded import EmbeddedPostgreSQL
+from pgtls.daemon.gateway_loading import (
+    daemons_certificate,
+    load,
+    load_first,
+    upstream_endpoint,
+    uses_default_certificate,
+)
+from pgtls.daemon.startup_notice import print_line, print_listening
+from pgtls.daemon.worker_pipe import SharedGateway, Task
+from pgtls.daemon.workers import Workers
+from pgtls.errors import ConfigurationError
+from pgtls.gateway.gateway import Gateway
+
+_log = Logger(namespace="pgtls.gateway")
+
+
+class CannotStart(SystemExit, Exception):
+    """The end of a daemon that cannot begin: a line for each mistake, without a traceback.
+
+    An Exception as well, since twistd removes its pidfile for nothing else, nor lets the parent of
+    a daemon know.
+
+    :param error: the mistakes.
+    """
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__("\n".join(f"pgtls: {mistake}" for mistake in error.mistakes))
+
+
+class Daemon(MultiService):
+    """Runs the gateways of a configuration, each of them a service below this one.
+
+    Everything is checked when it is made; ports are opened when it is started. It changes nothing
+    in its process beyond that, and can be started again when it has been stopped.
+
+    :param reactor: Twisted's reactor.
+    :param configuration: what to run.
+    :raises ConfigurationError: with every mistake.
+    """
+
+    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._settings = settings = configuration.daemon
+        self._embedded = EmbeddedPostgreSQL(Path(settings.embedded)) if settings.embedded else None
+        # Where the names of files count from, wherever twistd goes from here (--rundir).
+        self._directory = os.getcwd()
+        self._workers: Workers | None = None
+        for loaded in load_first(reactor, configuration):
+            gateway = Gateway(reactor, loaded, shutdown_timeout=settings.shutdown_timeout)
+            gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def gateways(self) -> list[Gateway]:
+        """The gateways, in the order of the configuration."""
+        return [service for service in self.services if isinstance(service, Gateway)]
+
+    def startService(self) -> None:
+        """Start the embedded PostgreSQL, open the ports, start the workers, say how to reach them.
+
+        :raises CannotStart: PostgreSQL does not start, a port cannot be opened, or a worker cannot
+            work. Nothing is left open then.
+        """
+        try:
+            if self._embedded is not None:
+                self._use_embedded(self._embedded.start(print_line))
+            self._open_ports()
+        except ConfigurationError as error:
+            if self._embedded is not None:
+                self._embedded.stop()
+            raise CannotStart(error) from None
+
+    def _use_embedded(self, conninfo: str) -> None:
+        """Give the gateways without an upstream the embedded PostgreSQL.
+
+        :param conninfo: its connection string.
+        """
+        upstream = ConnInfo.parse(conninfo, {})
+        for gateway in self.gateways:
+            loaded = gateway.loaded
+            if not loaded.configuration.settings.upstream:
+                gateway.renew(
+                    attrs.evolve(
+                        loaded,
+                        configuration=attrs.evolve(loaded.configuration, upstream=upstream),
+                        upstream=upstream_endpoint(self._reactor, upstream),
+                    )
+                )
+
+    def _open_ports(self) -> None:
+        """:raises ConfigurationError: with every port that cannot be opened."""
+        opening = DeferredList([g.open_port() for g in self.gateways], consumeErrors=True)
+        opening.addCallback(self._ports_opened)
+        failed: list[Failure] = []
+        if opening.called:  # as it is with every endpoint of Twisted's own
+            opening.addErrback(failed.append)
+        for failure in failed:
+            failure.raiseException()
+
+    def _ports_opened(self, results: list[tuple[bool, Any]]) -> None:
+        """Run every gateway, or none."""
+        try:
+            mistakes = [
+                f"{gateway.loaded.configuration.settings.listen}: {_why_not_opened(failure.value)}"
+                for gateway, (opened, failure) in zip(self.gateways, results, strict=True)
+                if not opened
+            ]
+            if mistakes:
+                raise ConfigurationError(*mistakes)
+            if self._settings.workers > 1:
+                self._start_workers()
+        except ConfigurationError:
+            for gateway in self.gateways:
+                gateway.close_port()
+            raise
+        super().startService()  # type: ignore[no-untyped-call]
+        # Not before signals are handled: who reads that it listens may stop it at once.
+        self._reactor.callWhenRunning(self._print_listening)
+
+    def _print_listening(self) -> None:
+        for gateway in self.gateways if self.running else ():
+            settings = gateway.loaded.configuration.settings
+            with self._in_directory():
+                certificate = (
+                    daemons_certificate(self._settings.state_dir)
+                    if uses_default_certificate(settings)
+                    else None
+                )
+            embedded = self._embedded is not None and not settings.upstream
+            print_listening(gateway.address, settings, certificate, embedded=embedded)
+
+    def _start_workers(self) -> None:
+        """Have other processes accept what comes to the ports.
+
+        :raises ConfigurationError: a worker cannot work.
+        """
+        # Nothing has been accepted here: the reactor has had no turn.
+        shared = tuple(
+            SharedGateway(gateway.loaded.configuration, gateway.leave_port_to_workers())
+            for gateway in self.gateways
+        )
+        self._workers = Workers(
+            self._reactor,
+            Task(
+                worker=0,
+                workers=self._settings.workers,
+                gateways=shared,
+                directory=self._directory,
+                state_dir=self._settings.state_dir,
+                shutdown_timeout=self._settings.shutdown_timeout,
+            ),
+        )
+        self._workers.start()
+
+    @contextlib.contextmanager
+    def _in_directory(self) -> Iterator[None]:
+        with contextlib.chdir(self._directory):
+            yield
+
+    @inlineCallbacks
+    def reload(self) -> Generator[Deferred[Any], Any, None]:
+        """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is
+        used for connections from now on, or none of it if there is a mistake anywhere.
+
+        :returns: fires when it is done; never fails.
+        """
+        if not self.running:
+            return
+        gateways = self.gateways
+        try:
+            with self._in_directory():
+                loaded = load(
+                    self._reactor,
+                    [gateway.loaded.configuration for gateway in gateways],
+                    self._settings.state_dir,
+                    quiet=False,
+                )
+        except (ConfigurationError, OSError) as error:
+            _not_reloaded(getattr(error, "mistakes", [error]))
+            return
+        for gateway, renewed in zip(gateways, loaded, strict=True):
+            gateway.renew(renewed)
+        mistakes = (yield self._workers.reload()) if self._workers is not None else []
+        if mistakes:  # a file has changed since we read it
+            _not_reloaded(mistakes)
+        else:
+            _log.info("reloaded: new connections get what is in the files now")
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop listening, let sessions finish for ``shutdown_timeout``, then close them.
+
+        :returns: fires when nothing is left open.
+        """
+        timeout = self._settings.shutdown_timeout
+        count = sum(gateway.sessions for gateway in self.gateways)
+        stopped = super().stopService()  # type: ignore[no-untyped-call]
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            count = yield workers.stop()
+        if count:
+            _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
+        yield stopped
+        if workers is not None:
+            yield workers.ended(timeout)
+        if self._embedded is not None:
+            yield deferToThread(self._embedded.stop)
+
+
+def _not_reloaded(mistakes: Sequence[object]) -> None:
+    for mistake in mistakes:
+        _log.error("not reloaded: {mistake}", mistake=mistake)
+
+
+def _why_not_opened(error: Exception) -> str:
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason)

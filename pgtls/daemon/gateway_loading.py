@@ -1,0 +1,182 @@
+"""Gateways made ready from their configuration: every file read, every mistake found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from twisted.internet.endpoints import serverFromString
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.daemon.configuration import Configuration
+from pgtls.daemon.mistakes import Mistakes
+from pgtls.daemon.shared_port import check_shareable
+from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
+from pgtls.errors import ConfigurationError
+from pgtls.gateway.gateway_configuration import (
+    GatewayConfiguration,
+    GatewaySettings,
+    LoadedGateway,
+)
+from pgtls.protocols.admission import Admission
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.server_tls import ServerTLS
+from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.wire.server_negotiation import SSL
+
+
+def uses_default_certificate(settings: GatewaySettings) -> bool:
+    """Whether a gateway shows the certificate that the daemon makes itself.
+
+    :param settings: the gateway's.
+    :returns: True where TLS is on and no certificate is named.
+    """
+    tls = settings.listener.tls
+    return settings.listener.ssl is not SSL.OFF and not (tls.ssl_cert_file or tls.ssl_key_file)
+
+
+def load_first(reactor: Any, configuration: Configuration) -> list[LoadedGateway]:
+    """Check all settings of all gateways, and read their files, at the daemon's start.
+
+    :param reactor: Twisted's reactor.
+    :param configuration: the daemon's.
+    :returns: the gateways, in their order.
+    :raises ConfigurationError: with every mistake.
+    """
+    daemon = configuration.daemon
+    mistakes = Mistakes()
+    loaded = []
+    for gateway in configuration.gateways:
+        settings = gateway.settings
+        with mistakes.at(gateway.location):
+            _check_listen(reactor, settings.listen, daemon.workers)
+        parses = bool(settings.upstream) or not daemon.embedded
+        loaded += _load(
+            reactor, gateway, daemon.state_dir, mistakes, parses_upstream=parses, quiet=False
+        )
+    mistakes.check()
+    return loaded
+
+
+def load(
+    reactor: Any, gateways: Iterable[GatewayConfiguration], state_dir: str, *, quiet: bool
+) -> list[LoadedGateway]:
+    """Read the files of gateways, once more or in another process.
+
+    :param reactor: Twisted's reactor.
+    :param gateways: their configurations, upstreams parsed.
+    :param state_dir: as the settings have it.
+    :param quiet: log no warnings: another process does.
+    :returns: the gateways, in their order.
+    :raises ConfigurationError: with every mistake.
+    """
+    mistakes = Mistakes()
+    loaded = []
+    for gateway in gateways:
+        loaded += _load(reactor, gateway, state_dir, mistakes, parses_upstream=False, quiet=quiet)
+    mistakes.check()
+    return loaded
+
+
+def _load(
+    reactor: Any,
+    gateway: GatewayConfiguration,
+    state_dir: str,
+    mistakes: Mistakes,
+    *,
+    parses_upstream: bool,
+    quiet: bool,
+) -> list[LoadedGateway]:
+    """:returns: the gateway, unless its clients' side cannot be used."""
+    tls = admission = upstream = None
+    with mistakes.at(gateway.location):
+        tls = _server_tls(gateway.settings, state_dir, quiet=quiet)
+    with mistakes.at(gateway.location):
+        admission = Admission(gateway.settings.listener)
+    with mistakes.at(gateway.location):
+        if parses_upstream:
+            conninfo = _parsed_upstream(gateway.settings.upstream)
+            gateway = attrs.evolve(gateway, upstream=conninfo)
+        upstream = upstream_endpoint(reactor, gateway.upstream)
+    return [LoadedGateway(gateway, tls, admission, upstream)] if admission is not None else []
+
+
+def _server_tls(settings: GatewaySettings, state_dir: str, *, quiet: bool) -> ServerTLS | None:
+    """What clients are shown: the certificate that the settings name, else the daemon's own."""
+    if settings.listener.ssl is SSL.OFF:
+        return None
+    tls = settings.listener.tls
+    if uses_default_certificate(settings):
+        tls = _with_default_certificate(tls, daemons_certificate(state_dir))
+    return ServerTLS(tls, quiet=quiet)
+
+
+def daemons_certificate(state_dir: str) -> DefaultCertificate:
+    """The certificate that the daemon makes itself, made now if need be.
+
+    :param state_dir: as the settings have it.
+    :returns: its files.
+    :raises ConfigurationError: the directory or a file in it cannot be used.
+    """
+    try:
+        return default_certificate(state_directory(state_dir or None))
+    except OSError as error:
+        raise ConfigurationError(f"state directory: {error}") from error
+
+
+def _with_default_certificate(
+    tls: ServerTLSSettings, made: DefaultCertificate
+) -> ServerTLSSettings:
+    try:
+        # With its root, so that "pgtls trust" finds there what it is to trust.
+        chain = made.server_crt.read_bytes() + made.root_crt.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"state directory: {error}") from error
+    return attrs.evolve(tls, ssl_cert_file=chain, ssl_key_file=str(made.server_key))
+
+
+def _parsed_upstream(upstream: str) -> ConnInfo:
+    try:
+        conninfo = ConnInfo.parse(upstream, os.environ)
+    except ConfigurationError as error:
+        raise ConfigurationError(*(f"upstream: {each}" for each in error.mistakes)) from None
+    missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
+    if not upstream and missing:
+        raise ConfigurationError(
+            f"no PostgreSQL is at {missing[0]}: name a server with --upstream, "
+            "or have one started with --embedded DIR"
+        )
+    return conninfo
+
+
+def _missing_socket(path: str | None) -> bool:
+    return path is not None and not path.startswith("@") and not os.path.exists(path)
+
+
+def upstream_endpoint(reactor: Any, conninfo: ConnInfo | None) -> PgTLSClientEndpoint | None:
+    """What connects to the server, its files read.
+
+    :param reactor: Twisted's reactor.
+    :param conninfo: the server; None for the embedded PostgreSQL before it runs.
+    :returns: the endpoint; None as above.
+    :raises ConfigurationError: a file cannot be used.
+    """
+    if conninfo is None:
+        return None
+    endpoint = PgTLSClientEndpoint(reactor, conninfo)
+    endpoint.check()
+    return endpoint
+
+
+def _check_listen(reactor: Any, description: str, workers: int) -> None:
+    try:
+        serverFromString(reactor, description)
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise ConfigurationError(
+            f'listen: "{description}" is not a Twisted endpoint string such as "tcp:6432" '
+            f'or "tcp:6432:interface=127.0.0.1": {error}'
+        ) from error
+    if workers > 1:
+        check_shareable(description)
