@@ -30,7 +30,7 @@ class ExampleConfigurationTests(SynchronousTestCase):
 
     def test_it_can_be_used_as_it_is(self) -> None:
         (gateway,) = Configuration.from_toml(CONF / "pgtls.toml").gateways
-        self.assertEqual(gateway.listen, "tcp:6432:interface=127.0.0.1")
+        self.assertEqual(gateway.settings.listen, "tcp:6432:interface=127.0.0.1")
 
     def test_it_shows_every_setting_with_its_default(self) -> None:
         document = tomllib.loads(COMMENTED.sub("", self.text))
