@@ -10,17 +10,17 @@ user name that is none stands for what the first group of the system user's expr
 ``all`` without quotes is any role. Everything is compared byte by byte, letter case included.
 
 Differences from PostgreSQL: ``+group`` is refused when the file is read, because membership is
-known only to the server; and no name longer than MAX_NAME_LENGTH matches any map.
+known only to the server; no name longer than MAX_NAME_LENGTH matches any map; and a record whose
+regular expression takes too long over a name does not match it.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 from pgtls.errors import ConfigurationError
-from pgtls.policy.regular_expression import compile_auth_regex
+from pgtls.policy.regular_expression import RegularExpression, TooMuchWork
 from pgtls.policy.tokenizer import (
     AuthFileError,
     AuthToken,
@@ -29,7 +29,7 @@ from pgtls.policy.tokenizer import (
 )
 from pgtls.tls.distinguished_name import printable
 
-#: Longest name, in bytes, that is shown to a regular expression, which may backtrack.
+#: The longest name, in bytes, that a map is asked about.
 MAX_NAME_LENGTH = 8191
 
 #: What stands in a database user name for the first group of the system user's expression.
@@ -48,14 +48,16 @@ class _NoSubexpression(Exception):
 class IdentLine:
     """One record of the map.
 
+    :ivar place: where it stands, as PostgreSQL says it.
     :ivar system_regex, pg_regex: the two names compiled, where they are regular expressions.
     """
 
+    place: str
     usermap: bytes
     system_user: AuthToken
     pg_user: AuthToken
-    system_regex: re.Pattern[bytes] | None
-    pg_regex: re.Pattern[bytes] | None
+    system_regex: RegularExpression | None
+    pg_regex: RegularExpression | None
 
     @classmethod
     def parse(cls, line: TokenizedAuthLine) -> IdentLine:
@@ -70,35 +72,44 @@ class IdentLine:
                 f'membership in role "{printable(pg_user.string[1:])}" cannot be checked here: '
                 "name the database users, give a regular expression, or all"
             )
-        return cls(usermap.string, system_user, pg_user, _compiled(system_user), _compiled(pg_user))
+        return cls(
+            line.place,
+            usermap.string,
+            system_user,
+            pg_user,
+            _compiled(system_user, captures=_FIRST_GROUP in pg_user.string),
+            _compiled(pg_user, captures=False),
+        )
 
     def admits(self, system_user: bytes, role: bytes) -> bool:
         """Whether this record lets the system user be the role.
 
         :raises _NoSubexpression: it cannot be told.
+        :raises TooMuchWork: it takes too long.
         """
         if self.system_regex is None:
             return self.system_user.string == system_user and self._names(role)
-        match = self.system_regex.search(system_user)
+        if self.pg_regex is not None or _FIRST_GROUP not in self.pg_user.string:
+            return self.system_regex.matches(system_user) and self._names(role)
+        match = self.system_regex.match(system_user)
         if match is None:
             return False
-        if self.pg_regex is not None or _FIRST_GROUP not in self.pg_user.string:
-            return self._names(role)
-        if not self.system_regex.groups or match[1] is None:
+        first = match.groups[0] if match.groups else None
+        if first is None:
             pattern, asked = printable(self.system_user.string[1:]), printable(self.pg_user.string)
             raise _NoSubexpression(
                 f'regular expression "{pattern}" has no subexpressions as requested by '
                 f'backreference in "{asked}"'
             )
         # What comes out is a name and nothing else, even where it reads "all" or "/".
-        return self.pg_user.string.replace(_FIRST_GROUP, match[1], 1) == role
+        return self.pg_user.string.replace(_FIRST_GROUP, first, 1) == role
 
     def _names(self, role: bytes) -> bool:
         """Whether the database user name, taken as it stands, is or covers the role."""
         if self.pg_user.string == b"all" and not self.pg_user.quoted:
             return True
         if self.pg_regex is not None:
-            return self.pg_regex.search(role) is not None
+            return self.pg_regex.matches(role)
         return self.pg_user.string == role
 
 
@@ -148,29 +159,40 @@ class IdentMap:
                 f"provided user name ({printable(role)}) and authenticated user name "
                 f"({printable(system_user)}) do not match"
             )
+        slow: list[str] = []
         if max(len(wanted), len(name)) <= MAX_NAME_LENGTH:
             try:
                 # The first record that decides, or cannot be read, ends the search.
-                if any(line.admits(name, wanted) for line in self._lines_of(map_name)):
+                if any(_admits(line, name, wanted, slow) for line in self._lines_of(map_name)):
                     return None
             except _NoSubexpression as error:
                 return str(error)
-        return (
+        no_match = (
             f'no match in usermap "{printable(map_name)}" for user "{printable(role)}" '
             f'authenticated as "{printable(system_user)}"'
         )
+        return "; ".join([no_match, *slow])
 
     def _lines_of(self, map_name: str) -> list[IdentLine]:
         usermap = _octets(map_name)
         return [line for line in self.lines if line.usermap == usermap]
 
 
-def _compiled(token: AuthToken) -> re.Pattern[bytes] | None:
+def _admits(line: IdentLine, system_user: bytes, role: bytes, slow: list[str]) -> bool:
+    """Whether a record admits; one that takes too long does not, and ``slow`` is told."""
+    try:
+        return line.admits(system_user, role)
+    except TooMuchWork:
+        slow.append(f"the regular expression in {line.place} takes too long over it")
+        return False
+
+
+def _compiled(token: AuthToken, *, captures: bool) -> RegularExpression | None:
     if not token.string.startswith(b"/"):
         return None
     pattern = token.string[1:]
     try:
-        return compile_auth_regex(pattern)
+        return RegularExpression(pattern, captures=captures)
     except ValueError as error:
         raise _InvalidLine(f'invalid regular expression "{printable(pattern)}": {error}') from error
 

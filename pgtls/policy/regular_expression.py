@@ -1,141 +1,207 @@
-r"""PostgreSQL's advanced regular expressions (ARE), as far as pg_ident.conf needs them, on ``re``.
+"""Regular expressions of PostgreSQL's authentication files, matched as PostgreSQL matches them.
 
-Source: PostgreSQL documentation, "POSIX Regular Expressions"; ``src/backend/regex``.
+PostgreSQL's advanced regular expressions (ARE) have rules of their own for which match is found
+and what its groups capture, which no regular expression library for Python has. And a library that
+backtracks can be held up by a name that somebody made for it (ReDoS), where a gateway has others
+to serve: see :mod:`pgtls.policy.regex_automaton`. What :mod:`pgtls.policy.regex_parser` lists is
+not supported.
 
-Like PostgreSQL while it authenticates, this works on bytes: the encoding of the database is not
-known yet, ``.`` is one byte, and classes and ``(?i)`` know ASCII only.
-
-What ``re`` reads otherwise is translated: ``$`` (never before a last newline), ``.`` (newline
-too), ``[[:alpha:]]`` and the other classes, ``\m \M \y \Y \b \B \e``, a ``{`` without a number.
-What has no translation is refused: ``***`` directors, embedded options other than a leading
-``(?i)``, ``[.x.]``, ``[=x=]``, numeric and control escapes (``\x``, ``\u``, ``\c``, ``\0``).
-
-Two differences remain. First, where a text matches in more than one way, an ARE takes the longest
-match and ``re`` the first that it finds, so that a group can capture something else:
-``^(a|ab)(b*)$`` on ``ab`` gives ``ab`` there and ``a`` here. Whether a text matches is the same.
-Second, ``re`` backtracks: an expression such as ``(x+)+$`` can take time that doubles with each
-byte of a name. The expressions are the administrator's, the names come from certificates that a
-trusted authority signed and from the user name, both of bounded length; write no nested repeats.
+Back references, repeats of hundreds and long names can still take many steps. So there is a limit
+for each match, and one for all of them in a second.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeVar
 
-_CLASSES = {
-    b"alpha": rb"a-zA-Z",
-    b"digit": rb"0-9",
-    b"alnum": rb"a-zA-Z0-9",
-    b"upper": rb"A-Z",
-    b"lower": rb"a-z",
-    b"xdigit": rb"0-9a-fA-F",
-    b"space": rb"\s",
-    b"blank": rb" \t",
-    b"word": rb"\w",
-    b"cntrl": rb"\x00-\x1f\x7f",
-    b"graph": rb"\x21-\x7e",
-    b"print": rb"\x20-\x7e",
-    b"punct": rb"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e",
-}
+from pgtls.policy.regex_automaton import END_OF_TEXT, Automaton, States, TooMuchWork, Work
+from pgtls.policy.regex_captures import Dissection
+from pgtls.policy.regex_parser import parse
+from pgtls.policy.regex_parts import Trait, part_of
+from pgtls.policy.regex_syntax import TOO_COMPLEX
 
-#: Escapes that stand for characters, allowed in brackets too.
-_CHARACTER_ESCAPES = {
-    **{bytes([letter]): b"\\" + bytes([letter]) for letter in b"afnrtvdDsSwW"},
-    b"b": rb"\x08",
-    b"B": rb"\\",
-    b"e": rb"\x1b",
-}
+__all__ = ["Match", "RegularExpression", "TooMuchWork", "WorkAllowance"]
 
-#: Escapes that stand for places, and references to groups.
-_OTHER_ESCAPES = {
-    **{bytes([letter]): b"\\" + bytes([letter]) for letter in b"AZ123456789"},
-    b"m": rb"\b(?=\w)",
-    b"M": rb"\b(?<=\w)",
-    b"y": rb"\b",
-    b"Y": rb"(?!\b)",  # not \B, which older versions of re never match in an empty string
-}
+T = TypeVar("T")
 
-_PIECE = re.compile(
-    rb"""
-      \[(?P<negation>\^?)(?P<bracket>\]?(?:\\.|\[:[a-z]+:\]|\[(?![:.=])|[^]\[\\])*)\]
-    | \\(?P<escape>.)
-    | (?P<option>\(\?(?![:=!]|<[=!]))
-    | (?P<possessive>(?:[*+?]|\{\d+(?:,\d*)?\})\+)
-    | (?P<end>\$)
-    | (?P<brace>\{(?!\d))
-    | (?P<plain>[^[\\])
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+#: How many matches are kept, and of how long texts: the same certificates come again.
+_KEPT = 256
+_KEPT_LENGTH = 256
 
-_IN_BRACKET = re.compile(
-    rb"\\(?P<escape>.)|\[:(?P<posix>[a-z]+):\]|(?P<special>[\[&~|])|.", re.DOTALL
-)
+#: The most steps of one match: about a tenth of a second.
+MAX_STEPS = 400_000
 
 
-def compile_auth_regex(pattern: bytes) -> re.Pattern[bytes]:
-    """Compile an ARE.
+class WorkAllowance:
+    """How many steps matches may take together.
 
-    :raises ValueError: it is not valid, or has what cannot be translated; says what.
+    A match that comes when they are used up gets few, which are enough for an ordinary expression:
+    so names that were made to take long stop being taken at length, and others notice nothing.
+
+    :param steps_a_second: how many are added each second.
+    :param most: how many one match may take, and how many are saved up at most.
+    :param least: how many a match gets in any case.
+    :param clock: seconds, monotonic.
     """
-    flags = re.DOTALL
-    if pattern.startswith(b"(?i)"):
-        flags |= re.IGNORECASE
-        pattern = pattern[4:]
-    try:
-        return re.compile(_translate(pattern), flags)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+
+    def __init__(
+        self,
+        steps_a_second: int = MAX_STEPS,
+        most: int = MAX_STEPS,
+        least: int = 10_000,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._steps_a_second = steps_a_second
+        self._most = most
+        self._least = least
+        self._clock = clock
+        self._saved: float = most
+        self._then = clock()
+
+    def work(self) -> Work:
+        """What one match may take now; :meth:`spent` says what it took."""
+        now = self._clock()
+        saved = self._saved + (now - self._then) * self._steps_a_second
+        self._saved = min(saved, self._most)
+        self._then = now
+        return Work(max(int(self._saved), self._least))
+
+    def spent(self, steps: int) -> None:
+        """Take off what a match has taken.
+
+        :param steps: how many steps.
+        """
+        self._saved = max(self._saved - steps, 0)
 
 
-def _translate(pattern: bytes) -> bytes:
-    """Rewrite an ARE for ``re``, piece by piece."""
-    if pattern.startswith(b"***"):
-        raise ValueError("directors (***) are not supported")
-    pieces = []
-    position = 0
-    while position < len(pattern):
-        piece = _PIECE.match(pattern, position)
-        if piece is None:
-            unfinished = pattern[position : position + 1] == b"["
-            raise ValueError(
-                "brackets [] not balanced, or a collating element in them"
-                if unfinished
-                else "invalid escape \\ sequence"
-            )
-        pieces.append(_translate_piece(piece))
-        position = piece.end()
-    return b"".join(pieces)
+#: For all expressions of the process.
+ALLOWANCE = WorkAllowance()
 
 
-def _translate_piece(piece: re.Match[bytes]) -> bytes:
-    kind = piece.lastgroup
-    if kind == "bracket":
-        contents = _IN_BRACKET.sub(_translate_in_bracket, piece["bracket"])
-        return b"[" + piece["negation"] + contents + b"]"
-    if kind == "escape":
-        return _translate_escape(piece["escape"], _CHARACTER_ESCAPES | _OTHER_ESCAPES)
-    if kind == "option":
-        raise ValueError("embedded options other than a leading (?i) are not supported")
-    if kind == "possessive":
-        raise ValueError("quantifier operand invalid")
-    return {"end": rb"\Z", "brace": rb"\{"}.get(str(kind), piece[0])
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A match.
+
+    :ivar groups: what each group has captured, None where it took no part.
+    """
+
+    groups: tuple[bytes | None, ...]
 
 
-def _translate_in_bracket(part: re.Match[bytes]) -> bytes:
-    if part["escape"]:
-        return _translate_escape(part["escape"], _CHARACTER_ESCAPES)
-    if part["posix"]:
-        if part["posix"] not in _CLASSES:
-            raise ValueError("invalid character class")
-        return _CLASSES[part["posix"]]
-    # Plain characters in both, but re reserves them for set operations to come.
-    return b"\\" + part[0] if part["special"] else part[0]
+class RegularExpression:
+    """An ARE.
 
+    :param pattern: the expression, without the ``/`` before it.
+    :param allowance: how many steps matches may take.
+    :param captures: whether :meth:`match` will be asked.
+    :raises ValueError: it is not valid, in PostgreSQL's words, or not supported, or too complex.
 
-def _translate_escape(letter: bytes, known: dict[bytes, bytes]) -> bytes:
-    if letter in known:
-        return known[letter]
-    if letter.isalnum():
-        raise ValueError(f"invalid or unsupported escape \\{letter.decode('ascii')}")
-    return re.escape(letter)
+    :ivar groups: how many groups it has.
+    """
+
+    def __init__(
+        self, pattern: bytes, allowance: WorkAllowance = ALLOWANCE, *, captures: bool = True
+    ) -> None:
+        self._allowance = allowance
+        states = States()
+        try:
+            syntax = parse(pattern)
+            self._search = Automaton.anywhere(syntax.root, states)
+            self._tree = part_of(syntax.root)
+            self._refers = bool(self._tree.traits & Trait.REFERS)
+            if captures or self._refers:
+                self._tree.make_automata(states)
+        except RecursionError as error:
+            raise ValueError(TOO_COMPLEX) from error
+        self._ignore_case = syntax.ignore_case
+        self.groups = syntax.groups
+        self._kept: dict[bytes, Match | None] = {}
+
+    def matches(self, text: bytes) -> bool:
+        """Whether it matches a text anywhere.
+
+        :param text: of any length.
+        :raises TooMuchWork: that takes too many steps.
+        """
+        if self._refers:
+            return self.match(text) is not None
+        return self._within_allowance(text, self._found)
+
+    def match(self, text: bytes) -> Match | None:
+        """Match a text anywhere, and tell what the groups have captured.
+
+        :param text: of any length.
+        :returns: the match; None where there is none.
+        :raises TooMuchWork: that takes too many steps.
+        """
+        if text in self._kept:
+            return self._kept[text]
+        match = self._match(text)
+        if len(text) <= _KEPT_LENGTH:
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[text] = match
+        return match
+
+    def _match(self, text: bytes) -> Match | None:
+        captured = self._within_allowance(text, self._captured)
+        if captured is None:
+            return None
+        spans = (captured.get(number) for number in range(1, self.groups + 1))
+        return Match(tuple(None if span is None else text[slice(*span)] for span in spans))
+
+    def _within_allowance(self, text: bytes, search: Callable[[list[int], Work], T]) -> T:
+        work = self._allowance.work()
+        before = work.left
+        try:
+            return search([*text, END_OF_TEXT], work)
+        finally:
+            self._allowance.spent(before - work.left)
+
+    def _found(self, text: list[int], work: Work) -> bool:
+        return self._search.shortest(text, 0, 0, len(text) - 1, work) is not None
+
+    def _captured(self, text: list[int], work: Work) -> dict[int, tuple[int, int]] | None:
+        """Where the search automaton finds an end, a match begins there or before."""
+        start, last = 0, len(text) - 1
+        while True:
+            end = self._search.shortest(text, start, start, last, work)
+            if end is None:
+                return None
+            for begin in range(start, end + 1):
+                dissection = self._from(text, begin, work)
+                if dissection is not None:
+                    return dissection.captured
+            # Only what a back reference refers to can be why there was none. That an empty match
+            # at the end of the text is not tried then is PostgreSQL's own.
+            start = end + 1
+            if start >= last:
+                return None
+
+    def _from(self, text: list[int], begin: int, work: Work) -> Dissection | None:
+        """The match that begins at a position: the longest, or the shortest, if that is better."""
+        shorter = bool(self._tree.traits & Trait.SHORTER)
+        earliest, latest = begin, len(text) - 1
+        while earliest <= latest:
+            end = self._end(begin, earliest, latest, text, work)
+            if end is None:
+                return None
+            dissection = Dissection(text, self._ignore_case, work)
+            if dissection.take_apart(self._tree, begin, end):
+                return dissection
+            if shorter:
+                earliest = end + 1
+            else:
+                latest = end - 1
+        return None
+
+    def _end(
+        self, begin: int, earliest: int, latest: int, text: list[int], work: Work
+    ) -> int | None:
+        whole = self._tree.automaton
+        if self._tree.traits & Trait.SHORTER:
+            return whole.shortest(text, begin, earliest, latest, work)
+        return whole.longest(text, begin, latest, work)
