@@ -61,7 +61,12 @@ class IdentLine:
 
     @classmethod
     def parse(cls, line: TokenizedAuthLine) -> IdentLine:
-        """:raises _InvalidLine: too few fields, several values in one, a bad expression."""
+        """Make a record of a line.
+
+        :param line: taken apart.
+        :returns: the record.
+        :raises _InvalidLine: too few fields, several values in one, a bad expression.
+        """
         if any(len(field) > 1 for field in line.fields[:3]):
             raise _InvalidLine("multiple values in ident field")
         if len(line.fields) < 3:
@@ -84,6 +89,9 @@ class IdentLine:
     def admits(self, system_user: bytes, role: bytes) -> bool:
         """Whether this record lets the system user be the role.
 
+        :param system_user: the name that was authenticated.
+        :param role: the role that is asked for.
+        :returns: whether it does.
         :raises _NoSubexpression: it cannot be told.
         :raises TooMuchWork: it takes too long.
         """
@@ -123,6 +131,8 @@ class IdentMap:
     def load(cls, path: str | os.PathLike[str]) -> IdentMap:
         """Read a file and those that it includes.
 
+        :param path: the file.
+        :returns: the map.
         :raises ConfigurationError: with every mistake, its file and line.
         """
         mistakes: list[str] = []
@@ -146,11 +156,22 @@ class IdentMap:
         Bytes that are not UTF-8 are surrogate-escaped in all three.
 
         :param map_name: None or empty for no map: the two names must be equal.
+        :param system_user: the name that was authenticated.
+        :param role: the role that is asked for.
+        :returns: whether it may.
         """
         return self.refusal(map_name, system_user, role) is None
 
     def refusal(self, map_name: str | None, system_user: str, role: str) -> str | None:
-        """None where ``system_user`` may be ``role``; else why not, as PostgreSQL's log says it."""
+        """Why ``system_user`` may not be ``role`` under this map.
+
+        Bytes that are not UTF-8 are surrogate-escaped in all three.
+
+        :param map_name: None or empty for no map: the two names must be equal.
+        :param system_user: the name that was authenticated.
+        :param role: the role that is asked for.
+        :returns: the reason as PostgreSQL's log has it; None where it may.
+        """
         wanted, name = _octets(role), _octets(system_user)
         if not map_name:
             if wanted == name:

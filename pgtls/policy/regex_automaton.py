@@ -57,7 +57,11 @@ class Work:
         self.left = limit
 
     def spend(self, steps: int) -> None:
-        """:raises TooMuchWork: there were fewer left."""
+        """Take off steps.
+
+        :param steps: how many.
+        :raises TooMuchWork: there were fewer left.
+        """
         self.left -= steps
         if self.left < 0:
             raise TooMuchWork
@@ -152,6 +156,7 @@ class Automaton:
 
         :param node: the expression.
         :param states: what counts its states.
+        :returns: the automaton.
         :raises ValueError: it is too complex.
         """
         return cls(Sequence((Repeat(Characters(ANY), 0, None, None), node)), states)
@@ -160,6 +165,10 @@ class Automaton:
         """The last position up to ``stop`` where a match that begins at ``begin`` can end.
 
         :param text: bytes, and END_OF_TEXT.
+        :param begin: where it begins.
+        :param stop: where it ends at the latest.
+        :param work: counts the steps.
+        :returns: the position; None where none matches.
         :raises TooMuchWork: it takes too many steps.
         """
         step: _Step | None = self._first_step(text, begin)
@@ -184,6 +193,10 @@ class Automaton:
 
         :param text: bytes, and END_OF_TEXT.
         :param begin: where it begins.
+        :param earliest: where it ends at the earliest.
+        :param stop: where it ends at the latest.
+        :param work: counts the steps.
+        :returns: the position; None where none matches.
         :raises TooMuchWork: it takes too many steps.
         """
         step: _Step | None = self._first_step(text, begin)

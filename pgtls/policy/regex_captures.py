@@ -28,6 +28,8 @@ class Dissection:
         """Find what the groups of a part capture of the text from ``begin`` to ``end``.
 
         :param part: matches it, as far as its automaton can tell.
+        :param begin: where the match begins.
+        :param end: where it ends.
         :returns: whether it matches, back references included.
         :raises TooMuchWork: it takes too many steps.
         """

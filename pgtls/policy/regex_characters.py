@@ -144,7 +144,11 @@ class CharacterReader:
         return code
 
     def one(self, code: int) -> frozenset[int]:
-        """A character, in both cases where case does not count; none where it is no byte."""
+        """A character, in both cases where case does not count.
+
+        :param code: its number.
+        :returns: the bytes; none where it is no byte.
+        """
         if self.ignore_case and code < 128:
             letter = bytes([code])
             return frozenset(letter.lower() + letter.upper())
@@ -225,15 +229,26 @@ class CharacterReader:
         return name[0] if kind == b"." else self.one(name[0])
 
     def peek(self, ahead: int = 0) -> bytes:
+        """Look at what comes.
+
+        :param ahead: how many bytes later.
+        :returns: one byte; empty at the end.
+        """
         at = self.position + ahead
         return self.pattern[at : at + 1]
 
     def next(self) -> bytes:
+        """Read one byte; empty at the end."""
         character = self.peek()
         self.position += len(character)
         return character
 
     def take(self, text: bytes) -> bool:
+        """Read a text if it comes.
+
+        :param text: which.
+        :returns: whether it came.
+        """
         if not self.pattern.startswith(text, self.position):
             return False
         self.position += len(text)

@@ -89,7 +89,12 @@ class Part:
     automaton: Automaton = field(init=False)
 
     def make_automata(self, states: States, depth: int = 0) -> None:
-        """:raises ValueError: it is too complex."""
+        """Make the automata of this part and of those in it.
+
+        :param states: what counts their states.
+        :param depth: how many parts this one is inside of.
+        :raises ValueError: it is too complex.
+        """
         if depth > _MAX_DEPTH:
             raise ValueError(TOO_COMPLEX)
         self.automaton = Automaton(self.node, states)
@@ -101,6 +106,7 @@ def part_of(node: Node) -> Part:
     """The tree of an expression, without automata.
 
     :param node: the expression.
+    :returns: the part that is all of it.
     """
     if not isinstance(node, Alternatives):
         return _branch(node.parts if isinstance(node, Sequence) else (node,))

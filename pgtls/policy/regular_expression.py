@@ -62,7 +62,10 @@ class WorkAllowance:
         self._then = clock()
 
     def work(self) -> Work:
-        """What one match may take now; :meth:`spent` says what it took."""
+        """What one match may take now; :meth:`spent` says what it took.
+
+        :returns: a counter of its steps.
+        """
         now = self._clock()
         saved = self._saved + (now - self._then) * self._steps_a_second
         self._saved = min(saved, self._most)
@@ -124,6 +127,7 @@ class RegularExpression:
         """Whether it matches a text anywhere.
 
         :param text: of any length.
+        :returns: whether it does.
         :raises TooMuchWork: that takes too many steps.
         """
         if self._refers:

@@ -55,8 +55,6 @@ INCOMPLETE: set[str] = {
     "pgtls.gateway.tls_parameters",
     "pgtls.gateway.upstream_check",
     "pgtls.policy.client_identity",
-    "pgtls.policy.ident_map",
-    "pgtls.policy.regular_expression",
     "pgtls.policy.tokenizer",
     "pgtls.probe.client_files_explained",
     "pgtls.probe.explanation",
