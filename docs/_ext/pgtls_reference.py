@@ -6,6 +6,8 @@
     What ``--help`` prints, for a click group and each of its commands.
 ``pgtls-interface``
     A zope.interface interface with its methods, which autodoc does not know.
+``pgtls-modules``
+    The modules of each package, with the first line of their documentation.
 ``pgtls-log-events``
     Every message that the package logs, with its level and fields.
 """
@@ -13,6 +15,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -175,6 +178,29 @@ class LogEvents(FromCode):
         yield from table(["package", "level", "message", "fields"], [18, 10, 47, 25], rows)
 
 
+class Modules(FromCode):
+    """``pgtls-modules``"""
+
+    def lines(self) -> Iterator[str]:
+        """A table for each package."""
+        for package in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
+            yield f".. rubric:: pgtls/{package.name}"
+            yield ""
+            rows = [
+                [f"``{path.name}``", first_line(path)]
+                for path in sorted(package.glob("*.py"))
+                if path.name != "__init__.py"
+            ]
+            yield from table(["module", "what it is for"], [25, 75], rows)
+
+
+def first_line(path: Path) -> str:
+    """The summary of a module's docstring, whose roles need no target here."""
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    summary = " ".join(docstring.partition("\n\n")[0].split())
+    return re.sub(r":\w+:`~?([^`]+)`", r"``\1``", summary)
+
+
 def check_public_names(app: Sphinx, _exception: Exception | None) -> None:
     """Fail where a public name has no entry in the reference."""
     documented = {name for name, *_ in app.env.get_domain("py").get_objects()}
@@ -188,6 +214,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("pgtls-settings", Settings)
     app.add_directive("pgtls-commands", Commands)
     app.add_directive("pgtls-interface", Interface)
+    app.add_directive("pgtls-modules", Modules)
     app.add_directive("pgtls-log-events", LogEvents)
     app.connect("build-finished", check_public_names)
     return {"parallel_read_safe": True}

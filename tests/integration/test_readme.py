@@ -1,91 +1,167 @@
-"""README.rst: what it shows is what is there."""
+"""README.rst, and the commands in docs/: what they show works."""
 
 from __future__ import annotations
 
+import configparser
+import os
 import re
 import shlex
 import sys
 import textwrap
 from pathlib import Path
 
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.protocol import Factory
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pgtls import settings
 from pgtls.commands.probe import run_probe
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.daemon.configuration import DaemonSettings
 from pgtls.daemon.options import Options
-from pgtls.gateway.gateway_configuration import GatewaySettings
-from tests.support.certificates import Files, localhost
-from tests.support.processes import Daemon, reactor
+from tests.support.certificates import Files, authority, localhost
+from tests.support.command_line import PGTLS
+from tests.support.processes import TWISTD, Daemon, Finished, reactor, run
+from tests.support.servers import HOST, Server, postgres, psql
 
-README = (Path(__file__).parent.parent.parent / "README.rst").read_text()
-
-
-def table() -> str:
-    """The settings as README shows them."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 60", ""]
-    rows = [("setting", "default", "what it is")]
-    for field in (*settings.fields(GatewaySettings), *settings.fields(DaemonSettings)):
-        default = field.default
-        if isinstance(default, bool):
-            default = "on" if default else "off"
-        shown = f"``{default}``" if default != "" else ""
-        help_text = field.metadata["help"]
-        rows.append((f"``{field.name}``", shown, help_text[0].upper() + help_text[1:] + "."))
-    for first, *rest in rows:
-        lines.append(f"   * - {first}")
-        lines += [f"     - {cell}".rstrip() for cell in rest]
-    return "\n".join(lines) + "\n"
+TOP = Path(__file__).parent.parent.parent
+README = (TOP / "README.rst").read_text()
 
 
-class SettingsTests(SynchronousTestCase):
-    """The table of settings."""
+def recipe(title: str) -> list[str]:
+    """The commands and endpoint strings of one of README's recipes."""
+    text = README.partition(f"\n{title}\n-")[2].partition("\n---")[0].partition("\n===")[0]
+    commands = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    assert commands, title
+    return commands
 
-    def test_it_is_the_one_in_the_code(self) -> None:
-        shown = README.partition(".. settings\n\n")[2].partition("\n.. end of settings")[0]
-        self.assertEqual(shown, table())
 
+class RecipeTests(TestCase):
+    """The recipes: with a port and a directory of the test's, otherwise as they stand."""
 
-class DebuggingTests(SynchronousTestCase):
-    """The recipe for tshark: the one in docs/debugging.rst, which is run by test_debugging."""
+    def setUp(self) -> None:
+        self.home = Path(self.mktemp()).absolute()
+        self.home.mkdir(mode=0o700)
+        self.env = {"HOME": str(self.home), "XDG_STATE_HOME": ""}
 
-    def test_it_is_the_tested_one(self) -> None:
-        recipe = README.partition("Looking inside a session\n")[2].partition("\n\n\n")[0]
-        commands = re.findall(r"^    (.*)$", recipe, re.MULTILINE)
-        self.assertEqual(len(commands), 3)
-        tested = (
-            (Path(__file__).parent.parent.parent / "docs" / "debugging.rst")
-            .read_text()
-            .splitlines()
+    async def gateway(self, command: str, server: Server) -> Daemon:
+        """Run a recipe's ``twistd``, on any free port and in front of the server."""
+        name, *arguments = shlex.split(command)
+        self.assertEqual(name, "twistd")
+        upstream = f"host={server.socket_dir} port={server.port}"
+        ours = {"tcp:6432": "tcp:0", "host=/var/run/postgresql": upstream}
+        return await Daemon.start(
+            self,
+            [*TWISTD, "--pidfile=", *(ours.get(word, word) for word in arguments)],
+            r"listening on .*:(\d+)",
+            env=self.env,
+            cwd=str(self.home),
         )
-        for command in commands:
-            self.assertIn(f"    {command}", tested)
+
+    async def do(self, command: str, **changes: str) -> Finished:
+        """Run another command, with words changed."""
+        name, *arguments = shlex.split(command)
+        program = list(PGTLS) if name == "pgtls" else [psql(17)]
+        expanded = [argument.replace("~", str(self.home)) for argument in arguments]
+        for old, new in changes.items():
+            expanded = [argument.replace(old, new) for argument in expanded]
+        return await run([*program, *expanded], env=self.env, cwd=str(self.home))
+
+    async def test_a_local_server(self) -> None:
+        (command,) = recipe("A local PostgreSQL, for the network")
+        gateway = await self.gateway(command, postgres(18))
+        shown = await gateway.line(r"(psql .*)$")
+        done = await self.do(f"{shown[1].strip()} -XAtc 'SELECT 42' -U postgres")
+        self.assertEqual((done.code, done.out, done.err), (0, "42\n", ""))
+
+    async def test_a_server_without_tls_on_a_tcp_port(self) -> None:
+        _, command = recipe("A look-alike without TLS")
+        server = postgres(18)
+        gateway = await self.gateway(
+            command.replace("host=127.0.0.1 port=5433", f"host={HOST} port={server.port}"), server
+        )
+        shown = await gateway.line(r"(psql .*)$")
+        done = await self.do(f"{shown[1].strip()} -XAtc 'SELECT 42' -U postgres")
+        self.assertEqual((done.code, done.out, done.err), (0, "42\n", ""))
+
+    async def test_a_client_that_cannot_verify(self) -> None:
+        (command,) = recipe("A client that cannot verify")
+        root = Files(self.home).write("root.crt", authority().pem())
+        server = postgres(17, ssl=True)
+        name, *arguments = shlex.split(command)
+        self.assertEqual(name, "twistd")
+        socket = f"{server.socket_dir}/.s.PGSQL.5"
+        changed = [
+            word.replace("/run/pgtls/.s.PGSQL.5432", socket)
+            .replace("host=db.example.com", f"host=localhost hostaddr={HOST} port={server.port}")
+            .replace("sslrootcert=system", f"sslrootcert={root}")
+            for word in arguments
+        ]
+        await Daemon.start(self, [*TWISTD, "--pidfile=", *changed], r"listening on", env=self.env)
+        conninfo = f"host={server.socket_dir} port=5 user=postgres dbname=postgres"
+        query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        done = await self.do(f"psql -XAt -c '{query}' '{conninfo}'")
+        self.assertEqual((done.code, done.out, done.err), (0, "t\n", ""))
+
+    async def test_login_by_certificate(self) -> None:
+        *certificates, gateway_command, session = recipe("Login by certificate")
+        server = postgres(18)
+        server.psql("DROP ROLE IF EXISTS alice; CREATE ROLE alice LOGIN")
+        self.addCleanup(server.psql, "DROP ROLE alice")
+        for command in certificates:
+            done = await self.do(command)
+            self.assertEqual(done.code, 0, f"{command}: {done.err}")
+        gateway = await self.gateway(gateway_command, server)
+        whole = f"{session} -XAtc 'SELECT session_user'"
+        done = await self.do(whole, **{"port=6432": f"port={gateway.ready[1]}"})
+        self.assertEqual((done.code, done.out, done.err), (0, "alice\n", ""))
+        mallory = {"port=6432": f"port={gateway.ready[1]}", "user=alice": "user=postgres"}
+        done = await self.do(whole, **mallory)
+        self.assertIn('certificate authentication failed for user "postgres"', done.err)
+
+    async def test_endpoint_strings(self) -> None:
+        client, server = recipe("A Twisted application")
+        files = Files(self.home)
+        files.pair("server", localhost())
+        clientFromString(reactor, client)
+        here = Path.cwd()
+        os.chdir(self.home)
+        self.addCleanup(os.chdir, here)
+        listening = await serverFromString(reactor, server.replace("5432", "0")).listen(Factory())
+        await listening.stopListening()
 
 
 class CommandTests(SynchronousTestCase):
-    """The twistd commands that are not run elsewhere."""
+    """The twistd commands that the documentation shows."""
 
-    def test_their_options_are_there(self) -> None:
-        joined = README.replace("\\\n", "")
-        commands = re.findall(r"^    twistd -n pgtls (--.*)$", joined, re.MULTILINE)
-        self.assertEqual(len(commands), 4)
+    def test_their_options_exist(self) -> None:
+        texts = [README, *(path.read_text() for path in sorted((TOP / "docs").glob("*.rst")))]
+        joined = "\n".join(texts).replace("\\\n", "")
+        commands = re.findall(r"^    (?:.venv/bin/)?twistd -n pgtls (--.*)$", joined, re.MULTILINE)
+        self.assertGreater(len(commands), 7)
         for command in commands:
-            words = shlex.split(command)
             options = Options()
             try:
-                options.parseOptions(words)
+                options.parseOptions(shlex.split(command))
             except usage.UsageError as error:
                 self.fail(f"{command}: {error}")
             options.configuration()
 
+    def test_every_dependency_has_its_reason(self) -> None:
+        parser = configparser.ConfigParser()
+        parser.read(TOP / "setup.cfg")
+        extras = parser["options.extras_require"]
+        lists = [parser["options"]["install_requires"], *extras.values()]
+        names = re.findall(r"^([\w-]+)", "\n".join(lists), re.MULTILINE)
+        reasons = README.partition("\nFor developers\n")[2]
+        self.assertEqual([name for name in names if name not in reasons], [])
+
 
 class TwistedTests(TestCase):
-    """The ten lines for Twisted."""
+    """The short server in docs/twisted_applications.rst."""
 
     async def test_the_server_runs(self) -> None:
-        code = textwrap.dedent(README.partition(".. code-block:: python\n")[2].split("\n\nThe ")[0])
+        text = (TOP / "docs" / "twisted_applications.rst").read_text()
+        code = textwrap.dedent(text.partition(".. code-block:: python\n")[2].split("\n\n\n")[0])
         files = Files(Path(self.mktemp()))
         certificate, key = files.pair("server", localhost())
         string = f"pgtls:tcp:0:interface=127.0.0.1:ssl_cert_file={certificate}:ssl_key_file={key}"
