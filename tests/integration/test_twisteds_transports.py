@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from tests import (
+from tests.daemon import test_gateway, test_gateway_clients, test_gateway_limits
+from tests.integration import (
     test_fake_servers,
-    test_gateway,
-    test_gateway_clients,
-    test_gateway_limits,
     test_negotiation_table,
     test_parity,
     test_ssl_suite_client,
