@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 import attrs
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -24,6 +25,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.search import Found, Search
 from pgtls.tls.tls_info import NegotiatedTLS
+from pgtls.transport.fast_tls import TruncatedTLS
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.session_start import SessionStart
 from pgtls.wire.startup_parameters import with_tls_parameters
@@ -89,6 +91,15 @@ class Leg(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
+        other = self._left_alone()
+        if other is not None:
+            other.finish()
+
+    def _left_alone(self) -> Leg | None:
+        """This side is gone.
+
+        :returns: the other one, if there is one.
+        """
         self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
         if self._drain is not None:
             self._drain.cancel()
@@ -96,17 +107,35 @@ class Leg(Protocol):
         other, self._other = self._other, None
         if other is not None:
             other.transport.unregisterProducer()
-            other.finish()
+        return other
 
     def finish(self) -> None:
         """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
         self._other = None
-        if self.connected and self._drain is None:
+        if self.connected:
             if not self._read_everything:
                 self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
             if self.connected and not getattr(self.transport, "closing", False):
-                self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
+                self.limit_draining()
+
+    def limit_draining(self) -> None:
+        """From now on there are DRAIN_TIMEOUT seconds to read what was written."""
+        if self._drain is None:
+            self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
+
+    def notice_end(self) -> None:
+        """Have the end of this side's peer noticed also while nothing is read from it, because the
+        other side does not read."""
+        notice_end = getattr(self.transport, "notice_end", None)
+        if notice_end is not None:
+            notice_end(self.peer_ended)
+
+    def peer_ended(self, broken: bool) -> None:
+        """The peer has ended its side; what it has sent may still be there to be read.
+
+        :param broken: whether the connection is broken, in both directions.
+        """
 
     def _drained(self) -> None:
         self._drain = None
@@ -127,6 +156,8 @@ class UpstreamLeg(Leg):
         self._host = host
         self.join(client)
         client.join(self)
+        self.notice_end()
+        client.notice_end()
         self._start = SessionStart(self._shared.binding.editor(client.transport, self.transport))
         client.go_unread()
 
@@ -145,6 +176,11 @@ class UpstreamLeg(Leg):
             if self._host is not None:
                 self._shared.cancels.keys.add(self._key, self._host)
         return data
+
+    def peer_ended(self, broken: bool) -> None:
+        """A client that does not read what is left does not keep its place for that."""
+        if self._other is not None:
+            self._other.limit_draining()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
@@ -235,7 +271,20 @@ class ClientLeg(Leg):
             seconds = monotonic() - self._began
             text = f"{self._address}: disconnection: {self._who} session time: {seconds:.3f} s"
             log_line(_log, text, {"client": self._address, "who": self._who, "seconds": seconds})
-        super().connectionLost(reason)
+        upstream = self._left_alone()
+        if upstream is None:
+            return
+        if reason.check(ConnectionDone, TruncatedTLS):
+            upstream.finish()
+        else:
+            # As in the kernel of a server that the client is connected to directly: what has not
+            # been read is dropped, and the server sees that the connection is broken.
+            upstream.transport.abortConnection()
+
+    def peer_ended(self, broken: bool) -> None:
+        """A client that has sent all that it will may still be waiting for answers."""
+        if broken:
+            self.transport.abortConnection()
 
     def readConnectionLost(self) -> None:
         """The client has said all that it has to say, and may still be waiting for answers: the

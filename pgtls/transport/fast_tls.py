@@ -8,6 +8,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
@@ -19,11 +20,17 @@ from pgtls.transport.fast_transport import Fast
 _BULK = 4096
 
 
+class TruncatedTLS(ConnectionLost):
+    """The peer ended TCP without TLS's close_notify: all that it has sent has been read."""
+
+
 def _reason(error: SSL.Error) -> Exception:
     """Why a connection ends, as Twisted's transports say it."""
     if isinstance(error, SSL.ZeroReturnError):
         return CONNECTION_DONE
-    return CONNECTION_LOST if isinstance(error, SSL.SysCallError) else error
+    if not isinstance(error, SSL.SysCallError):
+        return error
+    return TruncatedTLS() if error.args[0] == -1 else CONNECTION_LOST  # pyOpenSSL's, for no errno
 
 
 class FastTLS(Fast):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -35,6 +35,8 @@ _log = Logger(namespace="pgtls.transport")
 
 _READABLE = select.EPOLLIN if hasattr(select, "epoll") else 0
 _GONE = select.EPOLLERR | select.EPOLLHUP if hasattr(select, "epoll") else 0
+#: The peer's end, told once, and not whatever is still to be read before it.
+_END = select.EPOLLRDHUP | select.EPOLLET if hasattr(select, "epoll") else 0
 
 _DONE = Failure(CONNECTION_DONE)
 
@@ -59,22 +61,36 @@ class Fast(FileDescriptor):
     _interest = 0
     _read_anything = False
     _read_everything = False
+    _peer_ended: Callable[[bool], None] | None = None
     _plain = True
     _sink: Fast | None = None
     _in_bulk = False
 
     def startReading(self) -> None:
         if not self._read_everything:
-            self._watch(self._interest | select.EPOLLIN)
+            self._watch((self._interest | select.EPOLLIN) & ~_END)
 
     def stopReading(self) -> None:
-        self._watch(self._interest & ~select.EPOLLIN)
+        self._watch(self._without(select.EPOLLIN))
 
     def startWriting(self) -> None:
-        self._watch(self._interest | select.EPOLLOUT)
+        self._watch((self._interest | select.EPOLLOUT) & ~_END)
 
     def stopWriting(self) -> None:
-        self._watch(self._interest & ~select.EPOLLOUT)
+        self._watch(self._without(select.EPOLLOUT))
+
+    def _without(self, event: int) -> int:
+        """:returns: what else is waited for; where that is nothing, the end of the peer."""
+        rest = self._interest & ~(event | _END)
+        return rest or (_END if self._peer_ended is not None and not self.disconnecting else 0)
+
+    def notice_end(self, peer_ended: Callable[[bool], None]) -> None:
+        """Have the end of the peer noticed also while nothing is read from it.
+
+        :param peer_ended: is called with whether the connection is broken (reset, or timed out by
+            keepalives); data that came before may still be there to be read.
+        """
+        self._peer_ended = peer_ended
 
     def _watch(self, interest: int) -> None:
         if interest != self._interest:
@@ -85,6 +101,10 @@ class Fast(FileDescriptor):
 
     def ready(self, events: int) -> None:
         """The socket can be read from or written to, or is in trouble."""
+        if self._interest & _END:
+            if self._peer_ended is not None:
+                self._peer_ended(bool(events & select.EPOLLERR))
+            return
         try:
             why = self.doRead() if events == _READABLE else self._ready_for_more(events)
         except Exception as error:
@@ -131,7 +151,7 @@ class Fast(FileDescriptor):
         else:
             self._twisted_class._closeSocket(self, not reason.check(ConnectionAborted))
         protocol = self.protocol
-        self._sink = None
+        self._sink = self._peer_ended = None
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
 

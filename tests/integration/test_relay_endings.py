@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 
 from tests.support.processes import environment
-from tests.support.relay_case import RelayCase, copy_data, other_kinds
+from tests.support.relay_case import RelayCase, copy_data, other_kinds, upstream_conninfo
 from tests.support.relay_client import Session, whole_messages
 from tests.support.servers import psql
 
@@ -23,6 +24,13 @@ ON_THE_WAY = "SELECT repeat('x', 1000) FROM generate_series(1, 150)"
 TOO_MUCH = "SELECT repeat('x', 1000) FROM generate_series(1, 50000)"
 
 ADMIN_SHUTDOWN = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0"
+
+
+#: ``twistd`` of a gateway that gives a side half a second to read what is left for it.
+SHORT_DRAIN = (
+    "import pgtls.gateway.session; pgtls.gateway.session.DRAIN_TIMEOUT = 0.5; "
+    "from twisted.scripts.twistd import run; run()"
+)
 
 
 class TLSToPlain(RelayCase):
@@ -69,6 +77,18 @@ class TLSToPlain(RelayCase):
         self.fill(session)
         session.reset()
         self.thaw(session)
+        self.wait_for_backends(0, "pid", session.pid)
+
+    def test_a_client_resets_whose_backend_is_busy(self) -> None:
+        """What it has sent and nobody has read is dropped: PostgreSQL sees at once that the client
+        has gone, not when it has been given all of that."""
+        if not self.fast:
+            return  # Twisted's transports notice nothing while nobody reads from them
+        session = self.session()
+        self.answer(session, "SET client_connection_check_interval = '100ms'")
+        session.query("SELECT pg_sleep(3600)")
+        session.send_what_goes(b"Q\0\0\x10\x04" * 8 * MEGABYTE)
+        session.reset()
         self.wait_for_backends(0, "pid", session.pid)
 
     def fill(self, session: Session) -> None:
@@ -121,6 +141,23 @@ class TLSToPlain(RelayCase):
         self.terminate(session)
         self.wait_for_backends(0, "pid", session.pid)
         self.assertGreater(len(session.read_all()), 100000)
+
+    def test_a_client_that_never_reads_keeps_no_place_when_its_backend_has_ended(self) -> None:
+        if not self.fast or self.upstream != "Unix":
+            # Twisted's transports do not tell of an end behind data that nobody reads. Neither does
+            # TCP, where that is more than the kernels' buffers hold.
+            return
+        relay = self.gateway(
+            *("--ssl", "on", "--upstream", upstream_conninfo(self.upstream)),
+            program=(sys.executable, "-c", SHORT_DRAIN, "-n"),
+        )
+        at_rest = relay.open_files_at_rest()
+        session = Session(relay.address, self.tls, receive_buffer=4096)
+        self.addCleanup(session.close)
+        session.query(TOO_MUCH)
+        self.wait_for_backends(1, "wait_event = 'ClientWrite' AND pid", session.pid)
+        self.terminate(session)
+        relay.wait_for_open_files(at_rest)
 
     def test_the_server_ends_a_session_that_sends(self) -> None:
         session = self.session()

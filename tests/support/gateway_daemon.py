@@ -39,7 +39,7 @@ TWIST = (
 ON_TWISTEDS_TRANSPORTS = (
     sys.executable,
     "-c",
-    "from pgtls.protocols import speed_up; speed_up._CLASSES.clear(); "
+    "from pgtls.transport import speed_up; speed_up._CLASSES.clear(); "
     "from twisted.scripts.twistd import run; run()",
 )
 """``twistd``, with none of the fast transports of :mod:`pgtls.transport.speed_up`."""

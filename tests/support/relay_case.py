@@ -32,16 +32,21 @@ def server(upstream: str) -> Server:
     return postgres(17, ssl=upstream == "TLS")
 
 
+def upstream_conninfo(upstream: str) -> str:
+    """How a gateway of that kind connects to its server."""
+    behind = server(upstream)
+    if upstream == "Unix":
+        return f"host={behind.socket_dir} port={behind.port}"
+    sslmode = "require" if upstream == "TLS" else "disable"
+    return behind.conninfo(user=None, dbname=None, sslmode=sslmode)
+
+
 @cache
 def shared(upstream: str, fast: bool) -> tuple[Gateway, int]:
     """A gateway for clients with TLS and without; and how many files it has open at rest."""
-    behind = server(upstream)
-    if upstream == "Unix":
-        conninfo = f"host={behind.socket_dir} port={behind.port}"
-    else:
-        sslmode = "require" if upstream == "TLS" else "disable"
-        conninfo = behind.conninfo(user=None, dbname=None, sslmode=sslmode)
-    gateway = Gateway("--ssl", "on", "--upstream", conninfo, program=twistd(fast))
+    gateway = Gateway(
+        *("--ssl", "on", "--upstream", upstream_conninfo(upstream)), program=twistd(fast)
+    )
     atexit.register(gateway.remove)
     assert gateway.has_fast_transports() is fast
     return gateway, gateway.open_files_at_rest()
