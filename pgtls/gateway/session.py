@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -18,6 +18,7 @@ from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.leg import Leg
 from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import log_line, who
@@ -34,9 +35,6 @@ _log = Logger(namespace="pgtls.gateway")
 
 #: What a client may send before its upstream is there; one that sends more is not read from.
 EARLY_LIMIT = 65536
-
-#: Seconds that one side may take to read what is left for it when the other side is gone.
-DRAIN_TIMEOUT = 60.0
 
 
 @attrs.frozen
@@ -66,87 +64,12 @@ class Surroundings:
         return _UpstreamLegs(self)
 
 
-class Leg(Protocol):
-    """One of the two connections of a session: passes what comes to the other one."""
-
-    transport: Any  # ITCPTransport, with TLS on it or not
-    _other: Leg | None = None
-    _drain: IDelayedCall | None = None
-    _read_everything = False
-
-    def __init__(self, shared: Surroundings) -> None:
-        self._shared = shared
-
-    def join(self, other: Leg) -> None:
-        """From now on pass everything to ``other``, no faster than it reads."""
-        self._other = other
-        other.transport.registerProducer(self.transport, True)
-
-    def go_unread(self) -> None:
-        """From now on nobody here looks at what comes: where nothing encrypts it either, it may go
-        from socket to socket."""
-        splice_to = getattr(self.transport, "splice_to", None)
-        if splice_to is not None and self._other is not None:
-            splice_to(self._other.transport)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """This side is gone: the other one reads what is left for it, and goes too."""
-        other = self._left_alone()
-        if other is not None:
-            other.finish()
-
-    def _left_alone(self) -> Leg | None:
-        """This side is gone.
-
-        :returns: the other one, if there is one.
-        """
-        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
-        if self._drain is not None:
-            self._drain.cancel()
-            self._drain = None
-        other, self._other = self._other, None
-        if other is not None:
-            other.transport.unregisterProducer()
-        return other
-
-    def finish(self) -> None:
-        """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
-        self._other = None
-        if self.connected:
-            if not self._read_everything:
-                self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
-            self.transport.loseConnection()
-            if self.connected and not getattr(self.transport, "closing", False):
-                self.limit_draining()
-
-    def limit_draining(self) -> None:
-        """From now on there are DRAIN_TIMEOUT seconds to read what was written."""
-        if self._drain is None:
-            self._drain = self._shared.reactor.callLater(DRAIN_TIMEOUT, self._drained)
-
-    def notice_end(self) -> None:
-        """Have the end of this side's peer noticed also while nothing is read from it, because the
-        other side does not read."""
-        notice_end = getattr(self.transport, "notice_end", None)
-        if notice_end is not None:
-            notice_end(self.peer_ended)
-
-    def peer_ended(self, broken: bool) -> None:
-        """The peer has ended its side; what it has sent may still be there to be read.
-
-        :param broken: whether the connection is broken, in both directions.
-        """
-
-    def _drained(self) -> None:
-        self._drain = None
-        self.transport.abortConnection()
-
-
 class UpstreamLeg(Leg):
     """The connection to the server."""
 
     def __init__(self, shared: Surroundings) -> None:
-        super().__init__(shared)
+        super().__init__(shared.reactor)
+        self._shared = shared
         self._start: SessionStart | None = None
         self._key = b""
         self._host: Host | None = None
@@ -207,7 +130,8 @@ class ClientLeg(Leg):
     _limit: IDelayedCall | None = None
 
     def __init__(self, shared: Surroundings, address: IAddress | None) -> None:
-        super().__init__(shared)
+        super().__init__(shared.reactor)
+        self._shared = shared
         self._peer = address
         self._early = b""
         self._search: Search | None = None  # while it goes on

@@ -35,7 +35,7 @@ _log = Logger(namespace="pgtls.transport")
 
 _READABLE = select.EPOLLIN if hasattr(select, "epoll") else 0
 _GONE = select.EPOLLERR | select.EPOLLHUP if hasattr(select, "epoll") else 0
-#: The peer's end, told once, and not whatever is still to be read before it.
+#: The peer's end, told once.
 _END = select.EPOLLRDHUP | select.EPOLLET if hasattr(select, "epoll") else 0
 
 _DONE = Failure(CONNECTION_DONE)
@@ -79,17 +79,12 @@ class Fast(FileDescriptor):
     def stopWriting(self) -> None:
         self._watch(self._without(select.EPOLLOUT))
 
-    def _without(self, event: int) -> int:
-        """:returns: what else is waited for; where that is nothing, the end of the peer."""
-        rest = self._interest & ~(event | _END)
-        return rest or (_END if self._peer_ended is not None and not self.disconnecting else 0)
+    def _without(self, event: int) -> int:  # where nothing else is waited for: the peer's end
+        end = _END if self._peer_ended and not self.disconnecting else 0
+        return self._interest & ~(event | _END) or end
 
     def notice_end(self, peer_ended: Callable[[bool], None]) -> None:
-        """Have the end of the peer noticed also while nothing is read from it.
-
-        :param peer_ended: is called with whether the connection is broken (reset, or timed out by
-            keepalives); data that came before may still be there to be read.
-        """
+        """Have the peer's end told, and whether it broke the connection, while nothing is read."""
         self._peer_ended = peer_ended
 
     def _watch(self, interest: int) -> None:
@@ -101,10 +96,6 @@ class Fast(FileDescriptor):
 
     def ready(self, events: int) -> None:
         """The socket can be read from or written to, or is in trouble."""
-        if self._interest & _END:
-            if self._peer_ended is not None:
-                self._peer_ended(bool(events & select.EPOLLERR))
-            return
         try:
             why = self.doRead() if events == _READABLE else self._ready_for_more(events)
         except Exception as error:
@@ -115,6 +106,9 @@ class Fast(FileDescriptor):
 
     def _ready_for_more(self, events: int) -> Exception | None:
         """What :meth:`ready` is for, where it is not just reading."""
+        if self._interest & _END and self._peer_ended is not None:
+            self._peer_ended(bool(events & select.EPOLLERR))
+            return None
         why: Exception | None = None
         if events & ~select.EPOLLOUT:
             # What is wrong with a socket shows when one reads it; one that has been read to its

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from argparse import Namespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,7 +15,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pgtls.gateway.cancel import CancelForwarder
-from pgtls.gateway.session import DRAIN_TIMEOUT, ClientLeg, Leg, Surroundings
+from pgtls.gateway.leg import DRAIN_TIMEOUT, Leg
+from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
@@ -64,14 +64,14 @@ class EndCase(Transports, TestCase):
 class WhatIsLeft(EndCase):
     async def last_words(self, size: int) -> tuple[LastWords, Clock, socket.socket]:
         """A connection whose other side has gone, with that much to be read."""
-        shared: Any = Namespace(reactor=Clock())
-        leg = LastWords(shared)
+        clock = Clock()
+        leg = LastWords(clock)
         port = await self.listen(Factory.forProtocol(lambda: leg))
         peer = socket.create_connection(("127.0.0.1", port), TIMEOUT)
         self.addCleanup(peer.close)
         peer.sendall(str(size).encode())
         await leg.finished
-        return leg, shared.reactor, peer
+        return leg, clock, peer
 
     def read_all(self, peer: socket.socket) -> int:
         read = 0

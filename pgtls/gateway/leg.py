@@ -1,0 +1,88 @@
+"""What the two connections of a session have in common: the relay, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+#: Seconds that one side may take to read what is left for it when the other side is gone.
+DRAIN_TIMEOUT = 60.0
+
+
+class Leg(Protocol):
+    """One of the two connections of a session: passes what comes to the other one."""
+
+    transport: Any  # ITCPTransport, with TLS on it or not
+    _other: Leg | None = None
+    _drain: IDelayedCall | None = None
+    _read_everything = False
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+
+    def join(self, other: Leg) -> None:
+        """From now on pass everything to ``other``, no faster than it reads."""
+        self._other = other
+        other.transport.registerProducer(self.transport, True)
+
+    def go_unread(self) -> None:
+        """From now on nobody here looks at what comes: where nothing encrypts it either, it may go
+        from socket to socket."""
+        splice_to = getattr(self.transport, "splice_to", None)
+        if splice_to is not None and self._other is not None:
+            splice_to(self._other.transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """This side is gone: the other one reads what is left for it, and goes too."""
+        other = self._left_alone()
+        if other is not None:
+            other.finish()
+
+    def _left_alone(self) -> Leg | None:
+        """This side is gone.
+
+        :returns: the other one, if there is one.
+        """
+        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
+        if self._drain is not None:
+            self._drain.cancel()
+            self._drain = None
+        other, self._other = self._other, None
+        if other is not None:
+            other.transport.unregisterProducer()
+        return other
+
+    def finish(self) -> None:
+        """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
+        self._other = None
+        if self.connected:
+            if not self._read_everything:
+                self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
+            self.transport.loseConnection()
+            if self.connected and not getattr(self.transport, "closing", False):
+                self.limit_draining()
+
+    def limit_draining(self) -> None:
+        """From now on there are DRAIN_TIMEOUT seconds to read what was written."""
+        if self._drain is None:
+            self._drain = self._reactor.callLater(DRAIN_TIMEOUT, self._drained)
+
+    def notice_end(self) -> None:
+        """Have the end of this side's peer noticed also while nothing is read from it, because the
+        other side does not read."""
+        notice_end = getattr(self.transport, "notice_end", None)
+        if notice_end is not None:
+            notice_end(self.peer_ended)
+
+    def peer_ended(self, broken: bool) -> None:
+        """The peer has ended its side; what it has sent may still be there to be read.
+
+        :param broken: whether the connection is broken, in both directions.
+        """
+
+    def _drained(self) -> None:
+        self._drain = None
+        self.transport.abortConnection()
