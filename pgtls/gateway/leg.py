@@ -24,7 +24,10 @@ class Leg(Protocol):
         self._reactor = reactor
 
     def join(self, other: Leg) -> None:
-        """From now on pass everything to ``other``, no faster than it reads."""
+        """From now on pass on everything.
+
+        :param other: where to, no faster than it reads.
+        """
         self._other = other
         other.transport.registerProducer(self.transport, True)
 

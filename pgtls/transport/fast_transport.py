@@ -9,8 +9,7 @@ dispatched in a logging context. Here:
 * events come from an epoll of our own, which is one descriptor among the reactor's others.
 
 What an application sees stays Twisted's: ``startTLS``, ``ITLSTransport``, producers, half-close,
-``loseConnection``. Here is what plaintext and TLS share; TLS is in :mod:`pgtls.transport.fast_tls`,
-and :mod:`pgtls.transport.speed_up` puts them to use.
+``loseConnection``. Here is what plaintext and TLS share: see :mod:`pgtls.transport.speed_up`.
 """
 
 from __future__ import annotations
@@ -79,9 +78,9 @@ class Fast(FileDescriptor):
     def stopWriting(self) -> None:
         self._watch(self._without(select.EPOLLOUT))
 
-    def _without(self, event: int) -> int:  # where nothing else is waited for: the peer's end
-        end = _END if self._peer_ended and not self.disconnecting else 0
-        return self._interest & ~(event | _END) or end
+    def _without(self, event: int) -> int:
+        end = self._peer_ended is not None and not self.disconnecting
+        return self._interest & ~(event | _END) or (_END if end else 0)
 
     def notice_end(self, peer_ended: Callable[[bool], None]) -> None:
         """Have the peer's end told, and whether it broke the connection, while nothing is read."""
@@ -346,6 +345,6 @@ class Fast(FileDescriptor):
     def _unsent(self) -> bool:
         return bool(self.dataBuffer or self._tempDataLen or self.producer is not None)
 
-    # Twisted's mixin for TLS asks at each of these whether there is any: here the class tells.
+    # Twisted's mixin for TLS asks each time whether there is any: here the class tells.
     registerProducer = FileDescriptor.registerProducer
     unregisterProducer = FileDescriptor.unregisterProducer

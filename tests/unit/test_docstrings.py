@@ -136,7 +136,7 @@ LEFTOVERS: dict[str, set[str]] = {
     },
     r"\btransport: Any\b": {
         "pgtls.gateway.cancel",
-        "pgtls.gateway.session",
+        "pgtls.gateway.leg",
         "pgtls.gateway.upstream_check",
         "pgtls.probe.probing",
         "pgtls.probe.surveyor",
