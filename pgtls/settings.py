@@ -6,6 +6,7 @@ checks of a configuration file, the command line's options and the documentation
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -57,8 +58,65 @@ def choice(default: StrEnum, help_text: str) -> Any:
     return _setting(default, convert, f"{allowed}: {help_text}")
 
 
-def number(default: float, help_text: str, *, minimum: float, maximum: float, whole: bool) -> Any:
-    """A setting that is a number, bounds included."""
+#: Units of time of ``postgresql.conf``, in microseconds.
+_UNITS = {
+    "us": 1,
+    "ms": 1000,
+    "s": 1_000_000,
+    "min": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+_DURATION = re.compile(rf"\s*(\d+(?:\.\d*)?)\s*({'|'.join(_UNITS)})?\s*", re.ASCII)
+_MAX_INT = 2**31 - 1
+
+
+def duration(
+    default: int, help_text: str, *, unit: str, check: Callable[[int], None] | None = None
+) -> Any:
+    """A setting that is a time, as ``postgresql.conf`` has it: ``60``, ``"60s"``, ``"1min"``.
+
+    :param default: in ``unit``.
+    :param help_text: one line for the user.
+    :param unit: ``s`` or ``ms``: what a number without a unit is in, and what the setting is in.
+    :param check: raises ValueError, saying what would be right, for a value that cannot be used.
+    :returns: an attrs field; whole numbers from 0 to 2147483647.
+    """
+
+    def convert(value: object) -> int:
+        match = _DURATION.fullmatch(str(value)) if not isinstance(value, bool) else None
+        if match is None:
+            raise ValueError(f'a time such as 60 (in {unit}), "60s" or "1min"')
+        converted = round(float(match[1]) * _UNITS[match[2] or unit] / _UNITS[unit])
+        if converted > _MAX_INT:
+            raise ValueError(f"a time from 0 to {_MAX_INT} {unit}")
+        if check is not None:
+            check(converted)
+        return converted
+
+    return _setting(default, convert, help_text)
+
+
+def number(
+    default: float,
+    help_text: str,
+    *,
+    minimum: float,
+    maximum: float,
+    whole: bool,
+    check: Callable[[int], None] | None = None,
+) -> Any:
+    """A setting that is a number.
+
+    :param default: within the bounds.
+    :param help_text: one line for the user.
+    :param minimum: the least value.
+    :param maximum: the greatest value.
+    :param whole: whether it must be a whole number.
+    :param check: of whole numbers: raises ValueError, saying what would be right, for a value that
+        cannot be used.
+    :returns: an attrs field.
+    """
     form = f"a {'whole ' if whole else ''}number from {minimum:.15g} to {maximum:.15g}"
 
     def convert(value: object) -> float:
@@ -72,6 +130,8 @@ def number(default: float, help_text: str, *, minimum: float, maximum: float, wh
             raise ValueError(form) from None
         if not minimum <= converted <= maximum:
             raise ValueError(form)
+        if check is not None:
+            check(int(converted))
         return int(converted) if whole else converted
 
     return _setting(default, convert, help_text)

@@ -6,6 +6,7 @@ The rules are :mod:`pgtls.wire.server_negotiation`'s; here they meet a Twisted t
 from __future__ import annotations
 
 from functools import cache
+from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import (
@@ -32,6 +33,7 @@ from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.places import Place
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
+from pgtls.transport.keepalive import set_tcp_options
 from pgtls.transport.speed_up import speed_up
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
@@ -91,6 +93,8 @@ class PgTLSServerProtocol(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+            if factory.tcp_options:
+                self._set_tcp_options()
         speed_up(self.transport)
         self._negotiation = ServerNegotiation(
             _policy(
@@ -106,6 +110,11 @@ class PgTLSServerProtocol(Protocol):
         if place is Place.REFUSED:
             timeout = min(timeout, REFUSAL_TIMEOUT)
         self._timer = factory.reactor.callLater(timeout, self._timed_out)
+
+    def _set_tcp_options(self) -> None:
+        connection = self.transport.getHandle()
+        if isinstance(connection, socket):  # not where an endpoint has put TLS below
+            set_tcp_options(connection, self.factory.tcp_options)
 
     def _session_refusal(self) -> ErrorResponse | None:
         return self.factory.places.session_refusal(self)

@@ -35,6 +35,7 @@ class PgTLSServerFactory(Factory):
         :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication`.
     :param tls: makes the TLS connections; may be None where ``ssl`` is off.
     :param settings: whether TLS is offered or required, limits of time and number.
+    :ivar tcp_options: those of the clients' TCP connections.
     :ivar places: the open connections, and which of them may have a session.
     :ivar logged_cancels: those CancelRequests that are logged one by one.
     :ivar dropped_cancels: the same of those that are dropped.
@@ -57,6 +58,7 @@ class PgTLSServerFactory(Factory):
         self.wrapped = wrapped
         self.tls = tls
         self.settings = settings
+        self.tcp_options = settings.tcp_options
         self.admission = Admission(settings)
         self.places = Places[PgTLSServerProtocol](
             settings.max_connections, lambda connection: connection.transport.abortConnection()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 
 from pgtls import settings
 from pgtls.policy.client_identity import ClientCert, ClientName
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.transport.keepalive import check_tcp_option, tcp_options
 from pgtls.wire.server_negotiation import SSL, CancelPolicy
 
 
@@ -39,3 +42,40 @@ class ListenerSettings:
     max_connections: int = settings.number(
         1000, "clients at a time", minimum=1, maximum=1_000_000, whole=True
     )
+    tcp_keepalives_idle: int = settings.duration(
+        0,
+        "seconds of silence after which a client is asked whether it is there; 0: the system's",
+        unit="s",
+        check=partial(check_tcp_option, "TCP_KEEPIDLE"),
+    )
+    tcp_keepalives_interval: int = settings.duration(
+        0,
+        "seconds until a client that did not answer is asked again; 0: the system's",
+        unit="s",
+        check=partial(check_tcp_option, "TCP_KEEPINTVL"),
+    )
+    tcp_keepalives_count: int = settings.number(
+        0,
+        "questions without an answer that end a client's connection; 0: the system's",
+        minimum=0,
+        maximum=2147483647,
+        whole=True,
+        check=partial(check_tcp_option, "TCP_KEEPCNT"),
+    )
+    tcp_user_timeout: int = settings.duration(
+        0,
+        "milliseconds that a client may take to acknowledge what was sent; 0: the system's",
+        unit="ms",
+        check=partial(check_tcp_option, "TCP_USER_TIMEOUT"),
+    )
+
+    @property
+    def tcp_options(self) -> tuple[tuple[str, int], ...]:
+        """The options of an accepted TCP connection, as
+        :func:`~pgtls.transport.keepalive.tcp_options` gives them."""
+        return tcp_options(
+            idle=self.tcp_keepalives_idle,
+            interval=self.tcp_keepalives_interval,
+            count=self.tcp_keepalives_count,
+            user_timeout=self.tcp_user_timeout,
+        )

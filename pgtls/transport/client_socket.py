@@ -13,6 +13,9 @@ from functools import lru_cache
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConnectFailed, NegotiationRefused
+from pgtls.transport.keepalive import tcp_options
+
+_tcp_options = lru_cache(maxsize=64)(tcp_options)  # connection strings are few
 
 #: struct ucred of Linux: process, user, group.
 _UCRED = struct.Struct("iII")
@@ -28,21 +31,15 @@ def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _tcp_options(
-        TCP_KEEPIDLE=conninfo.keepalives_idle,
-        TCP_KEEPINTVL=conninfo.keepalives_interval,
-        TCP_KEEPCNT=conninfo.keepalives_count,
-        TCP_USER_TIMEOUT=conninfo.tcp_user_timeout,
+        idle=conninfo.keepalives_idle,
+        interval=conninfo.keepalives_interval,
+        count=conninfo.keepalives_count,
+        user_timeout=conninfo.tcp_user_timeout,
     ):
         try:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         except OSError as error:
             raise ConnectFailed(f"setsockopt({name}) failed: {error.strerror}") from error
-
-
-@lru_cache(maxsize=64)
-def _tcp_options(**values: int) -> list[tuple[str, int]]:
-    """Those that are to be set. libpq ignores what a system has not."""
-    return [(name, value) for name, value in values.items() if value and hasattr(socket, name)]
 
 
 def check_peer(connection: socket.socket, requirepeer: str) -> None:
