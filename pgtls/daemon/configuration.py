@@ -11,6 +11,7 @@ import attrs
 from pgtls import settings
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
+from pgtls.transport.listening_sockets import is_unix_socket
 from pgtls.wire.server_negotiation import SSL
 
 
@@ -98,9 +99,9 @@ def _gateway(
     values: Mapping[str, object], location: str, mistakes: list[str]
 ) -> GatewayConfiguration:
     gateway = _read(GatewaySettings, values, location, mistakes)
-    if gateway.listen.startswith("unix:"):
+    if is_unix_socket(gateway.listen):
         if values.get("ssl") == SSL.REQUIRE:
-            mistakes.append(f'{location}ssl must be "off" for a unix: listener: it never has TLS')
+            mistakes.append(f'{location}ssl must be "off" for a Unix socket: it never has TLS')
         gateway = attrs.evolve(gateway, listener=attrs.evolve(gateway.listener, ssl=SSL.OFF))
     return GatewayConfiguration(gateway, location)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from twisted.python import usage
 from pgtls import settings
 from pgtls.daemon.configuration import Configuration, DaemonSettings
 from pgtls.daemon.daemon_service import CannotStart
+from pgtls.daemon.pid_file import pid_file_to_use
 from pgtls.daemon.process import DaemonProcess
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewaySettings
@@ -42,6 +45,29 @@ class Options(usage.Options):
         ["config", "c", None, "read the gateways from a TOML file, in place of the other options"],
         *([field.name.replace("_", "-"), None, None, _help(field)] for field in _FIELDS),
     ]
+
+    def postOptions(self) -> None:
+        """See to twistd's pid file, before twistd does.
+
+        :raises CannotStart: another twistd runs.
+        """
+        twistd: Any = self.parent
+        if twistd is None or "pidfile" not in twistd:  # twist, which has none
+            return
+        try:
+            twistd["pidfile"] = pid_file_to_use(
+                twistd["pidfile"] or "", foreground=bool(twistd["nodaemon"])
+            )
+        except ConfigurationError as error:
+            raise CannotStart(error) from None
+
+    def opt_help(self) -> None:
+        """Display this help and exit."""
+        try:
+            print(self, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or it would come once more at the end
+        sys.exit(0)
 
     def configuration(self) -> Configuration:
         """What was asked for.

@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -22,6 +21,7 @@ from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
+from pgtls.transport.listening_sockets import server_endpoint
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -116,7 +116,7 @@ class Gateway(Service):
         )
         self._factory.admission = self._loaded.admission
         self._factory.places.everywhere = self._connections_everywhere
-        endpoint = self._endpoint or serverFromString(self._reactor, settings.listen)
+        endpoint = self._endpoint or server_endpoint(self._reactor, settings.listen)
         return maybeDeferred(endpoint.listen, self._factory).addCallback(self._opened)
 
     def _opened(self, port: IListeningPort) -> None:

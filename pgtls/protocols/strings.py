@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -24,6 +24,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
+from pgtls.transport.listening_sockets import is_unix_socket, server_endpoint
 from pgtls.wire.server_negotiation import SSL
 
 
@@ -88,8 +89,13 @@ class ServerStringParser:
         rest = [f"{name}={_quoted(kwargs[name])}" for name in kwargs if name not in ours]
         if not args:
             raise ConfigurationError("name where to listen, for example pgtls:tcp:5432")
-        wrapped = serverFromString(reactor, ":".join([*map(_quoted, args), *rest]))
+        inside = ":".join([*map(_quoted, args), *rest])
+        wrapped = server_endpoint(reactor, inside)
         mine = {name: value for name, value in kwargs.items() if name in ours}
+        if is_unix_socket(inside):
+            if mine.get("ssl", "off") != "off":
+                raise ConfigurationError('ssl must be "off" for a Unix socket: it never has TLS')
+            mine["ssl"] = "off"
         return PgTLSServerEndpoint(reactor, wrapped, settings.read(ListenerSettings, mine))
 
 

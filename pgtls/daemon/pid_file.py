@@ -1,0 +1,57 @@
+"""twistd's pid file: when it is needed, and when the one that is there does not count."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pgtls.errors import ConfigurationError
+
+#: twistd's default, which a program in the foreground has no use for.
+_DEFAULT = "twistd.pid"
+
+
+def pid_file_to_use(name: str, *, foreground: bool) -> str:
+    """The pid file for twistd, which refuses to start where one names a process that is there. A
+    file that names this process, or one that is no twistd, was left by a process that was killed:
+    in a container the only process is number 1 each time. Such a file is removed.
+
+    :param name: twistd's ``--pidfile``.
+    :param foreground: whether twistd stays in the foreground; it then writes none unless another
+        name than the default was given.
+    :returns: the file; empty for none.
+    :raises ConfigurationError: another twistd runs, or the file cannot be read.
+    """
+    if not name or (foreground and name == _DEFAULT):
+        return ""
+    try:
+        content = Path(name).read_bytes()
+    except FileNotFoundError:
+        return name
+    except OSError as error:
+        raise ConfigurationError(f'pid file "{name}": {error.strerror}') from error
+    if not content.strip().isdigit():
+        raise ConfigurationError(f'pid file "{name}" has no process number in it: remove it')
+    pid = int(content)
+    if pid != os.getpid() and _is_twistd(pid):
+        raise ConfigurationError(
+            f'another twistd runs: process {pid}, by pid file "{name}"; stop it, or give this one '
+            "another file with --pidfile"
+        )
+    with suppress(FileNotFoundError):
+        os.unlink(name)
+    return name
+
+
+def _is_twistd(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    try:
+        return b"twistd" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return os.path.exists("/proc/self") is False  # no procfs: it may be one

@@ -1,0 +1,167 @@
+"""Listening sockets: whose they are, and what they are.
+
+A reactor between an endpoint and the real one, so that what an endpoint string makes is decided by
+what it asks the reactor for, whatever wraps it (``haproxy:unix:...``), and not by how it begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import Any, cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorSocket,
+    IReactorUNIX,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+#: The queue of a TCP socket of a supervisor's, as systemd has it; the kernel's limit counts too.
+_BACKLOG = 4096
+
+
+class _AdoptedUNIXPort(unix.Port):
+    """A Unix socket that a supervisor has opened, and keeps: its file, the file's permissions and
+    the length of the queue are not ours to change."""
+
+    def __init__(
+        self, adopted: socket.socket, factory: IProtocolFactory, reactor: IReactorSocket
+    ) -> None:
+        super().__init__(cast(Any, adopted.getsockname()), factory, reactor=reactor)
+        self._adopted = adopted
+
+    def startListening(self) -> None:
+        cast(Any, self.factory).doStart()
+        self.connected = True
+        self.socket = self._adopted
+        self.fileno = self._adopted.fileno  # type: ignore[method-assign]
+        self.numberAccepts = 100
+        self.startReading()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:
+        tcp.Port.connectionLost(self, reason)  # not unix.Port's, which removes the file
+
+
+class _ListeningReactor:
+    """A reactor that leaves a supervisor's sockets as they are, and takes no notice of lock files
+    of processes that have gone."""
+
+    def __init__(self, reactor: IReactorSocket) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def adoptStreamPort(self, fd: int, family: Any, factory: Any) -> IListeningPort:
+        """As the reactor's."""
+        if family == socket.AF_UNIX:
+            adopted = socket.fromfd(fd, family, socket.SOCK_STREAM)
+            adopted.setblocking(False)
+            port = _AdoptedUNIXPort(adopted, factory, self._reactor)
+            port.startListening()
+            return cast(IListeningPort, port)
+        opened: Any = self._reactor.adoptStreamPort(fd, family, factory)
+        opened.socket.listen(_BACKLOG)  # Twisted has made it 50
+        return cast(IListeningPort, opened)
+
+    def listenUNIX(
+        self, address: Any, factory: Any, *arguments: Any, **options: Any
+    ) -> IListeningPort:
+        """As the reactor's."""
+        _remove_stale_lock(os.fsdecode(address))
+        reactor = cast(IReactorUNIX, self._reactor)
+        return reactor.listenUNIX(address, factory, *arguments, **options)
+
+
+def _remove_stale_lock(path: str) -> None:
+    """Remove a socket on which nobody listens, if it has a lock file, and that file. The process
+    that it names may be another one now: the only one of a container is number 1 each time.
+
+    :raises CannotListenError: somebody listens.
+    """
+    lock = f"{path}.lock"
+    if path.startswith("\0") or not os.path.islink(lock):
+        return
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except BlockingIOError:
+            pass  # somebody listens, and the queue is full
+        except OSError:
+            for left in (path, lock) if _is_socket(path) else (lock,):
+                with suppress(FileNotFoundError):
+                    os.unlink(left)
+            return
+    reason = f'process {os.readlink(lock)} listens there, as its lock file "{lock}" says'
+    raise CannotListenError(None, path, OSError(errno.EADDRINUSE, reason))
+
+
+def _is_socket(path: str) -> bool:
+    with suppress(OSError):
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    return False
+
+
+def server_endpoint(reactor: IReactorSocket, description: str) -> IStreamServerEndpoint:
+    """An endpoint string's endpoint. A socket that a supervisor (``systemd:``) has opened stays as
+    it is: neither its file nor its permissions are touched, at the end either. A lock file of a
+    process that has gone does not count.
+
+    :param reactor: Twisted's reactor.
+    :param description: as for ``serverFromString``.
+    :returns: the endpoint.
+    :raises ValueError: as ``serverFromString``, with which other exceptions may come too.
+    """
+    endpoint: IStreamServerEndpoint = serverFromString(_ListeningReactor(reactor), description)
+    return endpoint
+
+
+class _Asked(Exception):
+    """What an endpoint has asked a reactor for."""
+
+    def __init__(self, unix_socket: bool) -> None:
+        self.unix_socket = unix_socket
+
+
+class _AskedReactor:
+    """A reactor that opens nothing."""
+
+    def listenTCP(self, *_arguments: Any, **_options: Any) -> None:
+        """As a reactor's."""
+        raise _Asked(False)
+
+    listenSSL = listenTCP
+
+    def listenUNIX(self, *_arguments: Any, **_options: Any) -> None:
+        """As a reactor's."""
+        raise _Asked(True)
+
+    def adoptStreamPort(self, _fd: int, family: int, _factory: object) -> None:
+        """As a reactor's."""
+        raise _Asked(family == socket.AF_UNIX)
+
+
+def is_unix_socket(description: str) -> bool:
+    """Whether an endpoint string makes a Unix socket, one of a supervisor's or a wrapped one too.
+
+    :param description: as for ``serverFromString``; one that cannot be used makes none.
+    :returns: whether it does.
+    """
+    failed: list[Failure] = []
+    try:
+        endpoint = serverFromString(_AskedReactor(), description)
+        endpoint.listen(Factory()).addErrback(failed.append)
+    except Exception as error:
+        failed.append(Failure(error))
+    return any(isinstance(f.value, _Asked) and f.value.unix_socket for f in failed)
