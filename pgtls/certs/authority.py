@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pgtls.certs import profile
 from pgtls.certs.database import Database
 from pgtls.certs.files import locked, refuse_existing, refuse_symlink, write_file
-from pgtls.certs.keys import IssuerKey, KeyType, key_in, key_pem
+from pgtls.certs.keys import IssuerKey, KeyType, key_in, key_pem, signing_key
 from pgtls.certs.names import general_names
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import Password, load_key_pair
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.key_file import Password
+from pgtls.tls.sources import load_key_pair
 
 #: How long the authority is good for.
 ROOT_DAYS = 3650
@@ -72,12 +74,19 @@ class Authority:
         """
         certificate_path, key_path = directory / "root.crt", directory / "root.key"
         refuse_symlink(key_path)
-        chain, key = load_key_pair(certificate_path, key_path, password)
-        if not isinstance(key, IssuerKey):
-            raise ConfigurationError(f'"{key_path}" is of a kind that cannot sign certificates')
-        if not profile.may_sign(chain[0]):
+        pair = load_key_pair(certificate_path, key_path, password)
+        read = pair.chain.certificates[0]
+        key = signing_key(pair.key, key_path)
+        if not read.is_authority:
             raise ConfigurationError(f'"{certificate_path}" is not an authority\'s certificate')
-        return cls(directory, chain[0], key)
+        try:
+            certificate = read.cryptography()
+            profile.check_issuer(certificate)
+        except ValueError as error:
+            raise ConfigurationError(
+                f'"{certificate_path}" is not one that certificates can be made with here: {error}'
+            ) from error
+        return cls(directory, certificate, key)
 
     @classmethod
     def create(
@@ -116,6 +125,11 @@ class Authority:
         certificate = profile.root_certificate(name, key, ROOT_DAYS)
         write_file(certificate_path, certificate.public_bytes(Encoding.PEM))
         return cls(directory, certificate, key)
+
+    @property
+    def shown(self) -> Certificate:
+        """Its own certificate, to be shown or compared."""
+        return Certificate.of(self.certificate)
 
     @contextmanager
     def record(self) -> Iterator[Database]:

@@ -16,24 +16,25 @@ A text file: sections with ``name = value`` lines, then the authority's certific
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from pgtls.certs.database import issued_by
 from pgtls.certs.files import read_limited
 from pgtls.certs.keys import KeyType
 from pgtls.certs.names import SUBJECT_FIELDS, printable, subject_field
-from pgtls.certs.profile import may_sign
 from pgtls.errors import ConfigurationError
-from pgtls.tls.tls_info import fingerprint
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.chain import signed_by
+from pgtls.tls.sources import parse_chain, pem_of
 
 _NAMES = {oid: name for name, (oid, _) in SUBJECT_FIELDS.items()}
-_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_BEGIN = re.compile(r"^-----BEGIN CERTIFICATE-----[ \t]*$", re.MULTILINE)
+_END = re.compile(r"^-----END CERTIFICATE-----[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,18 @@ class ClientConf:
 
     subject: tuple[x509.NameAttribute[str], ...]
     key_type: KeyType
-    root: x509.Certificate
+    root: Certificate
 
     def text(self) -> str:
         """As it goes into the file."""
         fields = "".join(f"{_NAMES[field.oid]} = {field.value}\n" for field in self.subject)
-        pem = self.root.public_bytes(Encoding.PEM).decode()
+        pem = pem_of(self.root.der).decode()
         return (
             "# For the users of this site's databases. To get a client certificate:\n"
             "#     pgtls keygen --conf client.conf --user ROLE\n"
-            f"# Authority: {printable(self.root.subject.rfc4514_string())}\n"
+            f"# Authority: {printable(self.root.subject_text)}\n"
             f"# SHA-256 of its certificate, to compare with what the DBA tells you:\n"
-            f"#     {fingerprint(self.root)}\n"
+            f"#     {self.root.fingerprint}\n"
             f"\n[subject]\n{fields}\n[key]\ntype = {self.key_type}\n\n{pem}"
         )
 
@@ -94,8 +95,8 @@ def _parse(data: bytes) -> ClientConf:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigurationError("it is not text in UTF-8") from error
-    settings, begin, pem = text.partition(_BEGIN)
-    sections = _sections(settings)
+    begin = _BEGIN.search(text)
+    sections = _sections(text[: begin.start()] if begin else text)
     unknown = [name for name in sections if name not in ("subject", "key")]
     if unknown:
         raise ConfigurationError(
@@ -107,7 +108,7 @@ def _parse(data: bytes) -> ClientConf:
         kinds = ", ".join(KeyType)
         raise ConfigurationError(f"[key] has just one setting: type, one of {kinds}")
     subject = subject_of(sections.get("subject", {}).items())
-    return ClientConf(subject, KeyType(key_type), _root(begin + pem))
+    return ClientConf(subject, KeyType(key_type), _root(text[begin.start() :] if begin else ""))
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
@@ -125,15 +126,16 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
-def _root(pem: str) -> x509.Certificate:
-    if pem.count(_BEGIN) != 1 or pem.partition(_END)[2].strip():
+def _root(pem: str) -> Certificate:
+    ends = list(_END.finditer(pem))
+    if len(_BEGIN.findall(pem)) != 1 or len(ends) != 1 or pem[ends[0].end() :].strip():
         raise ConfigurationError(
             "it must end with the authority's certificate, in PEM, and with that alone"
         )
     try:
-        root = x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as error:
+        root = parse_chain(pem.encode(), "it").certificates[0]
+    except ConfigurationError as error:
         raise ConfigurationError("the authority's certificate is damaged") from error
-    if not may_sign(root) or not issued_by(root, root):
+    if not root.is_authority or not signed_by(root, root):
         raise ConfigurationError("the certificate in it is not an authority's own")
     return root

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from OpenSSL import crypto
 
 from pgtls.certs.client_conf import ClientConf
 from pgtls.certs.files import (
@@ -20,24 +20,14 @@ from pgtls.certs.files import (
     refuse_symlink,
     write_file,
 )
-from pgtls.certs.keys import (
-    UNREADABLE_KEY,
-    IssuerKey,
-    KeyType,
-    issuer_key,
-    key_in,
-    signing_hash,
-)
+from pgtls.certs.keys import IssuerKey, KeyType, issuer_key, key_in, public_key_der, signing_hash
 from pgtls.certs.names import role_field
-from pgtls.certs.profile import purposes
+from pgtls.certs.request import CertificationRequest
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import (
-    Password,
-    check_key_matches,
-    load_certificate_chain,
-    load_private_key,
-    parse_certificate_chain,
-)
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.chain import verify_chain
+from pgtls.tls.key_file import Password, check_key_matches, load_private_key
+from pgtls.tls.sources import load_roots, parse_chain, pem_of, pem_or_der, read_roots
 
 
 def default_directory() -> Path:
@@ -109,30 +99,31 @@ def keygen(
         write_file(csr_path, csr.public_bytes(Encoding.PEM), overwrite=True)
         root_created = not os.path.lexists(root_crt)
         if root_created:
-            write_file(root_crt, conf.root.public_bytes(Encoding.PEM))
-        known = conf.root in load_certificate_chain(root_crt)
+            write_file(root_crt, pem_of(conf.root.der))
+        known = conf.root in read_roots(root_crt)
         return KeyFiles(key_path, csr_path, root_crt, subject, created, root_created, known)
 
 
 def _belongs(csr_path: Path, key: IssuerKey) -> bool:
     """Whether there is a request for that key."""
     try:
-        csr = x509.load_pem_x509_csr(csr_path.read_bytes())
-        return csr.public_key() == key.public_key()
-    except (OSError, *UNREADABLE_KEY):
+        request = CertificationRequest.read(csr_path.read_bytes())
+        return request is not None and request.public_key_der == public_key_der(key)
+    except (OSError, ValueError):
         return False
 
 
 def install(
     certificate_path: Path, directory: Path, *, password: Password = None, force: bool = False
-) -> tuple[Path, x509.Certificate]:
+) -> tuple[Path, Certificate]:
     """Check that a certificate is of use with the key and ``root.crt`` that are in ``directory``,
     and put it there as ``postgresql.crt``.
 
     :raises ConfigurationError: it is not; or another one is there and ``force`` is false.
     """
     data = read_limited(certificate_path, "certificate file")
-    chain = parse_certificate_chain(data, f'certificate file "{certificate_path}"')
+    what = f'certificate file "{certificate_path}"'
+    chain = parse_chain(pem_or_der(data), what).certificates
     key_path = directory / "postgresql.key"
     if not os.path.lexists(key_path):
         raise ConfigurationError(f'there is no "{key_path}": begin with pgtls keygen')
@@ -145,7 +136,7 @@ def install(
         _check_chain(chain, directory / "root.crt")
         target = directory / "postgresql.crt"
         refuse_symlink(target, "file")
-        pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+        pem = b"".join(pem_of(certificate.der) for certificate in chain)
         if not target.exists() or target.read_bytes() != pem:
             if target.exists() and not force and not certificate_path.samefile(target):
                 raise ConfigurationError(f'"{target}" is there already: --force replaces it')
@@ -153,19 +144,14 @@ def install(
         return target, chain[0]
 
 
-def _check_purpose(certificate: x509.Certificate) -> None:
-    found = purposes(certificate)
-    if found is not None and ExtendedKeyUsageOID.CLIENT_AUTH not in found:
+def _check_purpose(certificate: Certificate) -> None:
+    found = certificate.purposes
+    if found is not None and ExtendedKeyUsageOID.CLIENT_AUTH.dotted_string not in found:
         raise ConfigurationError("it is not a client certificate: servers would refuse it")
 
 
-def _check_chain(chain: list[x509.Certificate], root_crt: Path) -> None:
+def _check_chain(chain: Sequence[Certificate], root_crt: Path) -> None:
     """As a server does: by OpenSSL, signatures and dates."""
-    store = crypto.X509Store()
-    for root in load_certificate_chain(root_crt, "root certificate file"):
-        store.add_cert(crypto.X509.from_cryptography(root))
-    leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in chain]
-    try:
-        crypto.X509StoreContext(store, leaf, others).verify_certificate()
-    except crypto.X509StoreContextError as error:
-        raise ConfigurationError(f'it does not verify by "{root_crt}": {error}') from error
+    failure = verify_chain(chain, load_roots(root_crt))
+    if failure is not None:
+        raise ConfigurationError(f'it does not verify by "{root_crt}": {failure.reason}')

@@ -18,13 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from pgtls.certs.files import clear_unfinished, refuse_foreign, refuse_symlink, write_file
-from pgtls.certs.keys import UNREADABLE_KEY
 from pgtls.errors import ConfigurationError
-from pgtls.tls.tls_info import serial as serial_text
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.certificate import serial_hex as serial_text
+from pgtls.tls.chain import signed_by
+from pgtls.tls.distinguished_name import DistinguishedName
+from pgtls.tls.sources import parse_chain, pem_of
 
 _TIME = re.compile(r"(\d\d){6,7}Z")
 _SERIAL = re.compile(r"([0-9A-Fa-f]{2})+")
@@ -76,12 +77,15 @@ class Entry:
         return cls(status, end, revocation, int(serial, 16), file, subject)
 
     @classmethod
-    def of(cls, certificate: x509.Certificate) -> Entry:
-        """The line of a certificate that was just issued."""
-        serial = certificate.serial_number
+    def of(cls, certificate: Certificate) -> Entry:
+        """The line of a certificate that was just issued.
+
+        :raises ValueError: its serial number, its subject or its end cannot be read.
+        """
+        serial = certificate.serial
         # So does openssl where there is no subject.
         subject = _oneline(certificate.subject) or serial_text(serial)
-        end = _time_text(certificate.not_valid_after_utc)
+        end = _time_text(certificate.not_after)
         return cls("V", end, "", serial, "unknown", subject)
 
     def line(self) -> str:
@@ -179,13 +183,13 @@ class Database:
         known = {entry.serial for entry in self.entries}
         try:
             names = sorted(path.stem for path in self._newcerts.glob("*.pem"))
-            root = x509.load_pem_x509_certificate((self.directory / "root.crt").read_bytes())
-        except (OSError, ValueError):
+            root = _first(self.directory / "root.crt")
+        except (OSError, ConfigurationError):
             return self
         for name in names:
             if _SERIAL.fullmatch(name) and int(name, 16) not in known:
                 certificate = self.certificate(int(name, 16))
-                if certificate and issued_by(certificate, root) and _is_current(certificate):
+                if certificate and signed_by(certificate, root) and _is_current(certificate):
                     self.entries.append(Entry.of(certificate))
         return self
 
@@ -197,27 +201,28 @@ class Database:
         """The entry with that serial number."""
         return next((entry for entry in self.entries if entry.serial == serial), None)
 
-    def certificate(self, serial: int) -> x509.Certificate | None:
+    def certificate(self, serial: int) -> Certificate | None:
         """The certificate itself, where its file is there and has it."""
         try:
-            pem = (self._newcerts / f"{serial_text(serial)}.pem").read_bytes()
-            certificate = x509.load_pem_x509_certificate(pem)
-        except (OSError, ValueError):
+            certificate = _first(self._newcerts / f"{serial_text(serial)}.pem")
+            return certificate if certificate.serial == serial else None
+        except (OSError, ConfigurationError, ValueError):
             return None
-        return certificate if certificate.serial_number == serial else None
 
-    def with_key(self, public_key_der: bytes) -> Iterator[tuple[Entry, x509.Certificate]]:
+    def with_key(self, public_key_der: bytes) -> Iterator[tuple[Entry, Certificate]]:
         """The certificates that were issued for this key (SubjectPublicKeyInfo in DER)."""
         for entry in self.entries:
             certificate = self.certificate(entry.serial)
-            # Its encoding is part of the certificate's: no need to parse each key.
-            if certificate and certificate.tbs_certificate_bytes.find(public_key_der) >= 0:
+            if certificate and certificate.public_key_der == public_key_der:
                 yield entry, certificate
 
-    def add(self, certificate: x509.Certificate) -> None:
-        """Record a certificate, on the disk, before anybody gets it."""
-        path = self._newcerts / f"{serial_text(certificate.serial_number)}.pem"
-        write_file(path, certificate.public_bytes(Encoding.PEM), overwrite=True)
+    def add(self, certificate: Certificate) -> None:
+        """Record a certificate, on the disk, before anybody gets it.
+
+        :raises ValueError: its serial number, its subject or its end cannot be read.
+        """
+        path = self._newcerts / f"{serial_text(certificate.serial)}.pem"
+        write_file(path, pem_of(certificate.der), overwrite=True)
         self.entries.append(Entry.of(certificate))
         self.write()
 
@@ -248,17 +253,20 @@ class Database:
         return number
 
 
-def issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
-    """Whether the root's key signed it."""
+def _first(path: Path) -> Certificate:
+    """The first certificate of a file.
+
+    :raises OSError: it cannot be read.
+    :raises ConfigurationError: there is none in it.
+    """
+    return parse_chain(path.read_bytes(), f'"{path}"').certificates[0]
+
+
+def _is_current(certificate: Certificate) -> bool:
     try:
-        certificate.verify_directly_issued_by(root)
-    except (*UNREADABLE_KEY, TypeError, InvalidSignature):
+        return datetime.now(UTC) < certificate.not_after
+    except ValueError:
         return False
-    return True
-
-
-def _is_current(certificate: x509.Certificate) -> bool:
-    return datetime.now(UTC) < certificate.not_valid_after_utc
 
 
 def _refuse_lost(directory: Path) -> None:
@@ -292,15 +300,16 @@ def _moment(text: str) -> datetime:
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
 
 
-def _oneline(name: x509.Name) -> str:
+def _oneline(name: DistinguishedName) -> str:
     """As OpenSSL's ``X509_NAME_oneline``: ``/C=NO/CN=b\\xC3\\xBC``, ASCII only."""
     return "".join(
-        f"/{attribute.rfc4514_attribute_name}={_escaped(attribute.value)}" for attribute in name
+        f"/{attribute.short_name}={_escaped(attribute.value)}"
+        for rdn in name.rdns
+        for attribute in rdn
     )
 
 
-def _escaped(value: str | bytes) -> str:
-    data = value.encode() if isinstance(value, str) else value
+def _escaped(data: bytes) -> str:
     return "".join(
         f"\\{chr(byte)}" if byte in b"/+" else chr(byte) if 32 <= byte < 127 else f"\\x{byte:02X}"
         for byte in data

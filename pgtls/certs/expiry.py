@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-
 from pgtls.certs.database import Database
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import serial as serial_text
+from pgtls.tls.certificate import serial_hex as serial_text
+from pgtls.tls.revocation import read_crls
+from pgtls.tls.sources import read_chain
 
 #: How long before its end there is something to do. Each client has to get a new root.
 ROOT_SOON = timedelta(days=365)
@@ -37,22 +36,22 @@ def _crl_warnings(path: Path, database: Database, now: datetime) -> Iterator[str
     remedy = f'run "pgtls crl -D {path.parent}" and have the servers read it'
     revoked = {entry.serial for entry in database.entries if entry.status == "R"}
     try:
-        crl = x509.load_pem_x509_crl(path.read_bytes())
-    except (OSError, ValueError):
+        _, crl = read_crls(path, "root.crl")[0]
+        listed, end = set(crl.serials()), crl.next_update
+    except (ConfigurationError, ValueError):
         if revoked or path.exists():
             yield f'"{path}" is missing or damaged: {remedy}'
         return
-    for serial in sorted(revoked - {entry.serial_number for entry in crl}):
+    for serial in sorted(revoked - listed):
         yield f'{serial_text(serial)} is revoked, but not yet in "{path}": {remedy}'
-    end = crl.next_update_utc
     if end and end < now + CRL_SOON:
         yield f'"{path}" {_when(end, now)}, and servers that use it then refuse everybody: {remedy}'
 
 
 def _end(path: Path) -> datetime | None:
     try:
-        return load_certificate_chain(path)[0].not_valid_after_utc
-    except ConfigurationError:
+        return read_chain(path).certificates[0].not_after
+    except (ConfigurationError, ValueError):
         return None
 
 

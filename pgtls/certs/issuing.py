@@ -12,24 +12,28 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pgtls.certs.authority import Authority
-from pgtls.certs.database import Database, Entry, issued_by
+from pgtls.certs.database import Database, Entry
 from pgtls.certs.files import clear_output, write_file
 from pgtls.certs.names import printable
-from pgtls.certs.profile import purposes
 from pgtls.certs.request import Request
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import serial as serial_text
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.certificate import serial_hex as serial_text
+from pgtls.tls.chain import signed_by
+from pgtls.tls.sources import read_chain
 
 #: A key whose certificate was revoked for one of these was in nobody else's hands.
 _HARMLESS = (x509.ReasonFlags.superseded, x509.ReasonFlags.affiliation_changed)
 
-_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+_PURPOSES = {
+    ExtendedKeyUsageOID.SERVER_AUTH.dotted_string: "server",
+    ExtendedKeyUsageOID.CLIENT_AUTH.dotted_string: "client",
+}
 
 
 def sign(
     authority: Authority, request: Request, output: Path, days: int, *, overwrite: bool = False
-) -> x509.Certificate:
+) -> Certificate:
     """Issue, record, write: in this order, so that nothing is out that is not recorded.
 
     :raises ConfigurationError: ``output`` is there and ``overwrite`` is false; or the key of the
@@ -38,13 +42,14 @@ def sign(
     clear_output(output, overwrite=overwrite)
     with authority.record() as database:
         _refuse_revoked(database, request)
-        certificate = authority.certify_client(request.subject, request.public_key, days)
+        made = authority.certify_client(request.subject, request.public_key, days)
+        certificate = Certificate.of(made)
         database.add(certificate)
-        pem = certificate.public_bytes(Encoding.PEM)
+        pem = made.public_bytes(Encoding.PEM)
         try:
             write_file(output, pem, overwrite=overwrite)
         except OSError as error:
-            copy = authority.directory / "newcerts" / f"{_serial(certificate)}.pem"
+            copy = authority.directory / "newcerts" / f"{certificate.serial_hex}.pem"
             raise ConfigurationError(
                 f'"{output}" cannot be written: {error.strerror}; the certificate is "{copy}"'
             ) from error
@@ -60,7 +65,7 @@ def _refuse_revoked(database: Database, request: Request) -> None:
             )
 
 
-def current_certificates(directory: Path, request: Request) -> list[x509.Certificate]:
+def current_certificates(directory: Path, request: Request) -> list[Certificate]:
     """The certificates that the key of the request has, and that are still good."""
     now = datetime.now(UTC)
     return [
@@ -80,7 +85,7 @@ def revoke(
     :raises ConfigurationError: it is none of this authority's.
     """
     with authority.record() as database:
-        entry = _find(database, authority.certificate, which)
+        entry = _find(database, authority.shown, which)
         before = entry.status == "R"
         if not before:
             entry = database.revoke(entry, reason, datetime.now(UTC))
@@ -97,15 +102,20 @@ def others_of(directory: Path, revoked: Entry) -> list[Entry]:
     ]
 
 
-def _find(database: Database, root: x509.Certificate, which: str) -> Entry:
+def _find(database: Database, root: Certificate, which: str) -> Entry:
     path = Path(which)
     if path.exists():
-        certificate = load_certificate_chain(path)[0]
-        if certificate.issuer == certificate.subject or not issued_by(certificate, root):
-            raise ConfigurationError(f'"{path}" is not a certificate that this authority issued')
-        known = database.find(certificate.serial_number)
-        if known is None:  # made by other means; on record before it is revoked
-            database.add(certificate)
+        certificate = read_chain(path).certificates[0]
+        try:
+            if certificate.self_issued or not signed_by(certificate, root):
+                raise ConfigurationError(
+                    f'"{path}" is not a certificate that this authority issued'
+                )
+            known = database.find(certificate.serial)
+            if known is None:  # made by other means; on record before it is revoked
+                database.add(certificate)
+        except ValueError as error:
+            raise ConfigurationError(f'"{path}" cannot be put on record: {error}') from error
         return known or database.entries[-1]
     try:
         serial = int(which.replace(":", ""), 16)
@@ -163,17 +173,13 @@ def _status(entry: Entry, now: datetime, soon: timedelta) -> str:
     return "expiring" if entry.not_after <= now + soon else "valid"
 
 
-def _kind(certificate: x509.Certificate | None) -> str | None:
-    oids = (certificate and purposes(certificate)) or ()
+def _kind(certificate: Certificate | None) -> str | None:
+    oids = (certificate and certificate.purposes) or ()
     found = [_PURPOSES[oid] for oid in oids if oid in _PURPOSES]
     return "+".join(found) or None
 
 
-def _subject(entry: Entry, certificate: x509.Certificate | None) -> str:
+def _subject(entry: Entry, certificate: Certificate | None) -> str:
     """In RFC 2253 order, or as it is on record."""
-    subject = certificate.subject.rfc4514_string() if certificate else ""
+    subject = certificate.subject_text if certificate else ""
     return printable(subject or entry.subject)
-
-
-def _serial(certificate: x509.Certificate) -> str:
-    return serial_text(certificate.serial_number)

@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
+from OpenSSL import crypto
 
 from pgtls.certs.files import PRIVATE, refuse_symlink, write_file
 from pgtls.errors import ConfigurationError
@@ -73,10 +75,29 @@ def issuer_key(path: Path, password: Password = None) -> IssuerKey:
     :raises ConfigurationError: it cannot be read, or is of a kind that is not made here.
     """
     refuse_symlink(path)
-    key = load_private_key(path, password)
-    if not isinstance(key, IssuerKey):
-        raise ConfigurationError(f'"{path}" is not an ECDSA, RSA or Ed25519 key')
-    return key
+    return signing_key(load_private_key(path, password), path)
+
+
+def signing_key(key: crypto.PKey, path: Path) -> IssuerKey:
+    """A key that OpenSSL has read, to make certificates and requests with.
+
+    :param path: where it is from, for the error message.
+    :raises ConfigurationError: it is of a kind that is not made here.
+    """
+    try:
+        usable = key.to_cryptography_key()
+    except (*UNREADABLE_KEY, TypeError, crypto.Error):
+        usable = None
+    if not isinstance(usable, IssuerKey):
+        raise ConfigurationError(
+            f'"{path}" is not an ECDSA, RSA or Ed25519 key, and cannot sign certificates'
+        )
+    return usable
+
+
+def public_key_der(key: IssuerKey) -> bytes:
+    """Its public half as SubjectPublicKeyInfo."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def key_pem(key: IssuerKey, password: bytes | None) -> bytes:

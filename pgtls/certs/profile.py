@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes as PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pgtls.certs.keys import IssuerKey, signing_hash
 from pgtls.certs.names import common_name, distinguished_name
+from pgtls.tls.certificate import Certificate
 
 #: Clocks differ; who connects at once, from a machine that is behind, must not see the future.
 BACKDATED = timedelta(hours=1)
@@ -83,31 +85,25 @@ def revocation_list(
     return builder.sign(issuer.key, signing_hash(issuer.key))
 
 
-def may_sign(certificate: x509.Certificate) -> bool:
-    """Whether it says of itself that it is an authority's."""
+def check_issuer(certificate: x509.Certificate) -> None:
+    """Whether certificates can be made with it: somebody else may have made it.
+
+    :raises ValueError: ``cryptography`` cannot take over its subject or its end.
+    """
     try:
-        extension = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return extension.value.ca
+        builder = x509.CertificateBuilder().issuer_name(certificate.subject)
+        builder.not_valid_after(certificate.not_valid_after_utc)
+        _key_identifier_of(certificate)
+        if not _same_name(certificate):
+            raise ValueError("its subject would be written in another way")
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(str(error)) from error
 
 
-def purposes(certificate: x509.Certificate) -> list[x509.ObjectIdentifier] | None:
-    """What it is for, by its extended key usage; None where it does not say."""
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
-    except (x509.ExtensionNotFound, ValueError):
-        return None
-    return list(usage.value)
-
-
-def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """Its subject alternative names."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    return list(extension.value)
+def _same_name(certificate: x509.Certificate) -> bool:
+    """Whether its subject, read and written, has the same octets: else no client would find it as
+    the issuer."""
+    return certificate.subject.public_bytes() == Certificate.of(certificate).subject_der
 
 
 def _leaf(
@@ -165,8 +161,7 @@ def _key_usage(
 
 def _key_identifier_of(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """The issuer's key as the issuer itself calls it: somebody else may have made ``root.crt``."""
-    try:
-        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound:
+    own = Certificate.of(issuer).subject_key_identifier
+    if own is None:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
+    return x509.AuthorityKeyIdentifier(own, None, None)

@@ -2,23 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes as PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pgtls.certs.database import issued_by
 from pgtls.certs.files import read_limited
 from pgtls.certs.keys import refuse_weak
 from pgtls.certs.names import SUBJECT_FIELDS, subject_field
-from pgtls.certs.profile import purposes
 from pgtls.errors import ConfigurationError
+from pgtls.tls.certificate import Certificate, extensions
+from pgtls.tls.chain import signed_by
+from pgtls.tls.der import INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, dotted, elements, first, inner
+from pgtls.tls.distinguished_name import DistinguishedName
+from pgtls.tls.pem import CERTIFICATES, REQUESTS, blocks, looks_like_pem
 
-_ALLOWED = {oid: name for name, (oid, _) in SUBJECT_FIELDS.items()}
+_ALLOWED = {oid.dotted_string: name for name, (oid, _) in SUBJECT_FIELDS.items()}
+
+#: The attributes of a request that hold extensions: PKCS #9 (RFC 2985) and Microsoft's.
+_EXTENSION_REQUESTS = ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")
+
+_ATTRIBUTES = 0xA0
+
+
+@dataclass(frozen=True, slots=True)
+class CertificationRequest:
+    """A certificate request as it stands in DER (RFC 2986, section 4).
+
+    :ivar der: all of it.
+    :ivar public_key_der: the key, as SubjectPublicKeyInfo.
+    :ivar attributes: DER of each attribute.
+    """
+
+    der: bytes
+    subject: DistinguishedName
+    public_key_der: bytes
+    attributes: tuple[bytes, ...]
+
+    @classmethod
+    def read(cls, data: bytes) -> CertificationRequest | None:
+        """The first request in PEM, or one in DER; None where there is none.
+
+        :raises ValueError: what is there is damaged.
+        """
+        der = _block(data, REQUESTS)
+        if der is None:
+            return None
+        fields = inner(first(der, SEQUENCE).content)
+        expected = [INTEGER, SEQUENCE, SEQUENCE]
+        if [field.tag for field in fields[:3]] != expected:
+            return None
+        attributes = [
+            attribute.content
+            for field in fields[3:]
+            if field.tag == _ATTRIBUTES
+            for attribute in elements(field.content)
+        ]
+        subject = DistinguishedName.parse(fields[1].content)
+        return cls(der, subject, fields[2].whole, tuple(attributes))
+
+    def is_signed_by_its_key(self) -> bool:
+        """Whether the sender has shown the private key.
+
+        :raises ValueError: it cannot be told: the signature is of an unknown kind.
+        """
+        try:
+            return x509.load_der_x509_csr(self.der).is_signature_valid
+        except Exception as error:  # cryptography's are of many kinds
+            raise ValueError(str(error)) from error
+
+    def extensions(self) -> Iterator[str]:
+        """The types of the extensions that are asked for.
+
+        :raises ValueError: they cannot be read.
+        """
+        for attribute in self.attributes:
+            oid, values = elements(attribute)
+            if oid.tag == OBJECT_IDENTIFIER and dotted(oid.content) in _EXTENSION_REQUESTS:
+                for value in inner(values.whole, SET):
+                    yield from (name for name, _ in extensions(value.content))
+
+
+def _block(data: bytes, names: tuple[str, ...]) -> bytes | None:
+    """The first block of these names; DER as it is."""
+    if not looks_like_pem(data):
+        return data
+    return next((block.der for block in blocks(data, names)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +125,10 @@ class Request:
         return self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def read_request(path: Path, root: x509.Certificate, *, renew: bool = False) -> Request:
+def read_request(path: Path, root: Certificate, *, renew: bool = False) -> Request:
     """Read a request and check that its sender has the private key: by its signature.
 
+    :param path: PEM or DER.
     :param root: the authority's certificate.
     :param renew: take a certificate that the authority itself made, too: its key was shown then.
     :raises ConfigurationError: it cannot be read, the signature is wrong, the key is weak, or the
@@ -58,62 +138,73 @@ def read_request(path: Path, root: x509.Certificate, *, renew: bool = False) -> 
     what = f'request "{path}"'
     try:
         return _read(data, what, root, renew)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(
             f"could not read {what}: no certificate request or self-signed certificate, in PEM or "
-            "DER, in it, or a damaged one"
+            f"DER, in it, or a damaged one ({error})"
         ) from error
 
 
-def _read(data: bytes, what: str, root: x509.Certificate, renew: bool) -> Request:
+def _read(data: bytes, what: str, root: Certificate, renew: bool) -> Request:
     certificate = _certificate(data)
     if certificate is None:
-        request = (
-            x509.load_pem_x509_csr(data) if b"-----BEGIN " in data else x509.load_der_x509_csr(data)
-        )
-        if not request.is_signature_valid:
+        request = CertificationRequest.read(data)
+        if request is None:
+            raise ValueError("there is neither")
+        if not request.is_signed_by_its_key():
             raise ConfigurationError(_not_shown(what))
-        return _checked("certificate request", request)
-    if certificate.issuer == certificate.subject:
-        if not issued_by(certificate, certificate):
+        left_out = _extension_names(request.extensions())
+        return _checked("certificate request", request.subject, request.public_key_der, left_out)
+    if certificate.self_issued:
+        if not signed_by(certificate, certificate):
             raise ConfigurationError(_not_shown(what))
-        return _checked("self-signed certificate", certificate)
+        left_out = _extension_names(oid for oid, _ in certificate.extensions())
+        kind = "self-signed certificate"
+        return _checked(kind, certificate.subject, certificate.public_key_der, left_out)
     if not renew:
         raise ConfigurationError(
             f"{what} is a certificate that somebody signed, not a request; --renew takes those "
             "of this authority"
         )
-    if not issued_by(certificate, root):
+    if not signed_by(certificate, root):
         raise ConfigurationError(f"{what} is a certificate of another authority")
-    if ExtendedKeyUsageOID.CLIENT_AUTH not in (purposes(certificate) or []):
+    if ExtendedKeyUsageOID.CLIENT_AUTH.dotted_string not in (certificate.purposes or []):
         raise ConfigurationError(
             f"{what} is not a client certificate; mkcert --renew is for the server's"
         )
-    return _checked("certificate of this authority", certificate)
+    # What it was given itself is not asked for again: no extensions.
+    kind = "certificate of this authority"
+    return _checked(kind, certificate.subject, certificate.public_key_der, [])
 
 
-def _certificate(data: bytes) -> x509.Certificate | None:
+def _certificate(data: bytes) -> Certificate | None:
     """The certificate in there; None where it is something else."""
+    der = _block(data, CERTIFICATES)
+    certificate = Certificate(der) if der is not None else None
     try:
-        if b"-----BEGIN " in data:
-            return x509.load_pem_x509_certificate(data)
-        return x509.load_der_x509_certificate(data)
+        if certificate is not None:
+            certificate.openssl()
     except ValueError:
         return None
+    return certificate
 
 
-def _checked(kind: str, source: x509.CertificateSigningRequest | x509.Certificate) -> Request:
-    public_key = source.public_key()
+def _checked(
+    kind: str, subject: DistinguishedName, public_key_der: bytes, left_out: list[str]
+) -> Request:
+    public_key = cast(PublicKey, load_der_public_key(public_key_der))
     refuse_weak(public_key)
-    fields, left_out = [], []
-    for attribute in source.subject:
+    fields, fields_left_out = [], []
+    for attribute in (each for rdn in subject.rdns for each in rdn):
         name = _ALLOWED.get(attribute.oid)
-        if name is None or isinstance(attribute.value, bytes):
-            left_out.append(f"subject field {attribute.rfc4514_attribute_name}")
+        try:
+            if name is None:
+                raise ValueError("not one of ours")
+            text = attribute.text()
+        except ValueError:
+            fields_left_out.append(f"subject field {attribute.short_name}")
         else:
-            fields.append(subject_field(name, attribute.value))
+            fields.append(subject_field(name, text))
     roles = [field for field in fields if field.oid == NameOID.COMMON_NAME]
     if len(roles) != 1:
         raise ConfigurationError(
@@ -123,16 +214,20 @@ def _checked(kind: str, source: x509.CertificateSigningRequest | x509.Certificat
     # The order of the fields is the site's, and that of openssl's policies: a name is the same
     # whoever asks for it, and whoever signs.
     order = list(_ALLOWED)
-    fields.sort(key=lambda field: order.index(field.oid))
-    # What it was given itself is not asked for again.
-    if kind != "certificate of this authority":
-        left_out += [f"extension {_extension_name(one)}" for one in source.extensions]
-    return Request(kind, x509.Name(fields), public_key, tuple(left_out))
+    fields.sort(key=lambda field: order.index(field.oid.dotted_string))
+    return Request(kind, x509.Name(fields), public_key, (*fields_left_out, *left_out))
 
 
-def _extension_name(extension: x509.Extension[x509.ExtensionType]) -> str:
-    name = extension.oid._name  # "Unknown OID" for those that cryptography has no name for
-    return extension.oid.dotted_string if name.startswith("Unknown") else name
+def _extension_names(oids: Iterator[str]) -> list[str]:
+    """The extensions that are left out, by their names; it is no matter whether they make sense."""
+    found = []
+    try:
+        for oid in oids:
+            name = x509.ObjectIdentifier(oid)._name  # "Unknown OID" for those without one
+            found.append(f"extension {oid if name.startswith('Unknown') else name}")
+    except ValueError:
+        found.append("extensions that cannot be read")
+    return found
 
 
 def _not_shown(what: str) -> str:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pgtls.certs.authority import Authority
 from pgtls.certs.database import Database
 from pgtls.certs.files import locked, make_directory, refuse_symlink, write_file
-from pgtls.certs.keys import IssuerKey, KeyType, issuer_key, key_in
+from pgtls.certs.keys import IssuerKey, KeyType, issuer_key, key_in, public_key_der
 from pgtls.certs.names import general_names
-from pgtls.certs.profile import alternative_names
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import Password, check_key_matches, load_certificate_chain
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.key_file import Password
+from pgtls.tls.sources import read_chain
+from pgtls.tls.tls_info import alternative_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class ServerFiles:
     root_crt: Path
     server_crt: Path
     server_key: Path
-    certificate: x509.Certificate
+    certificate: Certificate
     root_created: bool
 
 
@@ -72,17 +73,28 @@ def renew(directory: Path, names: Sequence[str] = (), password: Password = None)
     make_directory(directory, 0o755)
     with locked(directory):
         server_crt, server_key = directory / "server.crt", directory / "server.key"
-        present = load_certificate_chain(server_crt)[0]
-        key = issuer_key(server_key)
-        check_key_matches(present, key, f'private key file "{server_key}"')
+        present = read_chain(server_crt).certificates[0]
+        key = _key_of(present, server_key)
         authority = Authority.load(directory, password)
         certificate = _certify(authority, names or names_of(present), key)
         return ServerFiles(directory / "root.crt", server_crt, server_key, certificate, False)
 
 
-def names_of(certificate: x509.Certificate) -> list[str]:
-    """The names that it was made for."""
-    return [str(name.value) for name in alternative_names(certificate)]
+def names_of(certificate: Certificate) -> list[str]:
+    """The names that it was made for; none where they cannot be read."""
+    try:
+        names = [alternative_text(name) for name in certificate.alternative_names]
+    except ValueError:
+        return []
+    return [name for name in names if name is not None]
+
+
+def _key_of(certificate: Certificate, server_key: Path) -> IssuerKey:
+    """:raises ConfigurationError: the file has no key, or another's."""
+    key = issuer_key(server_key)
+    if public_key_der(key) != certificate.public_key_der:
+        raise ConfigurationError(f'certificate does not match private key file "{server_key}"')
+    return key
 
 
 def write_server_files(
@@ -115,11 +127,12 @@ def write_server_files(
     return ServerFiles(root_crt, server_crt, server_key, certificate, root_created)
 
 
-def _certify(authority: Authority, names: Sequence[str], key: IssuerKey) -> x509.Certificate:
+def _certify(authority: Authority, names: Sequence[str], key: IssuerKey) -> Certificate:
     """Issue, record, write: in this order, so that nothing is out that is not recorded."""
-    certificate = authority.certify_server(names, key.public_key())
+    made = authority.certify_server(names, key.public_key())
+    certificate = Certificate.of(made)
     Database.create(authority.directory).add(certificate)
-    pem = certificate.public_bytes(Encoding.PEM)
+    pem = made.public_bytes(Encoding.PEM)
     write_file(authority.directory / "server.crt", pem, overwrite=True)
     return certificate
 
@@ -127,8 +140,7 @@ def _certify(authority: Authority, names: Sequence[str], key: IssuerKey) -> x509
 def _there_already(directory: Path) -> str:
     server_crt, server_key = directory / "server.crt", directory / "server.key"
     try:
-        key = issuer_key(server_key)
-        check_key_matches(load_certificate_chain(server_crt)[0], key, f'"{server_key}"')
+        _key_of(read_chain(server_crt).certificates[0], server_key)
     except ConfigurationError as error:
         return f'"{server_crt}" is there already, but of no use: {error}; --force makes both anew'
     return f'"{server_crt}" is there already: --renew keeps its key, --force makes both anew'

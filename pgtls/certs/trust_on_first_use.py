@@ -16,12 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import crypto
-
 from pgtls.certs.files import (
     PUBLIC,
     locked,
@@ -32,16 +26,17 @@ from pgtls.certs.files import (
 )
 from pgtls.certs.names import printable
 from pgtls.errors import CertificateNotVerified, ConfigurationError
-from pgtls.tls.key_file import parse_certificate_chain
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.chain import signed_by, verify_chain
+from pgtls.tls.pem import looks_like_pem
+from pgtls.tls.sources import parse_roots, pem_of
 
 #: The most that a root.crt may have: a system's whole collection is about a quarter of a megabyte.
 _MAX_ROOT_CRT = 16 * 1024 * 1024
 
-_DIGEST = hashes.SHA256.digest_size
+#: Octets of a SHA-256 digest.
+_DIGEST = 32
 _RECORD = re.compile(rb"^# pgtls trust: (\S+)", re.MULTILINE)
-
-#: OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
-_DATES = (9, 10)
 
 
 class RootNotSent(CertificateNotVerified):
@@ -62,10 +57,9 @@ class CertificateChanged(CertificateNotVerified):
     """A server that was trusted shows a certificate that ``root.crt`` does not verify any more."""
 
 
-def fingerprint(certificate: x509.Certificate) -> str:
+def fingerprint(certificate: Certificate) -> str:
     """The SHA-256 fingerprint in the form in which ssh shows keys."""
-    digest = certificate.fingerprint(hashes.SHA256())
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    return "SHA256:" + base64.b64encode(certificate.sha256).decode().rstrip("=")
 
 
 def parse_fingerprint(text: str) -> bytes:
@@ -88,55 +82,20 @@ def parse_fingerprint(text: str) -> bytes:
     return digest
 
 
-def root_of(chain: Sequence[x509.Certificate]) -> x509.Certificate:
+def root_of(chain: Sequence[Certificate]) -> Certificate:
     """The self-signed certificate that a server's chain leads to, if it was sent.
 
     :param chain: what the server sent, its own certificate first.
     :raises RootNotSent: it was not.
     """
     current, others = chain[0], list(chain[1:])
-    while not _is_signed_by(current, current):
-        above = next((each for each in others if _is_signed_by(current, each)), None)
+    while not signed_by(current, current):
+        above = next((each for each in others if signed_by(current, each)), None)
         if above is None:
-            raise RootNotSent(current.issuer.rfc4514_string())
+            raise RootNotSent(current.issuer_text)
         others.remove(above)
         current = above
     return current
-
-
-def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyError:
-    """Why a chain does not verify: OpenSSL's words.
-
-    :ivar about_dates: a certificate is not valid yet, or no longer.
-    """
-
-    reason: str
-    about_dates: bool
-
-
-def verify_chain(
-    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
-) -> VerifyError | None:
-    """Whether ``roots`` verify a server's chain; None where they do."""
-    store = crypto.X509Store()
-    for root in roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
-    leaf, *others = [crypto.X509.from_cryptography(certificate) for certificate in chain]
-    try:
-        crypto.X509StoreContext(store, leaf, others).verify_certificate()
-    except crypto.X509StoreContextError as error:
-        number, depth = error.errors[0], error.errors[1]
-        return VerifyError(f"{error} (depth {depth})", number in _DATES)
-    return None
 
 
 @dataclass(frozen=True)
@@ -157,35 +116,35 @@ class RootFile:
         if not path.exists():
             return cls(path, b"", PUBLIC)
         content = read_limited(path, "root certificate file", _MAX_ROOT_CRT)
-        if content.strip() and b"-----BEGIN " not in content:
+        if content.strip() and not looks_like_pem(content):
             raise ConfigurationError(
                 f'root certificate file "{path}" is not in PEM, which is all that libpq reads'
             )
         return cls(path, content, stat.S_IMODE(path.stat().st_mode))
 
     @property
-    def certificates(self) -> list[x509.Certificate]:
+    def certificates(self) -> list[Certificate]:
         """The roots in it.
 
         :raises ConfigurationError: one of them cannot be read.
         """
         if not self.content.strip():
             return []
-        return parse_certificate_chain(self.content, f'root certificate file "{self.path}"')
+        return parse_roots(self.content, f'root certificate file "{self.path}"')
 
     @property
     def hosts(self) -> set[str]:
         """The servers for which something in it was added."""
         return {each.decode("utf-8", "replace") for each in _RECORD.findall(self.content)}
 
-    def add(self, host: str, root: x509.Certificate | None) -> None:
+    def add(self, host: str, root: Certificate | None) -> None:
         """Write it anew, with a root, if that is not in it already, and for which server.
 
         :param root: None where those that are there already verify the server.
         """
         pem = b""
         if root is not None and root not in self.certificates:
-            pem = root.public_bytes(Encoding.PEM)
+            pem = pem_of(root.der)
         elif host in self.hosts:
             return
         today = datetime.now(UTC)
@@ -194,7 +153,7 @@ class RootFile:
         write_file(self.path, self.content + between + line + pem, self.mode, overwrite=True)
 
 
-def known(file: RootFile, chain: Sequence[x509.Certificate], host: str) -> bool:
+def known(file: RootFile, chain: Sequence[Certificate], host: str) -> bool:
     """Whether ``root.crt`` verifies a server already.
 
     :param host: ``db.example.com:5432``.
@@ -212,16 +171,14 @@ def known(file: RootFile, chain: Sequence[x509.Certificate], host: str) -> bool:
     return False
 
 
-def _same_name_other_key(
-    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
-) -> bool:
+def _same_name_other_key(chain: Sequence[Certificate], roots: Sequence[Certificate]) -> bool:
     """Whether the chain ends at an authority by the name of one that is trusted."""
-    issuers = {certificate.issuer for certificate in chain}
-    return any(root.subject in issuers for root in roots)
+    issuers = {certificate.issuer_der for certificate in chain}
+    return any(root.subject_der in issuers for root in roots)
 
 
 def trust_root(
-    directory: Path, host: str, chain: Sequence[x509.Certificate], root: x509.Certificate | None
+    directory: Path, host: str, chain: Sequence[Certificate], root: Certificate | None
 ) -> Path:
     """Have every libpq client that reads ``root.crt`` in a directory verify a server from now on.
 

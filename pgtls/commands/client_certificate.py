@@ -28,7 +28,7 @@ from pgtls.commands.reporting import (
     user_option,
 )
 from pgtls.errors import ConfigurationError
-from pgtls.tls.tls_info import certificate_facts, fingerprint
+from pgtls.tls.tls_info import certificate_facts
 
 
 @click.command(cls=CertificateCommand)
@@ -91,14 +91,14 @@ def keygen(
         "subject": subject,
         "key_created": files.key_created,
         "root_created": files.root_created,
-        "root_sha256": fingerprint(conf.root),
+        "root_sha256": conf.root.fingerprint,
     }
     lines = [
         f"{'Key' if files.key_created else 'Key (it was there)'}: {files.key}",
         f"Request for {printable(subject)}: {files.csr}",
-        f"Authority {printable(conf.root.subject.rfc4514_string())}"
+        f"Authority {printable(conf.root.subject_text)}"
         f"{', now in ' + str(files.root_crt) if files.root_created else ''}",
-        f"  SHA-256 {fingerprint(conf.root)}",
+        f"  SHA-256 {conf.root.fingerprint}",
     ]
     steps = [
         f"compare the SHA-256 with your DBA's; send him {files.csr}, who runs: "
@@ -139,7 +139,7 @@ def install(
     password = passphrase_of(where / "postgresql.key", passphrase_file)
     target, installed = client_files.install(certificate, where, password=password, force=force)
     facts = certificate_facts(installed)
-    end = installed.not_valid_after_utc
+    end = installed.not_after
     soon = end < datetime.now(UTC) + SOON
     found = [f"it expires on {end:%Y-%m-%d}: ask your DBA to renew it"] if soon else []
     role = facts["names"][0] if facts["names"] else "ROLE"

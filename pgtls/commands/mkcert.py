@@ -25,8 +25,8 @@ from pgtls.commands.reporting import (
     report,
 )
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import certificate_facts, fingerprint
+from pgtls.tls.sources import read_chain
+from pgtls.tls.tls_info import certificate_facts
 
 
 @click.command(cls=CertificateCommand)
@@ -95,7 +95,7 @@ def _refuse_unusable(names: tuple[str, ...]) -> None:
 
 
 def _report(directory: Path, files: ServerFiles, as_json: bool) -> None:
-    root = load_certificate_chain(files.root_crt)[0]
+    root = read_chain(files.root_crt).certificates[0]
     conf = {
         "ssl": "on",
         "ssl_cert_file": _quoted(files.server_crt),
@@ -110,10 +110,10 @@ def _report(directory: Path, files: ServerFiles, as_json: bool) -> None:
         "server": certificate_facts(files.certificate),
         "postgresql.conf": settings,
     }
-    end = files.certificate.not_valid_after_utc
+    end = files.certificate.not_after
     lines = [
         f"# {'New authority' if files.root_created else 'Authority'}: {files.root_crt}",
-        f"#   SHA-256 {fingerprint(root)}",
+        f"#   SHA-256 {root.fingerprint}",
         f"# Certificate for {', '.join(server_files.names_of(files.certificate))}, "
         f"until {end:%Y-%m-%d}: {files.server_crt}",
         "# These lines are for postgresql.conf:",

@@ -26,9 +26,9 @@ from pgtls.commands.reporting import (
     passphrase_option,
     report,
 )
-from pgtls.tls.key_file import load_certificate_chain
+from pgtls.tls.certificate import serial_hex as serial_text
+from pgtls.tls.sources import read_chain
 from pgtls.tls.tls_info import certificate_facts
-from pgtls.tls.tls_info import serial as serial_text
 
 #: The reasons that ``openssl ca`` knows too, but for a suspension, which nothing here takes back.
 REASONS = {
@@ -158,7 +158,7 @@ def list_issued(directory: Path, days: int, as_json: bool) -> None:
     What "openssl ca" issued or revoked in the directory is in it too. Warnings on standard error
     name what expires soon.
     """
-    root = load_certificate_chain(directory / "root.crt")[0]
+    root = read_chain(directory / "root.crt").certificates[0]
     database = Database.read(directory)
     certificates = list(issuing.listed(database, timedelta(days=days)))
     facts = {

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from cryptography import x509
 
 from pgtls.certs import expiry, issuing
 from pgtls.certs.authority import CLIENT_DAYS, Authority
@@ -31,9 +30,9 @@ from pgtls.commands.reporting import (
     report,
 )
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import certificate_facts, fingerprint
-from pgtls.tls.tls_info import serial as serial_text
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.sources import read_chain
+from pgtls.tls.tls_info import certificate_facts
 
 
 @click.command("client-conf", cls=CertificateCommand)
@@ -62,7 +61,7 @@ def client_conf(
     of it is secret; but who can change it on its way to a user can name another authority, so
     tell your users the SHA-256 of root.crt by other means.
     """
-    root = load_certificate_chain(directory / "root.crt")[0]
+    root = read_chain(directory / "root.crt").certificates[0]
     try:
         subject = subject_of(fields or _fields_of(root))
     except ConfigurationError as error:
@@ -74,15 +73,21 @@ def client_conf(
         clear_output(output, overwrite=force)
         write_file(output, text.encode(), overwrite=force)
     name = output or "client.conf"
-    click.echo(f"SHA-256 of root.crt, for your users to compare: {fingerprint(root)}", err=True)
+    click.echo(f"SHA-256 of root.crt, for your users to compare: {root.fingerprint}", err=True)
     click.echo(f"Next: users run: pgtls keygen --conf {shlex.quote(str(name))}", err=True)
 
 
-def _fields_of(root: x509.Certificate) -> Iterator[tuple[str, str]]:
-    for name, (oid, _) in SUBJECT_FIELDS.items():
-        if name != "commonName":
-            for attribute in root.subject.get_attributes_for_oid(oid)[:1]:
-                yield name, str(attribute.value)
+def _fields_of(root: Certificate) -> Iterator[tuple[str, str]]:
+    try:
+        attributes = [attribute for rdn in root.subject.rdns for attribute in rdn]
+        for name, (oid, _) in SUBJECT_FIELDS.items():
+            if name != "commonName":
+                found = [each.text() for each in attributes if each.oid == oid.dotted_string]
+                yield from ((name, text) for text in found[:1])
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the subject of root.crt cannot be read ({error}): give the fields with --subject"
+        ) from error
 
 
 @click.command(cls=CertificateCommand)
@@ -122,7 +127,7 @@ def sign(
     refuse_foreign(directory)
     authority = Authority.load(directory, passphrase_of(directory / "root.key", passphrase_file))
     authority.refuse_expired()
-    asked = read_request(request, authority.certificate, renew=renew)
+    asked = read_request(request, authority.shown, renew=renew)
     target = output or request.expanduser().absolute().with_suffix(".crt")
     clear_output(target, overwrite=renew or force)
     _show(directory, asked, quiet=as_json)
@@ -135,7 +140,7 @@ def sign(
         {"postgresql_crt": str(target), "certificate": facts, "left_out": asked.left_out},
         [
             f"Signed: {target}",
-            f"  serial {facts['serial']}, until {certificate.not_valid_after_utc:%Y-%m-%d}",
+            f"  serial {facts['serial']}, until {certificate.not_after:%Y-%m-%d}",
         ],
         as_json=as_json,
         next_steps=[f"send {target} to the user, who runs: pgtls install{again} {target.name}"],
@@ -154,9 +159,10 @@ def _show(directory: Path, asked: Request, *, quiet: bool) -> None:
     ]
     lines += [f"Left out: {printable(one)}" for one in asked.left_out]
     for certificate in issuing.current_certificates(directory, asked):
-        end = certificate.not_valid_after_utc
-        serial = serial_text(certificate.serial_number)
-        lines.append(f"Note: this key has certificate {serial} until {end:%Y-%m-%d}")
+        end = certificate.not_after
+        lines.append(
+            f"Note: this key has certificate {certificate.serial_hex} until {end:%Y-%m-%d}"
+        )
     for line in lines:
         click.echo(line, err=quiet)
 

@@ -13,23 +13,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from OpenSSL.SSL import Connection
 from twisted.internet.protocol import Factory, Protocol
 
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
 from pgtls.certs.names import printable
-from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, root_of, verify_chain
+from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, root_of
 from pgtls.commands.reporting import CertificateCommand, json_option, report, user_option
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.chain import verify_chain
 from pgtls.tls.server_identity import verify_server_name
-from pgtls.tls.tls_info import certificate_facts
-from pgtls.tls.tls_info import fingerprint as hexadecimal
+from pgtls.tls.tls_info import certificate_facts, chain_of_peer
 from pgtls.wire.attempts import SSLMode
 
 #: Seconds for each of the two connections.
@@ -84,7 +83,7 @@ class Shown:
     """
 
     conninfo: ConnInfo
-    chain: list[x509.Certificate]
+    chain: list[Certificate]
 
     @property
     def host(self) -> str:
@@ -176,19 +175,14 @@ async def _fetch(reactor: Any, conninfo: ConnInfo) -> Shown:
     transport = cast(Any, protocol).transport
     connection = cast(Connection, transport.getHandle())
     try:
-        chain = connection.get_peer_cert_chain(as_cryptography=True)
-        for certificate in chain or []:
-            certificate_facts(certificate)  # names and dates are read when they are asked for
-    except ValueError as error:
-        raise CertificateNotVerified(f"the server's certificate cannot be read: {error}") from error
+        return Shown(conninfo, chain_of_peer(connection))
     finally:
         transport.abortConnection()
-    return Shown(conninfo, cast(list[x509.Certificate], chain or []))
 
 
 def _decide(
     shown: Shown, where: Path, fingerprint: bytes | None, *, as_json: bool
-) -> tuple[str, x509.Certificate | None]:
+) -> tuple[str, Certificate | None]:
     """Whether the server is to be trusted.
 
     :returns: by what, and the root to add; None for one that is in ``root.crt`` already.
@@ -213,13 +207,13 @@ def _decide(
     return _ask(shown, file), root
 
 
-def _matching(shown: Shown, root: x509.Certificate | None, fingerprint: bytes) -> str:
+def _matching(shown: Shown, root: Certificate | None, fingerprint: bytes) -> str:
     """:returns: which certificate it was. :raises CertificateNotVerified: none."""
     candidates = {"server's own certificate": shown.chain[0], "root": root}
     if root is None and len(shown.chain) > 1:  # known already, and it need not be sent then
         candidates["root"] = shown.chain[-1]
     for name, certificate in candidates.items():
-        if certificate and certificate.fingerprint(hashes.SHA256()) == fingerprint:
+        if certificate and certificate.sha256 == fingerprint:
             return name
     raise CertificateNotVerified(
         f"neither the server's certificate nor its root has that fingerprint: {shown.place} is "
@@ -295,7 +289,7 @@ def _show(shown: Shown, *, as_json: bool) -> None:
             f"    issuer  {printable(facts['issuer'])}",
             f"    valid   {facts['not_before']} to {facts['not_after']}",
             f"    {trusting.fingerprint(certificate)}",
-            f"    SHA-256 {hexadecimal(certificate)}",
+            f"    SHA-256 {certificate.fingerprint}",
         ):
             click.echo(line, err=as_json)
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-
 from pgtls.certs.files import locked
 from pgtls.certs.names import general_names
-from pgtls.certs.server_files import write_server_files
+from pgtls.certs.server_files import names_of, write_server_files
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import load_certificate_chain, load_key_pair
-from pgtls.tls.tls_info import fingerprint
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.chain import signed_by
+from pgtls.tls.sources import load_key_pair, read_chain
 
 #: How long before its end a certificate is made anew.
 RENEWAL = timedelta(days=30)
@@ -109,14 +107,12 @@ def default_certificate(state_dir: Path, names: Sequence[str] = ()) -> DefaultCe
     return _described(state_dir, certificate, created=created)
 
 
-def _described(
-    state_dir: Path, certificate: x509.Certificate, *, created: bool
-) -> DefaultCertificate:
+def _described(state_dir: Path, certificate: Certificate, *, created: bool) -> DefaultCertificate:
     return DefaultCertificate(
         root_crt=state_dir / "root.crt",
         server_crt=state_dir / "server.crt",
         server_key=state_dir / "server.key",
-        sha256=fingerprint(certificate),
+        sha256=certificate.fingerprint,
         created=created,
     )
 
@@ -131,37 +127,25 @@ def _usable(name: str) -> list[str]:
     return [] if name.endswith(".arpa") else [name]
 
 
-def _present(state_dir: Path, wanted: Sequence[str]) -> x509.Certificate | None:
+def _present(state_dir: Path, wanted: Sequence[str]) -> Certificate | None:
     """The certificate that is there, if it will do."""
     try:
-        root = load_certificate_chain(state_dir / "root.crt")[0]
-        chain, _ = load_key_pair(state_dir / "server.crt", state_dir / "server.key")
-    except ConfigurationError:
+        root = read_chain(state_dir / "root.crt").certificates[0]
+        pair = load_key_pair(state_dir / "server.crt", state_dir / "server.key")
+        certificate = pair.chain.certificates[0]
+        ends, last = certificate.not_after, root.not_after
+    except (ConfigurationError, ValueError):
         return None
-    certificate = chain[0]
-    try:
-        certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
-        return None
-    if not set(general_names(wanted)).issubset(_alternatives(certificate)):
+    names = {str(name.value) for name in general_names(wanted)}
+    if not signed_by(certificate, root) or not names.issubset(names_of(certificate)):
         return None
     # At the authority's own end a new certificate would end no later.
-    ends = certificate.not_valid_after_utc
-    lead = RENEWAL if ends < root.not_valid_after_utc else timedelta(0)
-    return certificate if datetime.now(UTC) + lead < ends else None
+    early = RENEWAL if ends < last else timedelta(0)
+    return certificate if datetime.now(UTC) + early < ends else None
 
 
 def _names_so_far(state_dir: Path) -> list[str]:
     try:
-        certificate = load_certificate_chain(state_dir / "server.crt")[0]
+        return names_of(read_chain(state_dir / "server.crt").certificates[0])
     except ConfigurationError:
         return []
-    return [str(name.value) for name in _alternatives(certificate)]
-
-
-def _alternatives(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    return list(extension.value)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cryptography import x509
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
 from pgtls.protocols.connection_info import negotiated_tls, own_certificate
-from pgtls.tls.tls_info import fingerprint
+from pgtls.tls.certificate import Certificate
 from pgtls.wire.channel_binding import WAYS_OUT, CauseTold, PlusRemoved
 
 _log = Logger(namespace="pgtls.gateway")
@@ -25,15 +24,15 @@ class ChannelBinding:
         """What is to be done with the server's authentication messages on their way to the client;
         None where nothing is."""
         server_leg = negotiated_tls(upstream)
-        if server_leg is None or server_leg.peer_certificate is None:
+        if server_leg is None or server_leg.certificate is None:
             return None
         shown = own_certificate(client)
         if shown is None:
             return PlusRemoved()
-        cause = self.compare(shown, server_leg.peer_certificate)
+        cause = self.compare(shown, server_leg.certificate)
         return None if cause is None else CauseTold(cause)
 
-    def compare(self, shown: x509.Certificate, upstreams: x509.Certificate) -> str | None:
+    def compare(self, shown: Certificate, upstreams: Certificate) -> str | None:
         """Compare what the gateway shows clients with what the server shows the gateway.
 
         :returns: in a sentence, how they differ; None where they do not.
@@ -42,7 +41,7 @@ class ChannelBinding:
             return None
         cause = (
             "The gateway shows clients another certificate (SHA-256 "
-            f"{fingerprint(shown)}) than the server shows the gateway ({fingerprint(upstreams)})."
+            f"{shown.fingerprint}) than the server shows the gateway ({upstreams.fingerprint})."
         )
         if cause not in self._warned:
             self._warned.add(cause)

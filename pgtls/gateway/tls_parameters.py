@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cryptography import x509
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
-from pgtls.tls.distinguished_name import DistinguishedName, issuer_of, serial_hex, subject_of
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.distinguished_name import DistinguishedName
 from pgtls.tls.tls_info import NegotiatedTLS
 
 
 def tls_parameters(tls: NegotiatedTLS | None, address: IAddress | None) -> dict[str, str]:
     """The startup parameters. All of them always, empty where there is nothing to say: a client
     could define those that were left out."""
-    certificate = tls.peer_certificate if tls is not None else None
+    certificate = tls.certificate if tls is not None else None
     return {
         "pgtls.version": tls.version if tls is not None else "",
         "pgtls.cipher": tls.cipher if tls is not None else "",
         "pgtls.group": (tls.group or "") if tls is not None else "",
-        "pgtls.client_dn": _name(certificate, subject_of),
-        "pgtls.client_serial": serial_hex(certificate) if certificate is not None else "",
-        "pgtls.issuer_dn": _name(certificate, issuer_of),
+        "pgtls.client_dn": _name(certificate, lambda shown: shown.subject),
+        "pgtls.client_serial": certificate.serial_text if certificate is not None else "",
+        "pgtls.issuer_dn": _name(certificate, lambda shown: shown.issuer),
         "pgtls.client_addr": (
             address.host if isinstance(address, IPv4Address | IPv6Address) else ""
         ),
     }
 
 
-def _name(
-    certificate: x509.Certificate | None, of: Callable[[x509.Certificate], DistinguishedName]
-) -> str:
+def _name(certificate: Certificate | None, read: Callable[[Certificate], DistinguishedName]) -> str:
     """A distinguished name by RFC 2253; empty where it breaks the rules for its own strings."""
     if certificate is None:
         return ""
     try:
-        return of(certificate).rfc2253()
+        return read(certificate).rfc2253()
     except ValueError:
         return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cryptography import x509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -20,7 +19,8 @@ from twisted.python.failure import Failure
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.tls.tls_info import NegotiatedTLS, fingerprint
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.tls_info import NegotiatedTLS
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -55,7 +55,7 @@ class _Looks(Factory):
 
 def check_upstream(
     upstream: PgTLSClientEndpoint,
-    shown: Sequence[x509.Certificate],
+    shown: Sequence[Certificate],
     binding: ChannelBinding,
     clock: IReactorTime,
 ) -> Deferred[None]:
@@ -70,7 +70,7 @@ def check_upstream(
 
 
 async def _check(
-    upstream: PgTLSClientEndpoint, shown: Sequence[x509.Certificate], binding: ChannelBinding
+    upstream: PgTLSClientEndpoint, shown: Sequence[Certificate], binding: ChannelBinding
 ) -> None:
     look = _Look()
     await upstream.for_session().connect(_Looks.forProtocol(lambda: look))
@@ -79,18 +79,18 @@ async def _check(
 
 
 def _found(
-    tls: NegotiatedTLS | None, shown: Sequence[x509.Certificate], binding: ChannelBinding
+    tls: NegotiatedTLS | None, shown: Sequence[Certificate], binding: ChannelBinding
 ) -> None:
     if tls is None:
         _log.info("upstream: reached, in plaintext")
         return
-    certificate = tls.peer_certificate
+    certificate = tls.certificate
     _log.info(
         "upstream: reached, SSL={version} cipher={cipher} group={group} certificate={sha256}",
         version=tls.version,
         cipher=tls.cipher,
         group=tls.group,
-        sha256=fingerprint(certificate) if certificate is not None else None,
+        sha256=certificate.fingerprint if certificate is not None else None,
     )
     if certificate is not None:
         for each in shown:

@@ -12,18 +12,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cryptography import x509
-
 from pgtls.errors import CertificateNotVerified
 from pgtls.policy.ident_map import IdentMap
-from pgtls.tls.distinguished_name import (
-    COMMON_NAME,
-    issuer_line,
-    printable,
-    serial_hex,
-    subject_line,
-    subject_of,
-)
+from pgtls.tls.certificate import Certificate, NameType
+from pgtls.tls.distinguished_name import COMMON_NAME, printable
 from pgtls.wire.messages import ErrorResponse
 
 __all__ = [
@@ -32,10 +24,7 @@ __all__ = [
     "ClientNotVerified",
     "check_client",
     "identities",
-    "issuer_line",
     "printable",
-    "serial_hex",
-    "subject_line",
 ]
 
 INVALID_AUTHORIZATION_SPECIFICATION = "28000"
@@ -78,7 +67,7 @@ class ClientNotVerified(CertificateNotVerified):
         self.log_detail = log_detail
 
 
-def identities(certificate: x509.Certificate, clientname: ClientName) -> list[str]:
+def identities(certificate: Certificate, clientname: ClientName) -> list[str]:
     """The names that the certificate gives its owner; bytes that are not UTF-8 surrogate-escaped.
 
     :returns: for CN the first one, as PostgreSQL takes it (OpenSSL's X509_NAME_get_text_by_NID());
@@ -87,7 +76,7 @@ def identities(certificate: x509.Certificate, clientname: ClientName) -> list[st
     :raises ValueError: the names cannot be read or hold a NUL. A common name with a NUL is refused
         whatever ``clientname`` is, as PostgreSQL does (CVE-2009-4034).
     """
-    subject = subject_of(certificate)
+    subject = certificate.subject
     common_name = subject.first(COMMON_NAME) or b""
     if b"\0" in common_name:
         raise ValueError("SSL certificate's common name contains embedded null")
@@ -101,7 +90,7 @@ def identities(certificate: x509.Certificate, clientname: ClientName) -> list[st
 
 
 def check_client(
-    certificate: x509.Certificate | None,
+    certificate: Certificate | None,
     user: bytes,
     *,
     clientcert: ClientCert,
@@ -128,7 +117,7 @@ def check_client(
     try:
         # Common name and DN are read in any case: one with a NUL, one that breaks the rules for
         # its own strings, gets nobody in.
-        subject_of(certificate).rfc2253()
+        certificate.subject.rfc2253()
         names = identities(certificate, clientname if full else ClientName.CN)
     except ValueError as error:
         raise _refused(role, f"{_failed(printable(role))}: {error}") from error
@@ -146,19 +135,13 @@ def check_client(
     raise _mismatch(role, clientname, reasons)
 
 
-def _alternative_names(certificate: x509.Certificate) -> list[str]:
+def _alternative_names(certificate: Certificate) -> list[str]:
     """:raises ValueError: the extension cannot be read, or a name holds a NUL."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise ValueError(str(error)) from error
-    kinds = (x509.UniformResourceIdentifier, x509.DNSName, x509.RFC822Name)
-    names = [name.value for name in extension.value if isinstance(name, kinds)]
-    if any("\0" in name for name in names):
+    kinds = (NameType.URI, NameType.DNS, NameType.EMAIL)
+    names = [name.value for name in certificate.alternative_names if name.type in kinds]
+    if any(b"\0" in name for name in names):
         raise ValueError("SSL certificate's name contains embedded null")
-    return names
+    return [name.decode("utf-8", "surrogateescape") for name in names]
 
 
 def _mismatch(role: str, clientname: ClientName, reasons: list[str]) -> ClientNotVerified:

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
-from cryptography import x509
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import check_key_matches, load_certificate_chain, load_private_key
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.expiry import newest_crls
 from pgtls.tls.libpq_files import file_of, password_of, read_roots
-from pgtls.tls.revocation import crl_expiry
+from pgtls.tls.revocation import read_crls
+from pgtls.tls.sources import load_key_pair
 from pgtls.wire.attempts import SSLMode
 
 #: How many roots are named.
@@ -46,15 +47,11 @@ def roots(conninfo: ConnInfo) -> Roots:
         return Roots(fails=[f"{error}."])
     if certificates is None:
         return Roots(traps=_missing_roots(conninfo, path))
-    names = [certificate.subject.rfc4514_string() for certificate in certificates]
+    names = [certificate.subject_text for certificate in certificates]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     found = Roots([f'The server\'s chain, by "{path}" ({"; ".join(names[:_NAMED])}{more}).'])
-    now = datetime.now(UTC)
-    expired = [each for each in certificates if each.not_valid_after_utc < now]
-    found.traps.extend(
-        f'In "{path}", {each.subject.rfc4514_string()} expired on {each.not_valid_after_utc:%F}.'
-        for each in expired[:_NAMED]
-    )
+    ends = [(each.subject_text, end) for each in certificates if (end := _expired(each))]
+    found.traps.extend(f'In "{path}", {name} expired on {end:%F}.' for name, end in ends[:_NAMED])
     return found
 
 
@@ -102,7 +99,7 @@ def revocation(conninfo: ConnInfo) -> Sentences:
 
 def _add_crl(found: Sentences, path: str) -> None:
     try:
-        ends = crl_expiry(path)
+        crls = [crl for _, crl in read_crls(path)]
     except ConfigurationError as error:
         missing = "is not there" if not os.path.exists(path) else f"cannot be used ({error})"
         found.traps.append(
@@ -113,10 +110,10 @@ def _add_crl(found: Sentences, path: str) -> None:
         return
     found.verified.append(f'That no certificate of the chain is revoked, by "{path}".')
     found.traps.extend(
-        f'In "{path}", the CRL of {issuer} expired on {end:%F}: every certificate of that '
-        "authority is refused until a new one is there."
-        for issuer, end in ends
-        if end is not None and end < datetime.now(UTC)
+        f'In "{path}", the CRL of {crl.issuer_text} expired on {crl.next_update:%F}: every '
+        "certificate of that authority is refused until a new one is there."
+        for crl in newest_crls(crls)
+        if crl.next_update is not None and crl.next_update < datetime.now(UTC)
     )
 
 
@@ -140,26 +137,33 @@ def client_certificate(conninfo: ConnInfo) -> Sentences:
 def _certificate_there(conninfo: ConnInfo, path: Path) -> Sentences:
     key = file_of(conninfo, conninfo.sslkey, "postgresql.key")
     try:
-        chain = load_certificate_chain(path)
-        if key is None or not key.exists():
-            raise ConfigurationError(f'certificate present, but not private key file "{key}"')
-        private_key = load_private_key(key, password_of(conninfo))
-        check_key_matches(chain[0], private_key, f'private key file "{key}"')
+        if key is None:
+            raise ConfigurationError("certificate present, but not private key file")
+        own = load_key_pair(path, key, password_of(conninfo)).chain.certificates[0]
     except ConfigurationError as error:
         return Sentences(fails=[f"The client certificate cannot be used: {error}."])
-    subject = chain[0].subject.rfc4514_string()
+    subject = own.subject_text
     found = Sentences([f'If the server asks: "{path}" ({subject}), proven by "{key}".'])
     if conninfo.sslmode not in (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL):
         found.traps.append("The client certificate is shown to whoever asks for it.")
-    found.traps.extend(_dates(chain[0], path))
+    found.traps.extend(_dates(own, path))
     return found
 
 
-def _dates(certificate: x509.Certificate, path: Path) -> list[str]:
-    end = certificate.not_valid_after_utc
-    if end < datetime.now(UTC):
-        return [f'The client certificate in "{path}" expired on {end:%F}: servers refuse it.']
-    return []
+def _dates(certificate: Certificate, path: Path) -> list[str]:
+    end = _expired(certificate)
+    if end is None:
+        return []
+    return [f'The client certificate in "{path}" expired on {end:%F}: servers refuse it.']
+
+
+def _expired(certificate: Certificate) -> datetime | None:
+    """When it expired; None where it has not, or where its end cannot be read."""
+    try:
+        end = certificate.not_after
+    except ValueError:
+        return None
+    return end if end < datetime.now(UTC) else None
 
 
 def _quoted(paths: list[str]) -> str:

@@ -10,6 +10,7 @@ from enum import StrEnum
 import attrs
 
 from pgtls.probe.survey import Survey, Tried
+from pgtls.tls.certificate import UNREADABLE_PART
 from pgtls.wire.attempts import SSLMode
 
 #: Days before a certificate's end at which it should be renewed.
@@ -66,7 +67,11 @@ def findings(survey: Survey) -> list[Finding]:
 def days_left(survey: Survey, now: datetime | None = None) -> int | None:
     """Whole days until the first certificate of the chain expires, negative if it has; None where
     there is none."""
-    ends = [datetime.fromisoformat(each["not_after"]) for each in survey.chain]
+    ends = [
+        datetime.fromisoformat(each["not_after"])
+        for each in survey.chain
+        if each["not_after"] != UNREADABLE_PART
+    ]
     return (min(ends) - (now or datetime.now(UTC))).days if ends else None
 
 

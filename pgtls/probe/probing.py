@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -51,10 +50,8 @@ class Result:
             "alpn": tls.alpn,
             "forward_secret": tls.forward_secret,
         }
-        # cryptography is stricter than OpenSSL: names or dates may be there that it can't read.
-        with suppress(ValueError):
-            if tls.peer_certificate is not None:
-                self.certificate = dict(certificate_facts(tls.peer_certificate))
+        if tls.certificate is not None:
+            self.certificate = dict(certificate_facts(tls.certificate))
 
     def failed(self, error: PgTLSError) -> None:
         """No usable connection came out."""

@@ -29,7 +29,7 @@ from pgtls.probe.survey import (
 )
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.any_server import EVERY_CIPHER, NOT_FORWARD_SECRET, AnyServerTLS, authorities
-from pgtls.tls.tls_info import certificate_facts, describe
+from pgtls.tls.tls_info import certificate_facts, chain_of_peer, describe
 from pgtls.wire.attempts import SSLMode, SSLNegotiation, combination_error
 from pgtls.wire.authentication import AuthenticationRequest
 from pgtls.wire.first_answer import FirstAnswer, shown
@@ -166,12 +166,10 @@ class Surveyor:
         transport.loseConnection()
 
     def _note_chain(self, connection: Connection) -> None:
+        chain = chain_of_peer(connection)
+        self.survey.chain = [dict(certificate_facts(each)) for each in chain]
         try:
-            chain = connection.get_peer_cert_chain(as_cryptography=True) or []
-            self.survey.chain = [dict(certificate_facts(each)) for each in chain]
             root_of(chain)
-        except ValueError:
-            return  # cryptography, stricter than OpenSSL, cannot read one of them
         except RootNotSent:
             self.survey.root_sent = False
         else:

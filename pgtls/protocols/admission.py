@@ -39,7 +39,7 @@ class Admission:
         :raises ClientNotVerified: it has no certificate, or none for this role.
         """
         check_client(
-            tls.peer_certificate if tls is not None else None,
+            tls.certificate if tls is not None else None,
             startup.user,
             clientcert=self._listener.clientcert,
             clientname=self._listener.clientname,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cryptography import x509
 from OpenSSL.SSL import Connection
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, ITransport
 
+from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import NegotiatedTLS, describe
 
 #: Seconds that a connection which we close may take to go: a TLS peer owes a close_notify.
@@ -21,13 +21,13 @@ def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
     return describe(handle) if isinstance(handle, Connection) else None
 
 
-def own_certificate(transport: ITransport) -> x509.Certificate | None:
+def own_certificate(transport: ITransport) -> Certificate | None:
     """The certificate that this end shows the other one; None in plaintext."""
     handle = getattr(transport, "getHandle", lambda: None)()
     if not isinstance(handle, Connection):
         return None
     certificate = handle.get_certificate()
-    return certificate.to_cryptography() if certificate is not None else None
+    return Certificate.of_openssl(certificate) if certificate is not None else None
 
 
 def address_text(address: IAddress | None) -> str:

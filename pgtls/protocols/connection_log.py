@@ -7,7 +7,6 @@ from time import time
 from twisted.logger import Logger, LogLevel
 
 from pgtls.protocols.handshake_errors import printable
-from pgtls.tls.distinguished_name import issuer_line, serial_hex, subject_line
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
 
@@ -38,27 +37,27 @@ def tls_text(tls: NegotiatedTLS | None) -> str:
     if tls is None:
         return "SSL=off"
     text = f"SSL={tls.version} cipher={tls.cipher} group={tls.group}"
-    if tls.peer_certificate is None:
+    certificate = tls.certificate
+    if certificate is None:
         return text
     return (
-        f'{text} client_dn="{subject_line(tls.peer_certificate)}" '
-        f"client_serial={serial_hex(tls.peer_certificate)} "
-        f'issuer_dn="{issuer_line(tls.peer_certificate)}"'
+        f'{text} client_dn="{certificate.subject_line}" '
+        f'client_serial={certificate.serial_text} issuer_dn="{certificate.issuer_line}"'
     )
 
 
 def fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[str, object]:
     """The same for who reads logs by program: all names always, None where there is nothing."""
-    certificate = tls.peer_certificate if tls is not None else None
+    certificate = tls.certificate if tls is not None else None
     return {
         "user": _text(startup.user) if startup is not None else None,
         "database": _text(startup.database) if startup is not None else None,
         "tls_version": tls.version if tls is not None else None,
         "tls_cipher": tls.cipher if tls is not None else None,
         "tls_group": tls.group if tls is not None else None,
-        "client_dn": subject_line(certificate) if certificate is not None else None,
-        "client_serial": serial_hex(certificate) if certificate is not None else None,
-        "issuer_dn": issuer_line(certificate) if certificate is not None else None,
+        "client_dn": certificate.subject_line if certificate is not None else None,
+        "client_serial": certificate.serial_text if certificate is not None else None,
+        "issuer_dn": certificate.issuer_line if certificate is not None else None,
     }
 
 

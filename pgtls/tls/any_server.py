@@ -6,6 +6,8 @@ from OpenSSL.SSL import Connection
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.tls.client_context import ClientTLS, Roots
+from pgtls.tls.der import SEQUENCE, first
+from pgtls.tls.distinguished_name import UNREADABLE, DistinguishedName
 
 #: All that OpenSSL still knows, what is too weak for anything else included.
 EVERY_CIPHER = "ALL:!aNULL:!eNULL:@SECLEVEL=0"
@@ -32,11 +34,13 @@ class AnyServerTLS(ClientTLS):
 
 
 def authorities(connection: Connection) -> list[str]:
-    """Whose client certificates a server asks for: distinguished names, the CN first."""
-    return [
-        ",".join(
-            f"{name.decode()}={value.decode('utf-8', 'replace')}"
-            for name, value in reversed(authority.get_components())
-        )
-        for authority in connection.get_client_ca_list()
-    ]
+    """The authorities whose client certificates a server asks for: distinguished names in the
+    order of RFC 2253."""
+    return [_name(authority.der()) for authority in connection.get_client_ca_list()]
+
+
+def _name(der: bytes) -> str:
+    try:
+        return DistinguishedName.parse(first(der, SEQUENCE).content).legible()
+    except ValueError:
+        return UNREADABLE

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cryptography.hazmat.primitives.asymmetric import dsa
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.tls_info import is_ephemeral
@@ -82,13 +80,13 @@ def set_ciphersuites(context: SSL.Context, ciphersuites: str) -> None:
         ) from error
 
 
-def check_dsa_key(key: PrivateKey, ciphers: str) -> None:
+def check_dsa_key(key: crypto.PKey, ciphers: str) -> None:
     """A DSA key serves with the DHE-DSS suites of TLS 1.2 only, and they are not on by default.
 
     :param ciphers: the list that the context has.
     :raises ConfigurationError: a DSA key, and no suite for it in the list.
     """
-    if not isinstance(key, dsa.DSAPrivateKey):
+    if key.type() != crypto.TYPE_DSA:
         return
     if not any(name.startswith("DHE-DSS-") for name in cipher_names(ciphers)):
         raise ConfigurationError(

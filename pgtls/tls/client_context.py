@@ -8,13 +8,10 @@ points: a CRL that is named and cannot be read is an error, and CRLs count with
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 from socket import socket
 from weakref import WeakSet
 
-from cryptography import x509
 from OpenSSL import SSL
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
@@ -22,7 +19,7 @@ from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import CertificateNotVerified, ConfigurationError, NegotiationRefused
 from pgtls.tls.ciphers import FORWARD_SECRET, set_ciphers
 from pgtls.tls.keylog import keylog_to
-from pgtls.tls.libpq_files import file_of, password_of, read_key_pair, read_roots
+from pgtls.tls.libpq_files import crl_sources, password_of, read_key_pair, read_roots
 from pgtls.tls.openssl import (
     POSTGRESQL,
     Connection,
@@ -30,11 +27,12 @@ from pgtls.tls.openssl import (
     forbid_resumption,
     use_key_pair,
 )
-from pgtls.tls.revocation import add_crl_directory, add_crl_file, crl_expiry
-from pgtls.tls.server_context import trust
+from pgtls.tls.revocation import add_crl_directory, add_crl_file, read_crls
+from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.server_identity import verify_server_name
-from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
-from pgtls.tls.tls_info import peer_certificate
+from pgtls.tls.sources import CertificateSource, KeySource, load_key_pair
+from pgtls.tls.sources import read_roots as read_given_roots
+from pgtls.tls.tls_info import shown_by_peer
 from pgtls.tls.verify_failures import failure_noting, failure_of
 from pgtls.tls.versions import set_versions
 from pgtls.wire.attempts import SSLMode
@@ -99,7 +97,7 @@ class ClientTLS:
         context.set_alpn_protos([POSTGRESQL])
         self._set_versions()
         if self._trust(roots):
-            context.set_verify(SSL.VERIFY_PEER, failure_noting(self._crl_expiry))
+            context.set_verify(SSL.VERIFY_PEER, failure_noting(self._current_crls))
         self.has_certificate = self._use_certificate(certificate, key)
         if conninfo.sslcertmode is SSLCertMode.REQUIRE:
             context.set_info_callback(self._note_request)
@@ -122,9 +120,9 @@ class ClientTLS:
         :raises CertificateNotVerified: the server's certificate is not for this host.
         """
         if self._conninfo.sslmode is SSLMode.VERIFY_FULL:
-            certificate = peer_certificate(connection)
+            certificate = shown_by_peer(connection)
             if certificate is None:
-                raise CertificateNotVerified("the server's certificate cannot be read")
+                raise CertificateNotVerified("the server showed no certificate")
             verify_server_name(certificate, host.host)
 
     def asked_for_certificate(self, connection: SSL.Connection) -> bool:
@@ -167,36 +165,32 @@ class ClientTLS:
 
         :returns: whether there are any, and the chain is therefore to be verified.
         """
-        default_crl = False
         if given is not None:
-            trust(self._context, _certificates(given))
+            read_given_roots(given, "certificate file", self._context)
         elif self._conninfo.sslrootcert == "system":
             self._context.set_default_verify_paths()
-        else:
-            roots = read_roots(self._conninfo)
-            if roots is None:
-                return False
-            trust(self._context, roots)
-            default_crl = True
-        self._add_crls(default=default_crl)
+        elif read_roots(self._conninfo, self._context) is None:
+            return False
+        self._add_crls(with_default=given is None)
         return True
 
-    def _add_crls(self, *, default: bool) -> None:
-        conninfo = self._conninfo
-        if conninfo.sslcrl is not None:
-            add_crl_file(self._context, conninfo.sslcrl)
-            self._crls.append(conninfo.sslcrl)
-        if conninfo.sslcrldir is not None:
-            add_crl_directory(self._context, conninfo.sslcrldir)
-            self._crls.append(conninfo.sslcrldir)
-        if default and not self._crls:
-            crl = file_of(conninfo, None, "root.crl")
-            if crl is not None and os.path.exists(crl):
-                add_crl_file(self._context, crl)
-                self._crls.append(str(crl))
+    def _add_crls(self, *, with_default: bool) -> None:
+        named, directory = self._conninfo.sslcrl, self._conninfo.sslcrldir
+        if named is not None:
+            add_crl_file(self._context, named)
+        if directory is not None:
+            add_crl_directory(self._context, directory)
+        self._crls = crl_sources(self._conninfo)
+        if named is None and directory is None:
+            if not with_default:
+                self._crls = []
+            for default in self._crls:
+                add_crl_file(self._context, default)
 
-    def _crl_expiry(self) -> list[tuple[str, datetime | None]]:
-        return [each for path in self._crls for each in crl_expiry(path)]
+    def _current_crls(self) -> Iterator[RevocationList]:
+        for source in self._crls:
+            for _, crl in read_crls(source):
+                yield crl
 
     def _use_certificate(
         self, certificate: CertificateSource | None, key: KeySource | None
@@ -210,12 +204,12 @@ class ClientTLS:
         if self._conninfo.sslcertmode is SSLCertMode.DISABLE:
             return False
         if certificate is not None and key is not None:
-            pair = key_pair_from(certificate, key, password_of(self._conninfo))
+            pair = load_key_pair(certificate, key, password_of(self._conninfo))
         elif (found := read_key_pair(self._conninfo)) is not None:
             pair = found
         else:
             return False
-        use_key_pair(self._context, *pair)
+        use_key_pair(self._context, pair.chain.pem, pair.key)
         return True
 
     def _note_request(self, connection: SSL.Connection, where: int, _result: int) -> None:
@@ -223,16 +217,6 @@ class ClientTLS:
         # times in a handshake.
         if where & SSL.SSL_CB_LOOP and connection.get_state_string() == _CERTIFICATE_REQUEST:
             self._asked.add(connection)
-
-
-def _certificates(roots: Roots) -> list[x509.Certificate]:
-    """:raises ConfigurationError: there are none, or they cannot be read."""
-    if isinstance(roots, str | bytes | os.PathLike | x509.Certificate):
-        roots = [roots]
-    certificates = [each for source in roots for each in certificates_from(source)]
-    if not certificates:
-        raise ConfigurationError("roots: there is none")
-    return certificates
 
 
 def sni(host: str) -> bytes | None:

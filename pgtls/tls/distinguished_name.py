@@ -5,26 +5,26 @@ the flags that ``src/backend/libpq/be-secure-openssl.c`` gives: XN_FLAG_RFC2253 
 ``clientname=DN`` compares, X509_NAME_to_cstring() and prepare_cert_name() for the log.
 
 ``cryptography`` has its own RFC 4514 text, which differs (OIDs as names of attributes, non-ASCII
-left as it is), and refuses names whose strings are not in the encoding that they claim. The name is
-therefore taken from the DER text, with the string types in it.
+left as it is), and refuses names that OpenSSL takes: ``&`` in a PrintableString, an RDN whose parts
+are not sorted. The name is therefore read from DER, with the string types in it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from pgtls.text import clean_ascii
-from pgtls.tls.tls_info import serial
+from pgtls.tls.der import OBJECT_IDENTIFIER, dotted, elements
 
 #: Bytes of a name that a log line shows: a CN of 64 with ``.../CN=`` before it.
 LOG_LIMIT = 71
 
 COMMON_NAME = "2.5.4.3"
+
+#: Stands for a name that breaks the rules for its own strings.
+UNREADABLE = "(unreadable name)"
 
 # Types that are numbered without a gap.
 _X520 = """
@@ -74,12 +74,9 @@ _UTF8_STRING = 12
 #: UTCTime, GeneralizedTime, Visible; Universal; BMP. Other types print as hexadecimal.
 _WIDTHS = {18: 1, 19: 1, 20: 1, 22: 1, 23: 1, 24: 1, 26: 1, 28: 4, 30: 2}
 
-_SEQUENCE = 0x30
-_OBJECT_IDENTIFIER = 6
-_EXPLICIT_VERSION = 0xA0
-
 # OpenSSL does not escape a "#" that is all there is.
 _SPECIAL = re.compile(rb'[,+"\\<>;]|\A#(?!\Z)|\A[ ]|[ ]\Z')
+_SPECIAL_TEXT = re.compile(r'[,+"\\<>;]|\A[# ]|[ ]\Z')
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _CONTROL_OR_HIGH = re.compile(rb"[\x00-\x1f\x7f-\xff]")
 
@@ -114,6 +111,30 @@ class Attribute:
         text = _SPECIAL.sub(rb"\\\g<0>", self._utf8())
         return to_hex.sub(lambda byte: b"\\%02X" % ord(byte[0]), text)
 
+    def text(self) -> str:
+        """The value as text.
+
+        :raises ValueError: it is none, or not of the type that it claims to be.
+        """
+        if self.tag != _UTF8_STRING and self.tag not in _WIDTHS:
+            raise ValueError("not text")
+        return self._utf8().decode()
+
+    def legible(self) -> str:
+        """``NAME=value`` by RFC 4514, letters beyond ASCII as they are."""
+        try:
+            value = _SPECIAL_TEXT.sub(r"\\\g<0>", self.text()).replace("\0", "\\00")
+        except ValueError:
+            value = self.dumped().decode()
+        return f"{self.short_name}={value}"
+
+    def legible_value(self) -> str:
+        """The value as text, or in hexadecimal where it is none."""
+        try:
+            return self.text()
+        except ValueError:
+            return self.value.hex()
+
     def dumped(self) -> bytes:
         """The value in hexadecimal."""
         return b"#" + self.der.hex().upper().encode()
@@ -125,10 +146,13 @@ class Attribute:
         if len(self.value) % width:
             raise ValueError(f"a string of {width}-byte characters has {len(self.value)} bytes")
         # Character by character: a pair of surrogates is not one in a BMPString.
-        return "".join(
-            chr(int.from_bytes(self.value[at : at + width], "big"))
+        points = [
+            int.from_bytes(self.value[at : at + width], "big")
             for at in range(0, len(self.value), width)
-        ).encode("utf-8")
+        ]
+        if any(point > sys.maxunicode for point in points):
+            raise ValueError("a character beyond Unicode")
+        return "".join(map(chr, points)).encode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +172,8 @@ class DistinguishedName:
         """
         return cls(
             tuple(
-                tuple(_attribute(contents) for _, contents, _ in _elements(rdn))
-                for _, rdn, _ in _elements(der)
+                tuple(_attribute(attribute.content) for attribute in elements(rdn.content))
+                for rdn in elements(der)
             )
         )
 
@@ -168,6 +192,13 @@ class DistinguishedName:
             for rdn in reversed(self.rdns)
         )
 
+    def legible(self) -> str:
+        """The last part first, as a person reads it: RFC 4514, letters beyond ASCII as they are,
+        what is not of the type that it claims to be in hexadecimal."""
+        return ",".join(
+            "+".join(attribute.legible() for attribute in rdn) for rdn in reversed(self.rdns)
+        )
+
     def oneline(self) -> bytes:
         """``/C=DE/CN=name`` in the order of the certificate, UTF-8, as PostgreSQL's log has it.
 
@@ -178,37 +209,6 @@ class DistinguishedName:
             for rdn in self.rdns
             for attribute in rdn
         )
-
-
-def subject_of(certificate: x509.Certificate) -> DistinguishedName:
-    """Whose certificate it is.
-
-    :raises ValueError: the name cannot be read.
-    """
-    return _names_in(certificate)[1]
-
-
-def issuer_of(certificate: x509.Certificate) -> DistinguishedName:
-    """Who signed it.
-
-    :raises ValueError: the name cannot be read.
-    """
-    return _names_in(certificate)[0]
-
-
-def subject_line(certificate: x509.Certificate) -> str:
-    """The subject for a log line, as PostgreSQL writes it there."""
-    return _line(certificate, 1)
-
-
-def issuer_line(certificate: x509.Certificate) -> str:
-    """The issuer for a log line, as PostgreSQL writes it there."""
-    return _line(certificate, 0)
-
-
-def serial_hex(certificate: x509.Certificate) -> str:
-    """The serial number as ``openssl x509 -serial`` prints it."""
-    return serial(certificate.serial_number)
 
 
 def printable(text: str | bytes, limit: int = LOG_LIMIT) -> str:
@@ -223,72 +223,15 @@ def printable(text: str | bytes, limit: int = LOG_LIMIT) -> str:
     return clean_ascii(octets)
 
 
-def _line(certificate: x509.Certificate, which: int) -> str:
-    try:
-        return printable(_names_in(certificate)[which].oneline())
-    except ValueError:
-        return "(unreadable name)"
-
-
 def _rfc2253_attribute(attribute: Attribute) -> str:
     known = attribute.oid in SHORT_NAMES
     value = attribute.escaped(to_hex=_CONTROL_OR_HIGH) if known else attribute.dumped()
     return f"{attribute.short_name}={value.decode('ascii')}"
 
 
-def _names_in(certificate: x509.Certificate) -> tuple[DistinguishedName, DistinguishedName]:
-    """Issuer and subject of a certificate."""
-    ((_, outer, _),) = _elements(certificate.public_bytes(Encoding.DER))
-    _, to_be_signed, _ = next(_elements(outer))
-    fields = [(tag, value) for tag, value, _ in _elements(to_be_signed) if tag != _EXPLICIT_VERSION]
-    # serialNumber, signature, issuer, validity, subject
-    (issuer_tag, issuer), (subject_tag, subject) = fields[2], fields[4]
-    if issuer_tag != _SEQUENCE or subject_tag != _SEQUENCE:
-        raise ValueError("a name is not a SEQUENCE")
-    return DistinguishedName.parse(issuer), DistinguishedName.parse(subject)
-
-
 def _attribute(der: bytes) -> Attribute:
-    (type_tag, oid, _), (tag, value, whole) = _elements(der)
-    if type_tag != _OBJECT_IDENTIFIER:
-        raise ValueError("the type of an attribute is not an OBJECT IDENTIFIER")
-    return Attribute(_dotted(oid), tag, value, whole)
-
-
-def _dotted(oid: bytes) -> str:
-    """An OBJECT IDENTIFIER as text."""
-    if not oid or oid[-1] & 0x80:
-        raise ValueError("not an OBJECT IDENTIFIER")
-    arcs, arc = [], 0
-    for octet in oid:
-        arc = arc << 7 | octet & 0x7F
-        if not octet & 0x80:
-            arcs.append(arc)
-            arc = 0
-    root = min(arcs[0] // 40, 2)
-    return ".".join(str(number) for number in (root, arcs[0] - 40 * root, *arcs[1:]))
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """The elements that stand side by side: tag, contents, the whole of each.
-
-    :raises ValueError: it is not DER.
-    """
-    position = 0
-    while position < len(der):
-        start = position
-        tag, length, position = der[start], *_length(der, start + 1)
-        contents = der[position : position + length]
-        if tag & 0x1F == 0x1F or len(contents) != length:
-            raise ValueError("not DER")
-        position += length
-        yield tag, contents, der[start:position]
-
-
-def _length(der: bytes, position: int) -> tuple[int, int]:
-    """The length that stands at ``position``, and where it ends."""
-    first = int.from_bytes(der[position : position + 1], "big")
-    if first < 0x80:
-        return first, position + 1
-    end = position + 1 + (first & 0x7F)
-    return int.from_bytes(der[position + 1 : end], "big"), end
+    parts = list(elements(der))
+    if len(parts) != 2 or parts[0].tag != OBJECT_IDENTIFIER:
+        raise ValueError("not an attribute of a name")
+    oid, value = parts
+    return Attribute(dotted(oid.content), value.tag, value.content, value.whole)

@@ -1,98 +1,42 @@
-"""Private keys and certificates in files: who may hold them, how they are read, that they belong
-together.
+"""Private keys in files: who may hold them, how they are read, that they belong to a certificate.
 
 The rules for a key file are those of libpq (``initialize_SSL`` in ``fe-secure-openssl.c``) and of
 the server (``check_ssl_key_file_permissions`` in ``be-secure-common.c``), which differ in one
 thing: only the server refuses another user's file, and so does this module. They are checked on
 the open file, so that what is checked is what is read.
+
+OpenSSL reads the key. What its provider "legacy" has alone is refused even where that is loaded,
+as ``cryptography`` does: libpq and PostgreSQL could not use the key.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes as PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_private_key,
-    load_pem_private_key,
-)
+from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.key_encryption import legacy_cipher
+from pgtls.tls.openssl import key_fits, reason_of
+from pgtls.tls.pem import as_file, looks_like_pem
 
 Path = str | os.PathLike[str]
 
-#: A password, or who is asked for it, once and only when the key is encrypted.
+#: A password, or what asks for it, once and only when the key is encrypted.
 Password = Callable[[], bytes] | bytes | None
 
 #: Permission bits that must not be set, by owner: 0640 is the most for root, 0600 for others.
 _REFUSED_OF_ROOT = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
 _REFUSED_OF_USER = stat.S_IRWXG | stat.S_IRWXO
 
-_BEGIN_CERTIFICATE = re.compile(rb"-----BEGIN (?:\w+ )?CERTIFICATE-----")
 
+def load_private_key(path: Path, password: Password = None) -> crypto.PKey:
+    """Read a private key file: PEM, or DER that is not encrypted. Nothing is asked at a terminal.
 
-def load_key_pair(
-    certificate_path: Path, key_path: Path, password: Password = None
-) -> tuple[list[x509.Certificate], PrivateKey]:
-    """Read a certificate, with its intermediates, and the private key that belongs to it.
-
-    :raises ConfigurationError: a file cannot be used, or the two do not belong together.
-    """
-    chain = load_certificate_chain(certificate_path)
-    if not os.path.exists(key_path):
-        raise ConfigurationError(
-            f'certificate present, but not private key file "{os.fspath(key_path)}"'
-        )
-    key = load_private_key(key_path, password)
-    check_key_matches(chain[0], key, f'private key file "{os.fspath(key_path)}"')
-    return chain, key
-
-
-def load_certificate_chain(path: Path, kind: str = "certificate file") -> list[x509.Certificate]:
-    """Read a certificate file: PEM with one certificate or several, the peer's own first, or DER.
-
-    :param kind: what the file is, for the error message.
-    :raises ConfigurationError: the file or what is in it cannot be read.
-    """
-    what = f'{kind} "{os.fspath(path)}"'
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise ConfigurationError(f"could not open {what}: {error.strerror}") from error
-    return parse_certificate_chain(data, what)
-
-
-def parse_certificate_chain(data: bytes, what: str) -> list[x509.Certificate]:
-    """Read certificates from PEM or DER.
-
-    :param what: what is read, for the error message.
-    :raises ConfigurationError: they cannot be read, or there is none.
-    """
-    try:
-        if _is_pem(data):
-            chain = x509.load_pem_x509_certificates(data)
-            if len(chain) != len(_BEGIN_CERTIFICATE.findall(data)):
-                raise ValueError("passed over: cut off, or a TRUSTED CERTIFICATE")
-            return chain
-        return [x509.load_der_x509_certificate(data)]
-    except ValueError as error:
-        raise ConfigurationError(
-            f"could not read {what}: no certificate in PEM or DER in it, or a damaged one"
-        ) from error
-
-
-def load_private_key(path: Path, password: Password = None) -> PrivateKey:
-    """Read a private key file, PEM or DER. Nobody is ever prompted.
-
+    :param password: for an encrypted one; another does not need it.
     :raises ConfigurationError: the file is not a private one, or what is in it cannot be read.
     """
     what = f'private key file "{os.fspath(path)}"'
@@ -138,52 +82,85 @@ def _check_private(status: os.stat_result, name: str) -> None:
         )
 
 
-def parse_private_key(data: bytes, what: str, password: Password = None) -> PrivateKey:
-    """Read a private key from PEM or DER. A password for a key without one is not used.
+def parse_private_key(data: bytes, what: str, password: Password = None) -> crypto.PKey:
+    """Read a private key: PEM, or DER that is not encrypted (OpenSSL decrypts no other).
 
+    :param data: it, and in PEM anything around it.
     :param what: what is read, for the error message.
+    :param password: for an encrypted one; another does not need it.
     :raises ConfigurationError: it cannot be read, or not with this password.
     """
-    load = load_pem_private_key if _is_pem(data) else load_der_private_key
-    secret: bytes | None = None
-    try:
-        try:
-            return load(data, None)
-        except TypeError:  # it is encrypted
-            secret = password() if callable(password) else password
-        if not secret:
-            raise ConfigurationError(
-                f"could not load {what}: it is encrypted and there is no password for it; give "
-                "one (sslpassword of a client, ssl_passphrase_command of a server)"
-            )
-        return load(data, secret)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        reason = (
-            "bad decrypt; the password is not the one that it was encrypted with"
-            if secret
-            else "no private key in PEM or DER in it, or one of an unknown kind"
+    if cipher := legacy_cipher(data):
+        raise ConfigurationError(
+            f"could not load {what}: it is encrypted with {cipher}, which OpenSSL 3 has in its "
+            "legacy provider only, so that libpq and PostgreSQL refuse it too; encrypt it anew "
+            "with openssl pkcs8 -topk8 -v2 aes-256-cbc, and -provider legacy -provider default"
         )
-        raise ConfigurationError(f"could not load {what}: {reason}") from error
+    asking = _Asking(password, what)
+    try:
+        if looks_like_pem(data):
+            return crypto.load_privatekey(crypto.FILETYPE_PEM, as_file(data), asking)
+        return crypto.load_privatekey(crypto.FILETYPE_ASN1, data)
+    except crypto.Error as error:
+        raise ConfigurationError(f"could not load {what}: {asking.explain(error, data)}") from error
 
 
-def check_key_matches(certificate: x509.Certificate, key: PrivateKey, what: str) -> None:
+class _Asking:
+    """What OpenSSL asks for the password.
+
+    pyOpenSSL hands on what this raises.
+    """
+
+    def __init__(self, password: Password, what: str) -> None:
+        self._password = password
+        self._what = what
+        self._secret: bytes | None = None
+
+    def __call__(self, _rwflag: int) -> bytes:
+        """The password.
+
+        :raises ConfigurationError: there is none, or it is longer than OpenSSL takes.
+        """
+        if self._secret is None:
+            password = self._password
+            self._secret = (password() if callable(password) else password) or b""
+        if not self._secret:
+            raise ConfigurationError(
+                f"could not load {self._what}: it is encrypted and there is no password for it; "
+                "give one (sslpassword of a client, ssl_passphrase_command of a server)"
+            )
+        if len(self._secret) > _LONGEST_PASSWORD:
+            raise ConfigurationError(
+                f"could not load {self._what}: its password has more than {_LONGEST_PASSWORD} bytes"
+            )
+        return self._secret
+
+    def explain(self, error: crypto.Error, data: bytes) -> str:
+        """Why the key could not be read."""
+        reasons = [entry[2] for entry in error.args[0]] if error.args else []
+        if self._secret and any("bad decrypt" in reason for reason in reasons):
+            return "bad decrypt; the password is not the one that it was encrypted with"
+        if self._secret:
+            return f"{reason_of(error)}; it is encrypted, perhaps with another password"
+        reason = "no private key in PEM or DER in it, or one of an unknown kind"
+        if data[:1] == b"\x30":
+            reason += ", or in DER and encrypted, which OpenSSL does not read"
+        return reason
+
+
+#: Octets of a password that OpenSSL has room for (PEM_BUFSIZE).
+_LONGEST_PASSWORD = 1024
+
+
+def check_key_matches(certificate: Certificate, key: crypto.PKey, what: str) -> None:
     """Check that ``key`` is the private half of the key in ``certificate``.
 
     :param what: what the key is from, for the error message.
     :raises ConfigurationError: it is not.
     """
     try:
-        certified = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        certified = None
-    if certified is None or _encoded(certified) != _encoded(key.public_key()):
+        fits = key_fits(certificate.openssl(), key)
+    except (ValueError, SSL.Error):
+        fits = False
+    if not fits:
         raise ConfigurationError(f"certificate does not match {what}")
-
-
-def _encoded(public_key: PublicKey) -> bytes:
-    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _is_pem(data: bytes) -> bool:
-    """PEM may stand behind any other text, so its first line is looked for everywhere."""
-    return b"-----BEGIN " in data

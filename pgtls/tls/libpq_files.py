@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
+from OpenSSL import SSL
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import load_certificate_chain, load_key_pair
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.sources import KeyPair, load_key_pair
+from pgtls.tls.sources import read_roots as read_root_file
 from pgtls.wire.attempts import SSLMode
 
 _VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
@@ -28,15 +29,26 @@ def file_of(conninfo: ConnInfo, named: str | None, default: str) -> Path | None:
     return None if directory is None else directory / default
 
 
-def read_roots(conninfo: ConnInfo) -> list[x509.Certificate] | None:
+def crl_sources(conninfo: ConnInfo) -> list[str]:
+    """The files and directories of CRLs that are read: ``sslcrl`` and ``sslcrldir``, else
+    ``root.crl`` in the default directory where there is one, and roots are not the system's."""
+    named = [each for each in (conninfo.sslcrl, conninfo.sslcrldir) if each is not None]
+    default = file_of(conninfo, None, "root.crl")
+    if named or conninfo.sslrootcert == "system" or default is None:
+        return named
+    return [str(default)] if os.path.exists(default) else []
+
+
+def read_roots(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Certificate] | None:
     """The certificates of ``sslrootcert``, or of ``root.crt`` in the default directory.
 
+    :param context: is made to trust them.
     :returns: None where there is no such file and the sslmode does without.
     :raises ConfigurationError: the file is needed, or cannot be read.
     """
     roots = file_of(conninfo, conninfo.sslrootcert, "root.crt")
     if roots is not None and os.path.exists(roots):
-        return load_certificate_chain(roots, "root certificate file")
+        return read_root_file(roots, context=context)
     if conninfo.sslmode not in _VERIFYING:
         return None
     what = (
@@ -50,7 +62,7 @@ def read_roots(conninfo: ConnInfo) -> list[x509.Certificate] | None:
     )
 
 
-def read_key_pair(conninfo: ConnInfo) -> tuple[list[x509.Certificate], PrivateKey] | None:
+def read_key_pair(conninfo: ConnInfo) -> KeyPair | None:
     """The client's certificate with its intermediates, and its key: ``sslcert``, ``sslkey``.
 
     :returns: None where there is no certificate file.

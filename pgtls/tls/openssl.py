@@ -14,25 +14,17 @@ environment variable ``OPENSSL_CONF`` names; a library must not do that to its p
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import PublicKeyAlgorithmOID
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
 from pgtls.errors import ConfigurationError
+from pgtls.tls.pem import file_of
 
 #: The ALPN name of PostgreSQL's protocol.
 POSTGRESQL = b"postgresql"
-
-# AlgorithmIdentifier of id-RSASSA-PSS without parameters, in DER (RFC 4055, section 1.2).
-_RSASSA_PSS = bytes.fromhex("300b06092a864886f70d01010a")
 
 
 def select_alpn(context: SSL.Context) -> None:
@@ -121,63 +113,68 @@ def verify_error_text(error: int) -> str:
     return text.decode()
 
 
-def use_key_pair(context: SSL.Context, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
+def use_key_pair(context: SSL.Context, chain: bytes, key: crypto.PKey) -> None:
     """Add a certificate, its intermediates and its private key to a context.
 
     A context takes one of each kind of key: with RSA and ECDSA, OpenSSL uses what the client
     can verify.
 
-    :param chain: the certificate itself first.
+    :param chain: PEM: the certificate itself first.
     :raises ConfigurationError: OpenSSL refuses them, for a weak key for example, or they do not
         belong together.
     """
     try:
-        _use_chain(context, chain)
-        if chain[0].public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
-            _use_rsa_pss_key(context, key)
-        else:
-            context.use_privatekey(key)  # type: ignore[arg-type] # what it can't use, it refuses
+        use_chain(context, chain)
+        # Context.use_privatekey() deprecates PKey objects. cryptography's, which it wants, are not
+        # there for every key that OpenSSL reads, and know no RSA-PSS.
+        if not lib.SSL_CTX_use_PrivateKey(context._context, key._pkey):
+            SSL._raise_current_error()
         context.check_privatekey()
-    except (SSL.Error, TypeError) as error:
+    except SSL.Error as error:
         raise ConfigurationError(
-            f"could not use the certificate with its private key: {_reason(error)}"
+            f"could not use the certificate with its private key: {reason_of(error)}"
         ) from error
 
 
-def _use_chain(context: SSL.Context, chain: Sequence[x509.Certificate]) -> None:
+def use_chain(context: SSL.Context, chain: bytes) -> None:
+    """SSL_CTX_use_certificate_chain_file() for what has been read already.
+
+    :param chain: PEM: the certificate itself first.
+    :raises SSL.Error: OpenSSL refuses it.
+    """
     # add_extra_chain_cert() holds intermediates for the context as a whole: each of several
     # certificates would be sent with those of all. Only the call that reads a file holds them by
-    # certificate, and a file it must be.
-    with tempfile.NamedTemporaryFile(suffix=".crt") as file:
-        file.write(b"".join(each.public_bytes(Encoding.PEM) for each in chain))
-        file.flush()
-        context.use_certificate_chain_file(file.name)
+    # certificate. A password for one that is encrypted is asked of nobody.
+    context.set_passwd_cb(lambda *_: b"")
+    with file_of(chain) as path:
+        context.use_certificate_chain_file(path)
 
 
-def _use_rsa_pss_key(context: SSL.Context, key: PrivateKey) -> None:
-    # cryptography reads a key whose algorithm is RSASSA-PSS and writes it as plain RSA, with which
-    # OpenSSL makes no signature for such a certificate. So the algorithm is put back.
-    rsa = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    pkcs8 = _der(0x30, _der(0x02, b"\0") + _RSASSA_PSS + _der(0x04, rsa))
-    pkey = crypto.load_privatekey(crypto.FILETYPE_ASN1, pkcs8)
-    # Context.use_privatekey() deprecates PKey objects, and cryptography has no key to give instead.
-    if not lib.SSL_CTX_use_PrivateKey(context._context, pkey._pkey):
-        lib.ERR_clear_error()
-        raise TypeError("not an RSA-PSS key")
+def lenient_context() -> SSL.Context:
+    """A context that takes keys of any size, to look at them and nothing else."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+    return context
 
 
-def _der(tag: int, content: bytes) -> bytes:
-    """One value in DER."""
-    length = len(content)
-    if length < 0x80:
-        return bytes([tag, length]) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes([tag, 0x80 | len(octets)]) + octets + content
+def key_fits(certificate: crypto.X509, key: crypto.PKey) -> bool:
+    """Whether a private key is the one for the key in a certificate: X509_check_private_key().
+
+    :raises SSL.Error: the certificate's key is of no kind that TLS uses.
+    """
+    context = lenient_context()
+    if not lib.SSL_CTX_use_certificate(context._context, certificate._x509):
+        SSL._raise_current_error()
+    fits = lib.SSL_CTX_use_PrivateKey(context._context, key._pkey) == 1
+    lib.ERR_clear_error()
+    return fits and bool(lib.SSL_CTX_check_private_key(context._context))
 
 
-def _reason(error: Exception) -> str:
-    queue = error.args[0] if isinstance(error, SSL.Error) and error.args else []
-    return queue[-1][2] if queue else str(error)
+def reason_of(error: SSL.Error | crypto.Error) -> str:
+    """OpenSSL's words for what went wrong: the first, as libpq shows them."""
+    queue = error.args[0] if error.args else []
+    words = [entry[2] for entry in queue if entry[2]] if isinstance(queue, list) else []
+    return words[0] if words else str(error) or "OpenSSL gives no reason"
 
 
 _alpn = ffi.new("unsigned char **")

@@ -2,7 +2,8 @@
 
 As libpq and the server do it: every certificate of the chain is checked, and one without a CRL of
 its issuer is refused. OpenSSL fails closed on an expired CRL too: until a new one is there it
-refuses everybody, and :func:`crl_expiry` is what a log can say when and why with.
+refuses every certificate of that issuer, and :func:`read_crls` is what a log can say when and why
+with.
 
 Deliberately stricter than libpq, which goes on without any check: a CRL that is named and cannot
 be used is an error.
@@ -12,20 +13,21 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
+from pgtls.tls.openssl import reason_of
+from pgtls.tls.pem import CRLS, as_file, blocks, file_of, looks_like_pem, why_nothing
+from pgtls.tls.revocation_list import RevocationList
+from pgtls.tls.sources import pem_of
 
 Path = str | os.PathLike[str]
 
 #: Where CRLs are: in a file, in memory as PEM or DER, or ready-made.
 CRLSource = Path | bytes | x509.CertificateRevocationList
-
-_BEGIN_CRL = b"-----BEGIN X509 CRL-----"
-_PEM_CRL = re.compile(_BEGIN_CRL + rb".*?-----END X509 CRL-----", re.DOTALL)
 
 #: Hash of the issuer's name, ``r``, and a number where several issuers have the same hash, or one
 #: issuer has several CRLs.
@@ -33,17 +35,21 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.r[0-9]+")
 
 
 def add_crl_file(context: SSL.Context, source: CRLSource, parameter: str = "sslcrl") -> None:
-    """Have ``context`` check the peer's chain against the CRLs of a file, PEM or DER.
+    """Have ``context`` check the peer's chain against the CRLs of a file.
 
-    Only the CRLs: a certificate in the file does not become a trusted one, as it does in libpq.
+    OpenSSL reads them, X509_STORE_load_locations(), and must be able to read all that is in the
+    file. Only the CRLs count: a certificate in the file does not become a trusted one, as it does
+    in libpq.
 
+    :param source: a file in PEM; or PEM, DER or an object in memory.
     :param parameter: the name of the option that names the file, for the error message.
     :raises ConfigurationError: the file cannot be read or holds no CRL.
     """
-    crls = _read_crls(source, parameter)
+    pem = _checked(source, parameter)
+    only_crls = b"".join(block.text for block in blocks(pem, CRLS))
     store = _checking_store(context)
-    for crl in crls:
-        store.add_crl(crl)
+    with file_of(only_crls) as path:
+        store.load_locations(path)
 
 
 def add_crl_directory(context: SSL.Context, path: Path, parameter: str = "sslcrldir") -> None:
@@ -58,60 +64,31 @@ def add_crl_directory(context: SSL.Context, path: Path, parameter: str = "sslcrl
     :raises ConfigurationError: there is no such directory, no CRL under a hashed name is in it,
         or one is that OpenSSL would not read.
     """
-    for name in _hashed_crls(path, parameter):
-        _read_crls(name, parameter, der_too=False)
+    for name in hashed_crls(path, parameter):
+        _checked(name, parameter)
     _checking_store(context).load_locations(None, path)
 
 
-def crl_expiry(source: CRLSource, parameter: str = "sslcrl") -> list[tuple[str, datetime | None]]:
-    """When the CRLs of a file or a directory expire.
+def read_crls(
+    source: CRLSource, parameter: str = "sslcrl"
+) -> list[tuple[CRLSource, RevocationList]]:
+    """The CRLs of a file or a directory.
 
-    :returns: for each CRL its issuer (RFC 4514) and its nextUpdate in UTC, None where it has none.
+    :param source: as for :func:`add_crl_file`, or a directory.
+    :returns: each with the file that it is in.
     :raises ConfigurationError: as :func:`add_crl_file` and :func:`add_crl_directory`.
     """
     files: list[CRLSource] = [source]
     if isinstance(source, str | os.PathLike) and os.path.isdir(source):
-        files = [*_hashed_crls(source, parameter)]
+        files = [*hashed_crls(source, parameter)]
     return [
-        (crl.issuer.rfc4514_string(), crl.next_update_utc)
+        (file, RevocationList(block.der))
         for file in files
-        for crl in _read_crls(file, parameter)
+        for block in blocks(_checked(file, parameter), CRLS)
     ]
 
 
-def _read_crls(
-    source: CRLSource, parameter: str, *, der_too: bool = True
-) -> list[x509.CertificateRevocationList]:
-    """The CRLs in a file, or in memory.
-
-    :raises ConfigurationError: it cannot be read, holds none, or a damaged one.
-    """
-    if isinstance(source, x509.CertificateRevocationList):
-        return [source]
-    data = source if isinstance(source, bytes) else _content(source, parameter)
-    blocks = _PEM_CRL.findall(data)
-    try:
-        if len(blocks) != data.count(_BEGIN_CRL) or not (blocks or der_too):
-            raise ValueError("cut off, or DER")
-        if blocks:
-            return [x509.load_pem_x509_crl(block) for block in blocks]
-        return [x509.load_der_x509_crl(data)]
-    except ValueError as error:
-        forms = "PEM or DER" if der_too else "PEM"
-        raise _unusable(
-            source, parameter, f"there is no CRL in {forms} in it, or a damaged one"
-        ) from error
-
-
-def _content(path: Path, parameter: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unusable(path, parameter, error.strerror) from error
-
-
-def _hashed_crls(directory: Path, parameter: str) -> list[str]:
+def hashed_crls(directory: Path, parameter: str) -> list[str]:
     """The files of a directory that OpenSSL would look for CRLs in.
 
     :raises ConfigurationError: there is no such directory, or no such file in it.
@@ -128,6 +105,37 @@ def _hashed_crls(directory: Path, parameter: str) -> list[str]:
             f'run "openssl rehash {os.fspath(directory)}"',
         )
     return [os.path.join(directory, name) for name in names]
+
+
+def _checked(source: CRLSource, parameter: str) -> bytes:
+    """The PEM of a source, which OpenSSL has read once.
+
+    :raises ConfigurationError: it cannot be read, or has no CRL.
+    """
+    pem = _pem(source, parameter)
+    try:
+        if not blocks(pem, CRLS):
+            raise ValueError("no CRL in PEM in it")
+        with file_of(pem) as path:
+            crypto.X509Store().load_locations(path)
+    except (crypto.Error, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, crypto.Error) else str(error)
+        hint = why_nothing(as_file(pem))
+        raise _unusable(source, parameter, f"{reason} ({hint})" if hint else reason) from error
+    return pem
+
+
+def _pem(source: CRLSource, parameter: str) -> bytes:
+    if isinstance(source, x509.CertificateRevocationList):
+        return source.public_bytes(Encoding.PEM)
+    if isinstance(source, bytes):
+        is_pem = looks_like_pem(source) or source[:1] != b"\x30"
+        return source if is_pem else pem_of(source, CRLS[0])
+    try:
+        with open(source, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unusable(source, parameter, error.strerror) from error
 
 
 def _checking_store(context: SSL.Context) -> crypto.X509Store:

@@ -11,16 +11,16 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TypeVar, cast
 
 import attrs
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
+from pgtls.tls.certificate import Certificate
 from pgtls.tls.ciphers import (
     FORWARD_SECRET,
     check_dsa_key,
@@ -28,7 +28,7 @@ from pgtls.tls.ciphers import (
     set_ciphersuites,
 )
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
-from pgtls.tls.distinguished_name import printable
+from pgtls.tls.expiry import listener_validities, warnings
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import (
     forbid_renegotiation_and_compression,
@@ -37,16 +37,24 @@ from pgtls.tls.openssl import (
     set_groups,
     use_key_pair,
 )
-from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, crl_expiry
-from pgtls.tls.sources import CertificateSource, KeySource, certificates_from, key_pair_from
+from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, read_crls
+from pgtls.tls.revocation_list import RevocationList
+from pgtls.tls.sources import (
+    CertificateSource,
+    KeySource,
+    load_key_pair,
+    parse_roots,
+    read_authorities,
+    read_pem,
+)
 from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions
 
 #: Seconds that a passphrase command may take.
 PASSPHRASE_TIMEOUT = 60
 
-#: How long before its end the log begins to warn of a CRL at each start.
-CRL_WARNING = timedelta(days=7)
+#: How long before its end the log begins to warn of a certificate or a CRL at each start.
+EXPIRY_WARNING = timedelta(days=7)
 
 
 @attrs.frozen
@@ -98,7 +106,7 @@ class ServerContext:
     """
 
     context: SSL.Context
-    certificates: list[x509.Certificate] = attrs.field(factory=list)
+    certificates: list[Certificate] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
 
 
@@ -166,21 +174,29 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     if len(certificates) != len(keys) or not certificates:
         raise ConfigurationError("both must name a file, and as many of them")
     for certificate, key_source in zip(certificates, keys, strict=True):
-        chain, key = key_pair_from(certificate, key_source, partial(_passphrase, tls, key_source))
-        check_dsa_key(key, tls.ssl_ciphers)
-        use_key_pair(made.context, chain, key)
-        made.certificates.append(chain[0])
+        pair = load_key_pair(certificate, key_source, partial(_passphrase, tls, key_source))
+        check_dsa_key(pair.key, tls.ssl_ciphers)
+        use_key_pair(made.context, pair.chain.pem, pair.key)
+        made.certificates.append(pair.chain.certificates[0])
 
 
-def _several(value: Any) -> list[Any]:
-    """What a setting of an application's holds: one thing, or a sequence of them."""
-    return list(value) if isinstance(value, list | tuple) else [value]
+_Source = TypeVar("_Source", CertificateSource, KeySource)
 
 
-def _several_paths(value: Any) -> list[Any]:
+def _several(value: _Source | Sequence[_Source]) -> list[_Source]:
+    """What a setting of an application's holds: one thing, or a sequence of them.
+
+    :param value: empty text stands for none.
+    """
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value == "" else [cast(_Source, value)]
+
+
+def _several_paths(value: _Source | Sequence[_Source]) -> list[_Source]:
     """The same, where a configuration file has paths with commas between them."""
     if isinstance(value, str):
-        return [path for part in value.split(",") if (path := part.strip())]
+        return [cast(_Source, path) for part in value.split(",") if (path := part.strip())]
     return _several(value)
 
 
@@ -209,18 +225,21 @@ def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
 
 def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
-    if tls.ssl_ca_file == "":
-        return
-    roots = [
-        root
-        for source in _several(tls.ssl_ca_file)
-        for root in certificates_from(source, "root certificate file")
-    ]
-    trust(made.context, roots)
-    made.context.set_client_ca_list(_subjects(roots))
-    made.context.set_verify(
-        SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, failure_noting(partial(_crl_expiry, tls))
-    )
+    names: list[crypto.X509Name] = []
+    for source in _several(tls.ssl_ca_file):
+        pem, what = read_pem(source, "root certificate file")
+        parse_roots(pem, what, made.context)
+        asked_for = read_authorities(pem)
+        if not asked_for:
+            raise ConfigurationError(
+                f"could not load {what}: a TRUSTED CERTIFICATE alone is none to ask clients for"
+            )
+        names += [each.openssl().get_subject() for each in asked_for]
+    if names:
+        made.context.set_client_ca_list(names)
+        made.context.set_verify(
+            SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, failure_noting(partial(_current_crls, tls))
+        )
 
 
 def _revocation(made: ServerContext, tls: ServerTLSSettings) -> None:
@@ -232,45 +251,27 @@ def _revocation(made: ServerContext, tls: ServerTLSSettings) -> None:
         add_crl_file(made.context, tls.ssl_crl_file, "ssl_crl_file")
     if tls.ssl_crl_dir:
         add_crl_directory(made.context, tls.ssl_crl_dir, "ssl_crl_dir")
-    made.warnings.extend(_ending_crls(tls))
 
 
-def _crl_expiry(tls: ServerTLSSettings) -> list[tuple[str, datetime | None]]:
-    """The issuers of all CRLs and when each ends, as it is now.
+def _crls(tls: ServerTLSSettings) -> list[CRLSource]:
+    return [each for each in (tls.ssl_crl_file, tls.ssl_crl_dir) if each != ""]
+
+
+def _current_crls(tls: ServerTLSSettings) -> Iterator[RevocationList]:
+    """All CRLs, as they are now.
 
     :raises ConfigurationError: one cannot be read.
     """
-    crls: list[tuple[str, datetime | None]] = []
-    if tls.ssl_crl_file != "":
-        crls += crl_expiry(tls.ssl_crl_file, "ssl_crl_file")
-    if tls.ssl_crl_dir:
-        crls += crl_expiry(tls.ssl_crl_dir, "ssl_crl_dir")
-    return crls
+    for source in _crls(tls):
+        for _, crl in read_crls(source, "ssl_crl_file"):
+            yield crl
 
 
-def _ending_crls(tls: ServerTLSSettings) -> Iterator[str]:
-    now = datetime.now(UTC)
-    for issuer, end in _crl_expiry(tls):
-        if end is None or end > now + CRL_WARNING:
-            continue
-        verb = "expires" if end > now else "has expired"
-        yield (
-            f"the CRL of {printable(issuer)} {verb} at {end:%Y-%m-%d %H:%M:%S} UTC: without a "
-            "newer one no client certificate of this issuer is accepted from then on"
-        )
-
-
-def trust(context: SSL.Context, roots: list[x509.Certificate]) -> None:
-    """Believe what these certificates have signed."""
-    store = context.get_cert_store()
-    if store is None:  # pyOpenSSL's type says so; a context has had one since it was made
-        raise ConfigurationError("the TLS context has no certificate store")
-    for root in roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
-
-
-def _subjects(certificates: list[x509.Certificate]) -> list[crypto.X509Name]:
-    return [crypto.X509.from_cryptography(each).get_subject() for each in certificates]
+def _expiry(made: ServerContext, tls: ServerTLSSettings) -> None:
+    validities = listener_validities(
+        _several_paths(tls.ssl_cert_file), _several(tls.ssl_ca_file), _crls(tls)
+    )
+    made.warnings.extend(warnings(validities, EXPIRY_WARNING))
 
 
 def _keylog(made: ServerContext, tls: ServerTLSSettings) -> None:
@@ -296,4 +297,5 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
     ("ssl_ca_file", _client_certificates),
     ("", _revocation),
     ("ssl_keylog_file", _keylog),
+    ("", _expiry),
 )

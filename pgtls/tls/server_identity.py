@@ -35,9 +35,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from cryptography import x509
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import (
     DNS_ID,
@@ -48,6 +47,8 @@ from service_identity.hazmat import (
 )
 
 from pgtls.errors import CertificateNotVerified
+from pgtls.tls.certificate import AlternativeName, Certificate, NameType
+from pgtls.tls.distinguished_name import COMMON_NAME
 
 Address = IPv4Address | IPv6Address
 
@@ -55,7 +56,7 @@ Address = IPv4Address | IPv6Address
 _LONGEST_NAME = 253
 
 
-def verify_server_name(certificate: x509.Certificate, host: str) -> None:
+def verify_server_name(certificate: Certificate, host: str) -> None:
     """Check that ``certificate`` is for ``host``. Nothing is said about who signed it.
 
     :param host: the host as the connection string has it, a name or an address.
@@ -83,72 +84,62 @@ def host_address(host: str) -> Address | None:
     return None
 
 
-def _presented_names(
-    certificate: x509.Certificate, *, host_is_address: bool
-) -> list[str | Address]:
+def _presented_names(certificate: Certificate, *, host_is_address: bool) -> list[bytes | Address]:
     """What the certificate says that counts for this host, in its order: text and addresses.
 
     :raises CertificateNotVerified: something in it cannot be read.
     """
     try:
-        alternatives = _alternative_names(certificate)
-        names: list[str | Address] = [_readable(name) for name in alternatives]
-        host_type = x509.IPAddress if host_is_address else x509.DNSName
-        if not any(isinstance(name, host_type) for name in alternatives):
-            names += [_readable(name) for name in _common_names(certificate)[:1]]
-    except CertificateNotVerified:
-        raise
-    except Exception as error:  # whatever the parser stumbles over: the certificate is not believed
+        alternatives = [
+            name
+            for name in certificate.alternative_names
+            if name.type in (NameType.DNS, NameType.ADDRESS)
+        ]
+        names = [_readable(name) for name in alternatives]
+        host_type = NameType.ADDRESS if host_is_address else NameType.DNS
+        if not any(name.type is host_type for name in alternatives):
+            common_name = certificate.subject.first(COMMON_NAME)
+            names += [] if common_name is None else [_without_nul(common_name)]
+    except ValueError as error:
         raise CertificateNotVerified(f"server certificate could not be read: {error}") from error
     return names
 
 
-def _alternative_names(certificate: x509.Certificate) -> list[x509.DNSName | x509.IPAddress]:
-    """The dNSName and iPAddress entries, in their order."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return []
-    return [name for name in extension.value if isinstance(name, x509.DNSName | x509.IPAddress)]
-
-
-def _common_names(certificate: x509.Certificate) -> list[x509.NameAttribute[str | bytes]]:
-    return certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-
-
-def _readable(
-    name: x509.DNSName | x509.IPAddress | x509.NameAttribute[str | bytes],
-) -> str | Address:
+def _readable(name: AlternativeName) -> bytes | Address:
     """The value of a name.
 
-    :raises CertificateNotVerified: it is not what it should be. The NUL is CVE-2009-4034.
+    :raises CertificateNotVerified: it is not what it should be.
     """
-    value = name.value
-    if isinstance(value, IPv4Network | IPv6Network):  # address and mask, as in name constraints
-        length = 2 * len(value.network_address.packed)
+    if name.type is not NameType.ADDRESS:
+        return _without_nul(name.value)
+    try:
+        return ip_address(name.value)
+    except ValueError:
         raise CertificateNotVerified(
-            f"certificate contains IP address with invalid length {length}"
-        )
-    if isinstance(value, bytes):
-        raise CertificateNotVerified("SSL certificate's name entry is not text")
-    if isinstance(value, str) and "\0" in value:
+            f"certificate contains IP address with invalid length {len(name.value)}"
+        ) from None
+
+
+def _without_nul(text: bytes) -> bytes:
+    """:raises CertificateNotVerified: there is a NUL in it (CVE-2009-4034)."""
+    if b"\0" in text:
         raise CertificateNotVerified("SSL certificate's name contains embedded null")
-    return value
+    return text
 
 
 def _service_identity_accepts(
-    names: Sequence[str | Address], host: str, address: Address | None
+    names: Sequence[bytes | Address], host: str, address: Address | None
 ) -> bool:
     """Whether service-identity finds the host among ``names``."""
-    texts = [name for name in names if isinstance(name, str)]
+    texts = [name for name in names if isinstance(name, bytes)]
     try:
         if address is not None:
-            addresses = [IPAddressPattern(name) for name in names if not isinstance(name, str)]
+            addresses = [IPAddressPattern(name) for name in names if not isinstance(name, bytes)]
             verify_service_identity(addresses, [IPAddress_ID(address)], [])
-        elif host.startswith(".") or any(text != text.strip() for text in (host, *texts)):
+        elif host.startswith(".") or host != host.strip() or any(map(_padded, texts)):
             return False
         else:
-            patterns = [DNSPattern.from_bytes(text.encode()) for text in texts]
+            patterns = [DNSPattern.from_bytes(text) for text in texts]
             verify_service_identity(patterns, [DNS_ID(host)], [])
     except (CertificateError, VerificationError, ValueError):
         # The first is no VerificationError: a name that service-identity does not take, or none
@@ -157,12 +148,17 @@ def _service_identity_accepts(
     return True
 
 
-def _same_text(names: Sequence[str | Address], host: str) -> bool:
+def _padded(text: bytes) -> bool:
+    shown = text.decode("utf-8", "replace")
+    return shown != shown.strip()
+
+
+def _same_text(names: Sequence[bytes | Address], host: str) -> bool:
     """Whether a name, as text, is the host's: pq_verify_peer_name_matches_certificate_name()."""
     spellings = _spellings(host)
     for name in names:
-        if isinstance(name, str):
-            presented = _folded(name)
+        if isinstance(name, bytes):
+            presented = name.lower()
             if presented in spellings or any(
                 _wildcard_matches(presented, spelling) for spelling in spellings
             ):
@@ -193,7 +189,7 @@ def _wildcard_matches(pattern: bytes, host: bytes) -> bool:
     return label != b"" and b"." not in label
 
 
-def _mismatch(names: Sequence[str | Address], host: str) -> str:
+def _mismatch(names: Sequence[bytes | Address], host: str) -> str:
     """libpq's complaint: the first name, the number of the others, the host."""
     if not names:
         return "could not get server's host name from server certificate"
@@ -203,14 +199,14 @@ def _mismatch(names: Sequence[str | Address], host: str) -> str:
     return f'server certificate for "{_shown(names[0])}"{others} does not match host name "{host}"'
 
 
-def _shown(name: str | Address) -> str:
+def _shown(name: bytes | Address) -> str:
     """A name as libpq prints it: IPv4 inside IPv6 with dots, which ``str()`` does not always.
 
     Unlike libpq's it cannot break the line or steer the terminal that it is shown on.
     """
     if isinstance(name, IPv6Address):
         return socket.inet_ntop(socket.AF_INET6, name.packed)
-    text = str(name)
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
     if len(text) > _LONGEST_NAME:
         text = text[:_LONGEST_NAME] + "..."
     return "".join(

@@ -1,59 +1,238 @@
-"""Where certificates and keys come from: files, or the memory of an embedding application."""
+"""Where certificates and keys come from: files, or the memory of an embedding application.
+
+Files are PEM, which is all that libpq and PostgreSQL read; what an application gives in memory may
+be DER too. OpenSSL decides what is in it.
+"""
 
 from __future__ import annotations
 
+import base64
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes as PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from OpenSSL import SSL, crypto
 
-from pgtls.tls.key_file import (
-    Password,
-    check_key_matches,
-    load_certificate_chain,
-    load_key_pair,
-    load_private_key,
-    parse_certificate_chain,
-    parse_private_key,
+from pgtls.errors import ConfigurationError
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.der import INTEGER, OCTET_STRING, SEQUENCE, encoded, first, inner
+from pgtls.tls.key_file import Password, check_key_matches, load_private_key, parse_private_key
+from pgtls.tls.openssl import lenient_context, reason_of, use_chain
+from pgtls.tls.pem import (
+    CERTIFICATES,
+    PLAIN_CERTIFICATES,
+    Block,
+    as_file,
+    blocks,
+    file_of,
+    looks_like_pem,
+    why_nothing,
 )
 
 Path = str | os.PathLike[str]
 
 #: A file's path, PEM or DER, or the object itself.
 CertificateSource = Path | bytes | x509.Certificate
-KeySource = Path | bytes | PrivateKey
+KeySource = Path | bytes | PrivateKeyTypes
+
+# AlgorithmIdentifier of id-RSASSA-PSS without parameters, in DER (RFC 4055, section 1.2).
+_RSASSA_PSS = bytes.fromhex("300b06092a864886f70d01010a")
 
 
-def certificates_from(
-    source: CertificateSource, kind: str = "certificate file"
-) -> list[x509.Certificate]:
-    """One certificate or several: the peer's own first, then its intermediates.
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A certificate and its intermediates.
+
+    :ivar pem: as OpenSSL reads them.
+    :ivar certificates: the same for us: the owner's own first.
+    """
+
+    pem: bytes
+    certificates: tuple[Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate, its intermediates, and the private key that belongs to it."""
+
+    chain: Chain
+    key: crypto.PKey
+
+
+def read_pem(source: CertificateSource, kind: str) -> tuple[bytes, str]:
+    """The PEM of a source, and what to call the source in an error message.
+
+    :param kind: what a file is, for that.
+    :raises ConfigurationError: a file cannot be opened.
+    """
+    if isinstance(source, x509.Certificate):
+        return source.public_bytes(Encoding.PEM), "certificate in memory"
+    if isinstance(source, bytes):
+        return pem_or_der(source), "certificate in memory"
+    what = f'{kind} "{os.fspath(source)}"'
+    try:
+        with open(source, "rb") as file:
+            return file.read(), what
+    except OSError as error:
+        raise ConfigurationError(f"could not open {what}: {error.strerror}") from error
+
+
+def pem_or_der(data: bytes) -> bytes:
+    """A certificate in PEM, where PEM or DER was given."""
+    return data if looks_like_pem(data) or data[:1] != b"\x30" else pem_of(data)
+
+
+def pem_of(der: bytes, name: str = "CERTIFICATE") -> bytes:
+    """DER as PEM.
+
+    :param name: what it is.
+    """
+    text = base64.b64encode(der).decode()
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return "\n".join([f"-----BEGIN {name}-----", *lines, f"-----END {name}-----", ""]).encode()
+
+
+def read_chain(source: CertificateSource, kind: str = "certificate file") -> Chain:
+    """A certificate and its intermediates, as SSL_CTX_use_certificate_chain_file() finds them.
 
     :param kind: what a file is, for the error message.
     :raises ConfigurationError: they cannot be read.
     """
-    if isinstance(source, x509.Certificate):
-        return [source]
-    if isinstance(source, bytes):
-        return parse_certificate_chain(source, "certificate in memory")
-    return load_certificate_chain(source, kind)
+    pem, what = read_pem(source, kind)
+    return parse_chain(pem, what)
 
 
-def key_pair_from(
+def parse_chain(pem: bytes, what: str) -> Chain:
+    """The same from what has been read.
+
+    :param what: what it was, for the error message.
+    :raises ConfigurationError: they cannot be read.
+    """
+    try:
+        own, *others = _readable(pem, CERTIFICATES)
+        use_chain(lenient_context(), pem)
+    except (SSL.Error, ValueError) as error:
+        raise _unreadable(what, pem, error) from error
+    above = [block for block in others if block.name in PLAIN_CERTIFICATES]
+    return Chain(pem, tuple(map(_certificate, (own, *above))))
+
+
+def read_roots(
+    sources: CertificateSource | Sequence[CertificateSource],
+    kind: str = "root certificate file",
+    context: SSL.Context | None = None,
+) -> list[Certificate]:
+    """The certificates of a file of roots, as SSL_CTX_load_verify_locations() finds them.
+
+    :param sources: one, or several.
+    :param kind: what a file is, for the error message.
+    :param context: is made to trust them.
+    :raises ConfigurationError: they cannot be read, or there is none.
+    """
+    if isinstance(sources, str | bytes | os.PathLike | x509.Certificate):
+        sources = [sources]
+    found = []
+    for source in sources:
+        pem, what = read_pem(source, kind)
+        found += parse_roots(pem, what, context)
+    if not found:
+        raise ConfigurationError("there is no root certificate")
+    return found
+
+
+def parse_roots(pem: bytes, what: str, context: SSL.Context | None = None) -> list[Certificate]:
+    """The same from what has been read, for one source.
+
+    :param what: what it was, for the error message.
+    """
+    try:
+        certificates = _readable(pem, CERTIFICATES)
+        with file_of(pem) as path:
+            (context or SSL.Context(SSL.TLS_METHOD)).load_verify_locations(path)
+    except (SSL.Error, ValueError) as error:
+        raise _unreadable(what, pem, error) from error
+    return [_certificate(block) for block in certificates]
+
+
+def load_roots(source: CertificateSource, kind: str = "root certificate file") -> crypto.X509Store:
+    """What a file of roots makes OpenSSL trust.
+
+    :param kind: what a file is, for the error message.
+    :raises ConfigurationError: it cannot be read, or nothing is in it.
+    """
+    pem, what = read_pem(source, kind)
+    parse_roots(pem, what)
+    store = crypto.X509Store()
+    with file_of(pem) as path:
+        store.load_locations(path)
+    return store
+
+
+def read_authorities(pem: bytes) -> list[Certificate]:
+    """Whose certificates a server asks for: SSL_load_client_CA_file() passes over TRUSTED ones."""
+    return [_certificate(block) for block in blocks(pem, PLAIN_CERTIFICATES)]
+
+
+def _readable(pem: bytes, names: Sequence[str]) -> list[Block]:
+    """The blocks of these names.
+
+    :raises ValueError: there is none, or one is damaged, or encrypted: OpenSSL would ask for its
+        password at the terminal.
+    """
+    found = blocks(pem, names)
+    if any(b"ENCRYPTED" in block.header for block in found):
+        raise ValueError("a certificate in it is encrypted")
+    if not found:
+        raise ValueError("no certificate in PEM in it")
+    return found
+
+
+def _certificate(block: Block) -> Certificate:
+    try:  # what is behind it is of no account, or says what a TRUSTED one is trusted for
+        return Certificate(first(block.der, SEQUENCE).whole)
+    except ValueError:  # as OpenSSL takes it: it can be used, but not described
+        return Certificate(block.der)
+
+
+def _unreadable(what: str, pem: bytes, error: Exception) -> ConfigurationError:
+    reason = reason_of(error) if isinstance(error, SSL.Error) else str(error)
+    hint = why_nothing(as_file(pem))
+    return ConfigurationError(f"could not read {what}: {reason}{f' ({hint})' if hint else ''}")
+
+
+def load_key_pair(
     certificate: CertificateSource, key: KeySource, password: Password = None
-) -> tuple[list[x509.Certificate], PrivateKey]:
+) -> KeyPair:
     """A certificate, with its intermediates, and the private key that belongs to it.
 
+    :param password: for a key that is encrypted.
     :raises ConfigurationError: they cannot be read, or do not belong together.
     """
+    chain = read_chain(certificate)
     if isinstance(key, str | os.PathLike):
-        if isinstance(certificate, str | os.PathLike):
-            return load_key_pair(certificate, key, password)
+        what = f'private key file "{os.fspath(key)}"'
+        if not os.path.exists(key):
+            raise ConfigurationError(f"certificate present, but not {what}")
         private_key = load_private_key(key, password)
     elif isinstance(key, bytes):
-        private_key = parse_private_key(key, "private key in memory", password)
+        what = "private key in memory"
+        private_key = parse_private_key(key, what, password)
     else:
-        private_key = key
-    chain = certificates_from(certificate)
-    check_key_matches(chain[0], private_key, "private key")
-    return chain, private_key
+        what = "private key"
+        private_key = _from_cryptography(key, chain.certificates[0])
+    check_key_matches(chain.certificates[0], private_key, what)
+    return KeyPair(chain, private_key)
+
+
+def _from_cryptography(key: PrivateKeyTypes, certificate: Certificate) -> crypto.PKey:
+    """cryptography reads a key whose algorithm is RSASSA-PSS and writes it as plain RSA, with which
+    OpenSSL makes no signature for such a certificate. So the algorithm is put back."""
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    if certificate.public_key_algorithm == _RSASSA_PSS:
+        version, _, rsa, *_ = inner(der)
+        content = encoded(INTEGER, version.content) + _RSASSA_PSS
+        der = encoded(SEQUENCE, content + encoded(OCTET_STRING, rsa.content))
+    return crypto.load_privatekey(crypto.FILETYPE_ASN1, der)

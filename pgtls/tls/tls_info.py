@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TypedDict
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import NameOID
 from OpenSSL.SSL import Connection
 
+from pgtls.tls.certificate import UNREADABLE_PART, AlternativeName, Certificate, NameType
+from pgtls.tls.distinguished_name import COMMON_NAME
 from pgtls.tls.openssl import version_cipher_alpn
 
 
@@ -28,9 +30,8 @@ class NegotiatedTLS:
     :ivar alpn: the protocol that ALPN selected.
     :ivar forward_secret: whether the key exchange was ephemeral: who gets hold of the private
         key later can't decrypt what was recorded today.
-    :ivar peer_certificate: the other end's certificate. That it is here does not say that it
-        was verified: the context decides that. None also for one that cryptography, which is
-        stricter than OpenSSL, cannot read.
+    :ivar certificate: the other end's certificate, None where it showed none. That it is here does
+        not say that it was verified: the context decides that.
     """
 
     version: str
@@ -39,13 +40,25 @@ class NegotiatedTLS:
     group: str | None
     alpn: str | None
     forward_secret: bool
-    peer_certificate: x509.Certificate | None
+    certificate: Certificate | None
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The other end's certificate as an object of ``cryptography``'s, made anew each time.
+
+        None also for a certificate that ``cryptography``, which is stricter than OpenSSL, cannot
+        read: :attr:`certificate` has that one too.
+        """
+        try:
+            return self.certificate.cryptography() if self.certificate is not None else None
+        except ValueError:
+            return None
 
 
 def describe(connection: Connection) -> NegotiatedTLS:
     """The facts of a connection whose handshake is complete."""
     version, cipher, bits, alpn = version_cipher_alpn(connection)
-    return _facts(version, cipher, bits, _group(connection), alpn, peer_certificate(connection))
+    return _facts(version, cipher, bits, _group(connection), alpn, shown_by_peer(connection))
 
 
 @lru_cache(maxsize=64)  # most are alike
@@ -55,7 +68,7 @@ def _facts(
     bits: int,
     group: str | None,
     alpn: bytes,
-    peer_certificate: x509.Certificate | None,
+    certificate: Certificate | None,
 ) -> NegotiatedTLS:
     return NegotiatedTLS(
         version=version,
@@ -64,7 +77,7 @@ def _facts(
         group=group,
         alpn=alpn.decode("ascii", "backslashreplace") or None,
         forward_secret=version == "TLSv1.3" or is_ephemeral(cipher),
-        peer_certificate=peer_certificate,
+        certificate=certificate,
     )
 
 
@@ -80,11 +93,15 @@ def _group(connection: Connection) -> str | None:
         return None
 
 
-def peer_certificate(connection: Connection) -> x509.Certificate | None:
-    try:
-        return connection.get_peer_certificate(as_cryptography=True)
-    except ValueError:
-        return None
+def shown_by_peer(connection: Connection) -> Certificate | None:
+    """The certificate of the other end; None where it showed none."""
+    shown = connection.get_peer_certificate()
+    return Certificate.of_openssl(shown) if shown is not None else None
+
+
+def chain_of_peer(connection: Connection) -> list[Certificate]:
+    """All certificates that a server sent, its own first."""
+    return [Certificate.of_openssl(each) for each in connection.get_peer_cert_chain() or []]
 
 
 class CertificateFacts(TypedDict):
@@ -99,52 +116,62 @@ class CertificateFacts(TypedDict):
     serial: str
 
 
-def certificate_facts(certificate: x509.Certificate) -> CertificateFacts:
-    """What a certificate says.
+def certificate_facts(certificate: Certificate) -> CertificateFacts:
+    """What a certificate says; what cannot be read says so.
 
     Names are distinguished names in RFC 2253 order; times are ISO 8601 in UTC; the SHA-256
     fingerprint is in lowercase hexadecimal; the serial number is in hexadecimal as openssl
     prints it.
-
-    :raises ValueError: its subject, issuer or dates cannot be read.
     """
     return {
-        "subject": certificate.subject.rfc4514_string(),
-        "issuer": certificate.issuer.rfc4514_string(),
+        "subject": certificate.subject_text,
+        "issuer": certificate.issuer_text,
         "names": names(certificate),
-        "not_before": _iso(certificate.not_valid_before_utc),
-        "not_after": _iso(certificate.not_valid_after_utc),
-        "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
-        "serial": serial(certificate.serial_number),
+        "not_before": _read(lambda: _iso(certificate.not_before)),
+        "not_after": _read(lambda: _iso(certificate.not_after)),
+        "sha256": certificate.sha256.hex(),
+        "serial": certificate.serial_text,
     }
 
 
-def names(certificate: x509.Certificate) -> list[str]:
-    """Whom it is for: DNS names, IP addresses, e-mail addresses and URIs of the subject
+def names(certificate: Certificate) -> list[str]:
+    """What it is for: DNS names, IP addresses, e-mail addresses and URIs of the subject
     alternative name, in their order; the CNs where it has none of them.
     """
     try:
-        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):  # ValueError: extensions that cannot be read
-        san = x509.SubjectAlternativeName([])
-    readable = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
-    found = [str(name.value) for name in san if isinstance(name, readable)]
-    return found or [
-        attribute.value if isinstance(attribute.value, str) else attribute.value.hex()
-        for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    ]
+        found = [alternative_text(name) for name in certificate.alternative_names]
+    except ValueError:
+        found = []
+    readable = [name for name in found if name is not None]
+    try:
+        return readable or [
+            attribute.legible_value()
+            for rdn in certificate.subject.rdns
+            for attribute in rdn
+            if attribute.oid == COMMON_NAME
+        ]
+    except ValueError:
+        return []
 
 
-def serial(number: int) -> str:
-    """A serial number as ``openssl x509 -serial`` prints it: hexadecimal, whole bytes."""
-    digits = f"{abs(number):X}"
-    return "-" * (number < 0) + digits.zfill(len(digits) + len(digits) % 2)
+def alternative_text(name: AlternativeName) -> str | None:
+    """An alternative name as text; None for one that is none."""
+    if name.type is NameType.ADDRESS:
+        try:
+            return str(ip_address(name.value))
+        except ValueError:
+            return None
+    if name.type in (NameType.DNS, NameType.EMAIL, NameType.URI):
+        return name.value.decode("utf-8", "backslashreplace")
+    return None
+
+
+def _read(text: Callable[[], str]) -> str:
+    try:
+        return text()
+    except ValueError:
+        return UNREADABLE_PART
 
 
 def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """The SHA-256 fingerprint as ``openssl x509 -fingerprint -sha256`` prints it."""
-    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
-from pgtls.tls.distinguished_name import issuer_line, printable, serial_hex, subject_line
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.distinguished_name import printable
 from pgtls.tls.openssl import verify_error_text
+from pgtls.tls.revocation_list import RevocationList
 
 #: OpenSSL's X509_V_ERR_CRL_HAS_EXPIRED.
 CRL_HAS_EXPIRED = 12
 
-#: Gives, for each CRL in use, its issuer (RFC 4514) and its nextUpdate.
-CRLExpiry = Callable[[], Iterable[tuple[str, datetime | None]]]
+#: Gives the CRLs in use, as they are now.
+CurrentCRLs = Callable[[], Iterable[RevocationList]]
 
 #: What ``Context.set_verify`` calls for each certificate of a chain.
 VerifyCallback = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
@@ -61,19 +62,19 @@ class VerifyFailure:
 _failures: WeakKeyDictionary[SSL.Connection, VerifyFailure] = WeakKeyDictionary()
 
 
-def failure_noting(crl_expiry: CRLExpiry) -> VerifyCallback:
+def failure_noting(current_crls: CurrentCRLs) -> VerifyCallback:
     """Make a callback for ``Context.set_verify`` that changes no result and keeps the failure.
 
     It costs about 6 µs for each certificate of a chain.
 
-    :param crl_expiry: is asked when a CRL has expired, to say when that was.
+    :param current_crls: is asked when a CRL has expired, to say when that was.
     """
 
     def note(
         connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, passed: int
     ) -> bool:
         if not passed:
-            _failures[connection] = _failure(certificate, error, depth, crl_expiry)
+            _failures[connection] = _failure(certificate, error, depth, current_crls)
         return bool(passed)
 
     return note
@@ -89,28 +90,25 @@ def failure_of(connection: SSL.Connection) -> VerifyFailure | None:
 
 
 def _failure(
-    certificate: crypto.X509, error: int, depth: int, crl_expiry: CRLExpiry
+    certificate: crypto.X509, error: int, depth: int, current_crls: CurrentCRLs
 ) -> VerifyFailure:
     reason = verify_error_text(error)
-    try:
-        readable = certificate.to_cryptography()
-    except ValueError:  # cryptography is stricter than OpenSSL
-        return VerifyFailure(depth, reason, "unreadable", "unreadable", "unreadable")
+    shown = Certificate.of_openssl(certificate)
     if error == CRL_HAS_EXPIRED:
-        reason += _since_when(readable, crl_expiry)
-    return VerifyFailure(
-        depth, reason, subject_line(readable), serial_hex(readable), issuer_line(readable)
-    )
+        reason += _since_when(shown, current_crls)
+    return VerifyFailure(depth, reason, shown.subject_line, shown.serial_text, shown.issuer_line)
 
 
-def _since_when(certificate: x509.Certificate, crl_expiry: CRLExpiry) -> str:
+def _since_when(certificate: Certificate, current_crls: CurrentCRLs) -> str:
     """When the CRL expired that the certificate's issuer is to keep up to date."""
     try:
-        issuer = certificate.issuer.rfc4514_string()
-        dates = [date for name, date in crl_expiry() if name == issuer and date]
-    except (ValueError, ConfigurationError):  # a name or a file that cannot be read (any more)
+        dates = [
+            crl.next_update for crl in current_crls() if crl.issuer_der == certificate.issuer_der
+        ]
+    except (ValueError, ConfigurationError):  # a date or a file that cannot be read (any more)
         return ""
-    expired = [date for date in dates if date < datetime.now(UTC)]
+    expired = [date for date in dates if date and date < datetime.now(UTC)]
     if not expired:
         return ""
-    return f" (the one of {printable(issuer)} at {max(expired):%Y-%m-%d %H:%M:%S} UTC)"
+    name = printable(certificate.issuer_text)
+    return f" (the one of {name} at {max(expired):%Y-%m-%d %H:%M:%S} UTC)"

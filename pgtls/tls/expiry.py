@@ -1,0 +1,212 @@
+"""Certificates and CRLs whose time is over, has not come, or ends soon: what, where, until when,
+and what follows from it.
+
+A TLS context takes them all without a word; it is each handshake that then fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.keywords import SSLCertMode
+from pgtls.errors import ConfigurationError
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.distinguished_name import printable
+from pgtls.tls.libpq_files import crl_sources, file_of
+from pgtls.tls.revocation import CRLSource, read_crls
+from pgtls.tls.revocation_list import RevocationList
+from pgtls.tls.sources import CertificateSource, read_chain, read_roots
+
+#: What follows where the time of something is over or has not come.
+NOT_ACCEPTED_BY_CLIENTS = "clients that verify it refuse to connect"
+NOT_ACCEPTED_BY_SERVERS = "servers that verify it refuse the connection"
+CLIENTS_REFUSED = "no client certificate that leads to it is accepted"
+SERVER_REFUSED = "no server certificate that leads to it is accepted"
+
+#: Bytes of a name that a warning shows.
+_NAME_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """How long something is valid.
+
+    :ivar what: what it is and where: ``certificate "CN=db" in "/etc/pgtls/server.crt"``.
+    :ivar file: the file that it is in, as it was named; None for one in memory.
+    :ivar not_before: its first moment; None where it does not say.
+    :ivar not_after: its last; None where it does not say.
+    :ivar consequence: what follows when it is over, or has not begun.
+    """
+
+    what: str
+    file: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    consequence: str
+
+    def warning(self, soon: timedelta = timedelta(0), now: datetime | None = None) -> str | None:
+        """One sentence, if there is reason for one.
+
+        :param soon: how long before the end there is.
+        :param now: the time in UTC, if not this moment.
+        :returns: None where it is valid, and for longer than ``soon``.
+        """
+        now = now or datetime.now(UTC)
+        if self.not_after is not None and self.not_after < now:
+            return f"{self.what} expired on {_text(self.not_after)}: {self.consequence}"
+        if self.not_before is not None and now < self.not_before:
+            return f"{self.what} is not valid before {_text(self.not_before)}: {self.consequence}"
+        if self.not_after is not None and self.not_after < now + soon:
+            return (
+                f"{self.what} expires on {_text(self.not_after)}: from then on {self.consequence}"
+            )
+        return None
+
+
+def warnings(
+    validities: Iterable[Validity], soon: timedelta = timedelta(0), now: datetime | None = None
+) -> list[str]:
+    """A sentence for each that is over, has not begun, or ends soon.
+
+    :param soon: how long before the end.
+    :param now: the time in UTC, if not this moment.
+    """
+    found = [validity.warning(soon, now) for validity in validities]
+    return [each for each in found if each is not None]
+
+
+def listener_validities(
+    certificates: Sequence[CertificateSource],
+    roots: Sequence[CertificateSource],
+    crls: Sequence[CRLSource],
+) -> list[Validity]:
+    """What a listener shows its clients, and what it verifies theirs by.
+
+    :param certificates: ``ssl_cert_file``, each with its intermediates.
+    :param roots: ``ssl_ca_file``.
+    :param crls: ``ssl_crl_file`` and ``ssl_crl_dir``, those that are set.
+    """
+    found: list[Validity] = []
+    for source in certificates:
+        found += _of_certificates(source, _chain, NOT_ACCEPTED_BY_CLIENTS)
+    for source in roots:
+        found += _of_certificates(source, read_roots, CLIENTS_REFUSED)
+    found += of_crls(crls, "client")
+    return found
+
+
+def upstream_validities(conninfo: ConnInfo) -> list[Validity]:
+    """What a connection string's client shows servers, and what it verifies theirs by.
+
+    Files that are not there, or that cannot be read, are no matter of this.
+
+    :param conninfo: with ``sslrootcert=system`` the system's authorities are not looked at.
+    """
+    found: list[Validity] = []
+    own = file_of(conninfo, conninfo.sslcert, "postgresql.crt")
+    if own is not None and conninfo.sslcertmode is not SSLCertMode.DISABLE:
+        found += _of_certificates(own, _chain, NOT_ACCEPTED_BY_SERVERS)
+    roots = file_of(conninfo, conninfo.sslrootcert, "root.crt")
+    if roots is not None and conninfo.sslrootcert != "system":
+        found += _of_certificates(roots, read_roots, SERVER_REFUSED)
+    found += of_crls(crl_sources(conninfo), "server")
+    return found
+
+
+def _chain(source: CertificateSource) -> Sequence[Certificate]:
+    return read_chain(source).certificates
+
+
+def _of_certificates(
+    source: CertificateSource,
+    read: Callable[[CertificateSource], Sequence[Certificate]],
+    consequence: str,
+) -> Iterator[Validity]:
+    try:
+        certificates = read(source)
+    except ConfigurationError:
+        return
+    for certificate in certificates:
+        yield of_certificate(certificate, source, consequence)
+
+
+def of_certificate(
+    certificate: Certificate, source: CertificateSource, consequence: str
+) -> Validity:
+    """How long a certificate is valid.
+
+    :param source: what it was read from.
+    :param consequence: what follows when it is over.
+    """
+    name = printable(certificate.subject_text, _NAME_LIMIT)
+    return Validity(
+        f'certificate "{name}"{_place(source)}',
+        _file(source),
+        _read(lambda: certificate.not_before),
+        _read(lambda: certificate.not_after),
+        consequence,
+    )
+
+
+def of_crls(sources: Iterable[CRLSource], whose: str) -> list[Validity]:
+    """How long CRLs are valid: for each issuer the newest, since OpenSSL takes that one.
+
+    :param whose: certificates they are for: ``client`` or ``server``.
+    """
+    places: dict[RevocationList, CRLSource] = {}
+    for source in sources:
+        try:
+            places |= {crl: file for file, crl in read_crls(source)}
+        except ConfigurationError:
+            continue
+    return [_of_crl(crl, places[crl], whose) for crl in newest_crls(places)]
+
+
+def newest_crls(crls: Iterable[RevocationList]) -> list[RevocationList]:
+    """For each issuer, and each of its keys, the one that is valid the longest. Those that cannot
+    be read are left out."""
+    newest: dict[tuple[bytes, bytes | None], tuple[datetime, RevocationList]] = {}
+    for crl in crls:
+        try:
+            key = (crl.issuer_der, crl.authority_key_identifier)
+            end = crl.next_update or datetime.max.replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        if key not in newest or end > newest[key][0]:
+            newest[key] = (end, crl)
+    return [crl for _, crl in newest.values()]
+
+
+def _of_crl(crl: RevocationList, source: CRLSource, whose: str) -> Validity:
+    name = printable(crl.issuer_text, _NAME_LIMIT)
+    return Validity(
+        f'the CRL of "{name}"{_place(source)}',
+        _file(source),
+        _read(lambda: crl.this_update),
+        _read(lambda: crl.next_update),
+        f"without a newer one no {whose} certificate of this issuer is accepted",
+    )
+
+
+def _read(date: Callable[[], datetime | None]) -> datetime | None:
+    try:
+        return date()
+    except ValueError:  # not a date that OpenSSL compares with: the handshake says so
+        return None
+
+
+def _file(source: CertificateSource | CRLSource) -> str | None:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None
+
+
+def _place(source: CertificateSource | CRLSource) -> str:
+    file = _file(source)
+    return " in memory" if file is None else f' in "{file}"'
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
