@@ -141,7 +141,7 @@ def _alternative_names(certificate: Certificate) -> list[str]:
     names = [name.value for name in certificate.alternative_names if name.type in kinds]
     if any(b"\0" in name for name in names):
         raise ValueError("SSL certificate's name contains embedded null")
-    return [name.decode("utf-8", "surrogateescape") for name in names]
+    return [name.decode("ascii") for name in names]
 
 
 def _mismatch(role: str, clientname: ClientName, reasons: list[str]) -> ClientNotVerified:

@@ -92,7 +92,7 @@ class OutputTests(TestCase):
         result = json.loads(done.out)
         self.assertEqual(result["events"], ["connect", "sslaccept", "authok"])
         self.assertEqual((result["outcome"], result["error"]), ("ssl", None))
-        self.assertEqual(result["certificate"], certificate_facts(localhost().certificate))
+        self.assertEqual(result["certificate"], certificate_facts(localhost().shown))
         tls = result["tls"]
         self.assertEqual(
             {name: tls[name] for name in ("version", "alpn", "forward_secret", "bits")},

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.tls.key_file import load_certificate_chain
-from pgtls.tls.tls_info import fingerprint
+from pgtls.tls.sources import read_chain
 from pgtls.wire.channel_binding import CauseTold, PlusRemoved
 from pgtls.wire.messages import ErrorResponse
 from tests.support.certificates import localhost
@@ -140,8 +139,8 @@ class OtherLeaf(SynchronousTestCase):
     """Different certificates."""
 
     def fingerprints(self) -> tuple[str, str]:
-        shown = load_certificate_chain(daemon().state / "server.crt")[0]
-        return fingerprint(shown), fingerprint(localhost().certificate)
+        shown = read_chain(daemon().state / "server.crt").certificates[0]
+        return shown.fingerprint, localhost().shown.fingerprint
 
     def test_a_failed_login_reads_the_cause_and_the_ways_out(self) -> None:
         shown, servers = self.fingerprints()

@@ -434,7 +434,7 @@ class ClientCertificates(ContextCase):
 
     def client(self, issued: Issued) -> SSL.Context:
         context = client_context()
-        use_key_pair(context, issued._all(), issued.key.private)
+        use_key_pair(context, issued.chain(), issued.key.openssl())
         return context
 
     def test_one_is_asked_for_with_the_names_of_the_authorities(self) -> None:

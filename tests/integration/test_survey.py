@@ -578,8 +578,8 @@ class FindingsTests(SynchronousTestCase):
 
     def test_the_end_of_the_first_certificate_to_end_counts(self) -> None:
         survey = Survey("db", 5432, "", False)
-        soon = authority().issue(["db"], not_after=days(10.5)).certificate
-        late = Authority("late", not_after=days(400)).issued.certificate
+        soon = authority().issue(["db"], not_after=days(10.5)).shown
+        late = Authority("late", not_after=days(400)).issued.shown
         survey.chain = [dict(certificate_facts(each)) for each in (late, soon)]
         self.assertEqual(days_left(survey), 10)
         found = {each.name: each for each in findings(survey)}["expiry"]

@@ -12,9 +12,6 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,6 +27,7 @@ from pgtls.certs.trust_on_first_use import (
     trust_root,
 )
 from pgtls.errors import CertificateNotVerified, ConfigurationError
+from pgtls.tls.certificate import Certificate
 from tests.support import servers
 from tests.support.certificates import Authority, Issued, days, self_signed
 from tests.support.command_line import PGTLS, pgtls
@@ -40,14 +38,14 @@ from tests.support.servers import Server
 HOST = "db.example.com:5432"
 
 
-def digest(certificate: x509.Certificate) -> bytes:
-    """Its SHA-256."""
-    return certificate.fingerprint(hashes.SHA256())
+def digest(issued: Issued) -> bytes:
+    """The SHA-256 of a certificate."""
+    return issued.shown.sha256
 
 
-def with_root(issued: Issued, authority: Authority) -> list[x509.Certificate]:
+def with_root(issued: Issued, authority: Authority) -> list[Certificate]:
     """A chain as a server sends it that sends its root."""
-    return [issued.certificate, *issued.intermediates, authority.issued.certificate]
+    return [*map(Certificate.of, issued._all()), authority.issued.shown]
 
 
 class FingerprintTests(SynchronousTestCase):
@@ -75,17 +73,17 @@ class FingerprintTests(SynchronousTestCase):
             self.assertRaises(ValueError, parse_fingerprint, text)
 
     def test_as_openssl_has_it(self) -> None:
-        certificate = self_signed("localhost").certificate
+        issued = self_signed("localhost")
         path = Path(self.mktemp())
-        path.write_bytes(certificate.public_bytes(Encoding.PEM))
+        path.write_bytes(issued.pem())
         said = subprocess.run(
             ["openssl", "x509", "-in", path, "-noout", "-fingerprint", "-sha256"],
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        self.assertEqual(parse_fingerprint(said.strip().partition("=")[2]), digest(certificate))
-        self.assertEqual(parse_fingerprint(fingerprint(certificate)), digest(certificate))
+        self.assertEqual(parse_fingerprint(said.strip().partition("=")[2]), digest(issued))
+        self.assertEqual(parse_fingerprint(fingerprint(issued.shown)), digest(issued))
 
 
 class RootTests(SynchronousTestCase):
@@ -94,25 +92,25 @@ class RootTests(SynchronousTestCase):
     def test_the_root_at_its_end(self) -> None:
         root = Authority("root")
         chain = with_root(root.intermediate("middle").issue(["db"]), root)
-        self.assertEqual(root_of(chain), root.issued.certificate)
+        self.assertEqual(root_of(chain), root.issued.shown)
 
     def test_in_any_order_and_among_others(self) -> None:
         root = Authority("root")
         leaf, *others = with_root(root.intermediate("middle").issue(["db"]), root)
-        chain = [leaf, Authority("another").issued.certificate, *reversed(others)]
-        self.assertEqual(root_of(chain), root.issued.certificate)
+        chain = [leaf, Authority("another").issued.shown, *reversed(others)]
+        self.assertEqual(root_of(chain), root.issued.shown)
 
     def test_a_self_signed_certificate_itself(self) -> None:
-        leaf = self_signed("db").certificate
+        leaf = self_signed("db").shown
         self.assertEqual(root_of([leaf]), leaf)
 
     def test_a_root_of_that_name_with_another_key_is_none(self) -> None:
-        chain = [Authority("root").issue(["db"]).certificate, Authority("root").issued.certificate]
+        chain = [Authority("root").issue(["db"]).shown, Authority("root").issued.shown]
         self.assertRaises(RootNotSent, root_of, chain)
 
     def test_where_it_was_not_sent_its_issuer_is_named(self) -> None:
         leaf = Authority("root").intermediate("middle").issue(["db"])
-        chain = [leaf.certificate, *leaf.intermediates]
+        chain = [*map(Certificate.of, leaf._all())]
         error = self.assertRaises(RootNotSent, root_of, chain)
         self.assertEqual(error.issuer, "CN=root")
         self.assertIn('"CN=root"', str(error))
@@ -169,7 +167,7 @@ class RootFileTests(SynchronousTestCase):
     def test_a_damaged_file_stays_as_it_is(self) -> None:
         self.directory.mkdir(mode=0o700)
         for content in (
-            self.authority.issued.certificate.public_bytes(Encoding.DER),
+            self.authority.issued.shown.der,
             self.authority.pem()[:200],
             b"no certificate",
         ):
@@ -260,8 +258,8 @@ class TrustTests(TrustCase):
     def test_by_the_fingerprint_of_the_root_and_psql_verifies_from_then_on(self) -> None:
         show(self.leaf, self.authority)
         self.assertNotEqual(self.psql(sslmode="verify-full").returncode, 0)
-        root = self.authority.issued.certificate
-        done = self.trust("--fingerprint", digest(root).hex(":"))
+        root = self.authority.issued.shown
+        done = self.trust("--fingerprint", root.sha256.hex(":"))
         self.assertEqual(done.returncode, 0, done)
         self.assertIn("by the fingerprint of the root", done.stdout)
         self.assertIn("sslmode=verify-full now succeeds", done.stdout)
@@ -286,13 +284,13 @@ class TrustTests(TrustCase):
 
     def test_by_the_fingerprint_of_the_certificate_in_JSON(self) -> None:
         show(self.leaf, self.authority)
-        done = self.trust("--json", "--fingerprint", fingerprint(self.leaf.certificate))
+        done = self.trust("--json", "--fingerprint", fingerprint(self.leaf.shown))
         self.assertEqual(done.returncode, 0, done)
         found = json.loads(done.stdout)
         self.assertEqual(found["trusted_by"], "fingerprint of the server's own certificate")
         self.assertIs(found["added"], True)
         self.assertEqual(found["verify_full"], {"ok": True, "reason": None})
-        self.assertEqual(found["chain"][0]["sha256"], digest(self.leaf.certificate).hex())
+        self.assertEqual(found["chain"][0]["sha256"], digest(self.leaf).hex())
         self.assertEqual(found["root_crt"], str(self.root_crt))
         again = json.loads(self.trust("--json").stdout)
         self.assertEqual((again["trusted_by"], again["added"]), ("root.crt", False))
@@ -329,7 +327,7 @@ class TrustTests(TrustCase):
                 more = os.read(child.stdout.fileno(), 4096)
                 self.assertTrue(more, shown)
                 shown += more
-            self.assertIn(fingerprint(self.authority.issued.certificate).encode(), shown)
+            self.assertIn(fingerprint(self.authority.issued.shown).encode(), shown)
             os.write(ours, f"{answer}\n".encode())
             child.stdout.read()
             status = child.wait(TIMEOUT)
@@ -338,12 +336,12 @@ class TrustTests(TrustCase):
 
     def test_a_changed_certificate_is_refused_aloud(self) -> None:
         show(self.leaf, self.authority)
-        self.trust("--fingerprint", digest(self.leaf.certificate).hex())
+        self.trust("--fingerprint", digest(self.leaf).hex())
         before = self.root_crt.read_bytes()
         other = Authority("somebody else")
         impostor = other.issue(["localhost"])
         show(impostor, other)
-        done = self.trust("--fingerprint", digest(impostor.certificate).hex())
+        done = self.trust("--fingerprint", digest(impostor).hex())
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"THE CERTIFICATE OF {self.place.upper()} HAS CHANGED!", done.stderr)
         self.assertEqual(self.root_crt.read_bytes(), before)
@@ -351,7 +349,7 @@ class TrustTests(TrustCase):
 
     def test_a_renewed_certificate_of_the_same_authority_is_none(self) -> None:
         show(self.leaf, self.authority)
-        self.trust("--fingerprint", digest(self.leaf.certificate).hex())
+        self.trust("--fingerprint", digest(self.leaf).hex())
         show(self.authority.issue(["localhost"]))
         done = self.trust()
         self.assertEqual(done.returncode, 0, done)
@@ -359,20 +357,20 @@ class TrustTests(TrustCase):
 
     def test_a_root_that_is_not_sent_is_to_be_asked_for(self) -> None:
         show(self.leaf)
-        done = self.trust("--fingerprint", digest(self.leaf.certificate).hex())
+        done = self.trust("--fingerprint", digest(self.leaf).hex())
         self.assert_refused(done, 'does not send its root certificate, "CN=site root": ask')
 
     def test_a_self_signed_certificate_is_its_own_root(self) -> None:
         leaf = self_signed("localhost", ["localhost"])
         show(leaf)
-        done = self.trust("--fingerprint", digest(leaf.certificate).hex())
+        done = self.trust("--fingerprint", digest(leaf).hex())
         self.assertEqual(done.returncode, 0, done)
         self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
 
     def test_a_certificate_for_another_name_is_said_to_be_so(self) -> None:
         leaf = self.authority.issue(["db.example.com"])
         show(leaf, self.authority)
-        done = self.trust("--fingerprint", digest(leaf.certificate).hex())
+        done = self.trust("--fingerprint", digest(leaf).hex())
         self.assertEqual(done.returncode, 0, done)
         self.assertNotIn("now succeeds", done.stdout)
         self.assertRegex(done.stderr, '"db.example.com" does not match host name "localhost"')
@@ -382,13 +380,13 @@ class TrustTests(TrustCase):
     def test_an_expired_certificate_writes_nothing(self) -> None:
         leaf = self.authority.issue(["localhost"], not_before=days(-3), not_after=days(-1))
         show(leaf, self.authority)
-        done = self.trust("--fingerprint", digest(leaf.certificate).hex())
+        done = self.trust("--fingerprint", digest(leaf).hex())
         self.assert_refused(done, "certificate has expired")
 
     def test_another_directory(self) -> None:
         show(self.leaf, self.authority)
         directory = self.home / "here"
-        fingerprint_of = ("--fingerprint", digest(self.leaf.certificate).hex())
+        fingerprint_of = ("--fingerprint", digest(self.leaf).hex())
         done = self.trust("-D", str(directory), *fingerprint_of)
         self.assertEqual(done.returncode, 0, done)
         self.assertIn(f"sslrootcert={directory / 'root.crt'}", done.stdout)

@@ -7,7 +7,6 @@ import socket
 import time
 from pathlib import Path
 
-from pgtls.tls.tls_info import fingerprint
 from tests.support.certificates import Authority, Files, localhost
 from tests.support.gateway_daemon import Gateway, GatewayCase
 from tests.support.processes import TIMEOUT
@@ -27,7 +26,7 @@ class UpstreamCheck(GatewayCase):
     def test_reached_with_tls(self) -> None:
         server = postgres(17, ssl=True)
         upstream = f"host=localhost hostaddr={HOST} port={server.port} sslmode=require"
-        shown = fingerprint(localhost().certificate)
+        shown = localhost().shown.fingerprint
         pattern = rf"info\] upstream: reached, SSL=TLSv1\.3 cipher=\w+ .*certificate={shown}"
         self.started(upstream).wait_for_log(pattern)
 

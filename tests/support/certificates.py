@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
+from pgtls.tls.certificate import Certificate
+
 Kind = Literal["ecdsa", "rsa", "rsa-pss", "ed25519", "dsa"]
 PrivateKey = (
     ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey
@@ -71,6 +73,10 @@ class Key:
     def der(self, password: str | None = None) -> bytes:
         """PKCS #8 in DER, encrypted where a password is given."""
         return self._encoded(Encoding.DER, password)
+
+    def openssl(self) -> crypto.PKey:
+        """For pyOpenSSL."""
+        return crypto.load_privatekey(crypto.FILETYPE_PEM, self.pem())
 
     def public_der(self) -> bytes:
         """The SubjectPublicKeyInfo."""
@@ -123,6 +129,11 @@ class Issued:
     certificate: x509.Certificate
     key: Key
     intermediates: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def shown(self) -> Certificate:
+        """The certificate as a peer sees it."""
+        return Certificate.of(self.certificate)
 
     def pem(self) -> bytes:
         """The certificate alone."""

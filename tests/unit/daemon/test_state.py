@@ -15,7 +15,7 @@ from pgtls.certs.authority import Authority
 from pgtls.certs.server_files import mkcert
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
-from pgtls.tls.tls_info import fingerprint
+from pgtls.tls import certificate
 
 
 class Directory(SynchronousTestCase):
@@ -110,7 +110,10 @@ class Certificate(SynchronousTestCase):
         self.assertLessEqual({"db.example.com", "10.0.0.1"}, set(self.names()))
 
     def test_its_fingerprint(self) -> None:
-        self.assertEqual(default_certificate(self.directory).sha256, fingerprint(self.leaf()))
+        self.assertEqual(
+            default_certificate(self.directory).sha256,
+            certificate.Certificate.of(self.leaf()).fingerprint,
+        )
 
     def test_the_next_start_uses_it_again(self) -> None:
         first = default_certificate(self.directory, ["db"])

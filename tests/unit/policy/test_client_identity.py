@@ -10,7 +10,6 @@ import subprocess
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
@@ -25,13 +24,12 @@ from pgtls.policy.client_identity import (
     ClientNotVerified,
     check_client,
     identities,
-    issuer_line,
     printable,
-    serial_hex,
-    subject_line,
 )
 from pgtls.policy.ident_map import IdentMap
-from pgtls.tls.distinguished_name import SHORT_NAMES, DistinguishedName, subject_of
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.distinguished_name import SHORT_NAMES, DistinguishedName
+from pgtls.tls.sources import pem_of
 
 # cryptography warns of attributes that are shorter or longer than X.520 has them.
 suppress = [suppress_warnings(category=UserWarning, message="Attribute's length")]
@@ -61,7 +59,7 @@ def attribute(
 
 def certificate(
     subject: x509.Name, *alternative: x509.GeneralName, serial: int = 0x0A1B2C
-) -> x509.Certificate:
+) -> Certificate:
     """A certificate for a subject."""
     builder = (
         x509.CertificateBuilder(subject_name=subject, issuer_name=subject)
@@ -72,38 +70,38 @@ def certificate(
     )
     if alternative:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
-    return builder.sign(KEY, hashes.SHA256())
+    return Certificate.of(builder.sign(KEY, hashes.SHA256()))
 
 
-def named(*attributes: tuple[str, str]) -> x509.Certificate:
+def named(*attributes: tuple[str, str]) -> Certificate:
     """A certificate for a subject of plain attributes."""
     return certificate(x509.Name([attribute(*pair) for pair in attributes]))
 
 
-def changed(original: x509.Certificate, old: bytes, new: bytes) -> x509.Certificate:
+def changed(original: Certificate, old: bytes, new: bytes) -> Certificate:
     """The certificate with bytes changed; who reads its names does not look at the signature."""
-    der = original.public_bytes(Encoding.DER)
+    der = original.der
     assert old in der
     assert len(old) == len(new)
-    return x509.load_der_x509_certificate(der.replace(old, new))
+    return Certificate(der.replace(old, new))
 
 
-def latin() -> x509.Certificate:
+def latin() -> Certificate:
     """A certificate for the CN ``m\u00fcll`` in Latin-1."""
     written = attribute("CN", "m\u00fcl", _ASN1Type.T61String)
     return changed(certificate(x509.Name([written])), b"m\xc3\xbcl", b"m\xfcll")
 
 
-def unreadable() -> x509.Certificate:
+def unreadable() -> Certificate:
     """A certificate for a name in UTF-8 that is none."""
     return changed(named(("O", "ab")), b"\x0c\x02ab", b"\x0c\x02a\xff")
 
 
-def openssl(certificate: x509.Certificate, *arguments: str) -> str:
+def openssl(certificate: Certificate, *arguments: str) -> str:
     """What ``openssl x509`` prints."""
     return subprocess.run(
         ["openssl", "x509", "-noout", *arguments],
-        input=certificate.public_bytes(Encoding.PEM),
+        input=pem_of(certificate.der),
         capture_output=True,
         check=True,
     ).stdout.decode("ascii")
@@ -399,23 +397,24 @@ class LogTests(SynchronousTestCase):
     def test_long_subject_keeps_its_end(self) -> None:
         name = "ssl-" + "1234567890" * 6
         self.assertEqual(
-            subject_line(named(("O", "PGDG"), ("OU", "Some Unit"), ("CN", name))), f".../CN={name}"
+            named(("O", "PGDG"), ("OU", "Some Unit"), ("CN", name)).subject_line,
+            f".../CN={name}",
         )
 
     def test_subject_that_is_not_ascii(self) -> None:
         self.assertEqual(
-            subject_line(named(("CN", "\u039f\u03b4\u03c5\u03c3\u03c3\u03ad\u03b1\u03c2"))),
+            named(("CN", "\u039f\u03b4\u03c5\u03c3\u03c3\u03ad\u03b1\u03c2")).subject_line,
             r"/CN=\xce\x9f\xce\xb4\xcf\x85\xcf\x83\xcf\x83\xce\xad\xce\xb1\xcf\x82",
         )
 
     def test_issuer(self) -> None:
-        self.assertEqual(issuer_line(named(("O", "PGDG"), ("CN", "ca"))), "/O=PGDG/CN=ca")
+        self.assertEqual(named(("O", "PGDG"), ("CN", "ca")).issuer_line, "/O=PGDG/CN=ca")
 
     def test_unreadable_subject(self) -> None:
-        self.assertEqual(subject_line(unreadable()), "(unreadable name)")
+        self.assertEqual(unreadable().subject_line, "(unreadable name)")
 
     def test_control_characters(self) -> None:
-        self.assertEqual(subject_line(named(("CN", "a\nb\x1b[2J"))), r"/CN=a\0Ab\1B[2J")
+        self.assertEqual(named(("CN", "a\nb\x1b[2J")).subject_line, r"/CN=a\0Ab\1B[2J")
 
     def test_printable(self) -> None:
         self.assertEqual(printable("a\nb\0"), r"a\x0ab\x00")
@@ -426,7 +425,7 @@ class LogTests(SynchronousTestCase):
     def test_serial_is_what_openssl_prints(self) -> None:
         for serial in (1, 0x7F, 0xA1B2C, 0xFF << 100):
             made = certificate(x509.Name([attribute("CN", "a")]), serial=serial)
-            self.assertEqual(openssl(made, "-serial"), f"serial={serial_hex(made)}\n")
+            self.assertEqual(openssl(made, "-serial"), f"serial={made.serial_hex}\n")
 
     def test_subject_and_issuer_are_not_mixed_up(self) -> None:
         ca = x509.Name([attribute("CN", "ca")])
@@ -436,5 +435,6 @@ class LogTests(SynchronousTestCase):
             .not_valid_after(START + datetime.timedelta(days=1))
             .sign(KEY, hashes.SHA256())
         )
-        self.assertEqual(subject_of(signed).first(NameOID.COMMON_NAME.dotted_string), b"alice")
-        self.assertEqual(issuer_line(signed), "/CN=ca")
+        shown = Certificate.of(signed)
+        self.assertEqual(shown.subject.first(NameOID.COMMON_NAME.dotted_string), b"alice")
+        self.assertEqual(shown.issuer_line, "/CN=ca")

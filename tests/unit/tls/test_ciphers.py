@@ -149,14 +149,14 @@ class DSATests(SynchronousTestCase):
         self.assertEqual(cipher and cipher[0], DSS)
 
     def test_a_list_with_a_suite_for_it_passes(self) -> None:
-        check_dsa_key(Key.generate("dsa").private, DSS)
-        check_dsa_key(Key.generate("dsa").private, POSTGRESQL_DEFAULT)
+        check_dsa_key(Key.generate("dsa").openssl(), DSS)
+        check_dsa_key(Key.generate("dsa").openssl(), POSTGRESQL_DEFAULT)
 
     def test_the_default_list_has_none_and_the_error_says_what_to_do(self) -> None:
         error = self.assertRaises(
-            ConfigurationError, check_dsa_key, Key.generate("dsa").private, FORWARD_SECRET
+            ConfigurationError, check_dsa_key, Key.generate("dsa").openssl(), FORWARD_SECRET
         )
         self.assertIn(DSS, str(error))
 
     def test_other_keys_need_none(self) -> None:
-        check_dsa_key(Key.generate("ecdsa").private, FORWARD_SECRET)
+        check_dsa_key(Key.generate("ecdsa").openssl(), FORWARD_SECRET)

@@ -13,22 +13,22 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
-from pgtls.tls.key_file import (
-    Password,
-    Path,
-    load_certificate_chain,
-    load_key_pair,
-    load_private_key,
-    parse_certificate_chain,
-    parse_private_key,
-)
+from pgtls.tls.certificate import Certificate
+from pgtls.tls.key_file import Password, Path, load_private_key, parse_private_key
+from pgtls.tls.sources import load_key_pair, read_chain
 from tests.support.certificates import Authority, Files, Key, self_signed
 
 KEY = Key.generate("ecdsa")
-PUBLIC = KEY.private.public_key()
+PUBLIC = KEY.public_der()
+
+
+def public(key: crypto.PKey) -> bytes:
+    """Its public half."""
+    return crypto.dump_publickey(crypto.FILETYPE_ASN1, key)
 
 
 class KeyFileTestCase(SynchronousTestCase):
@@ -54,7 +54,7 @@ class Permissions(KeyFileTestCase):
         path = self.given_to_another_user(self.key_file())
         for mode in (0o600, 0o400, 0o700):
             os.chmod(path, mode)
-            self.assertEqual(load_private_key(path).public_key(), PUBLIC, oct(mode))
+            self.assertEqual(public(load_private_key(path)), PUBLIC, oct(mode))
         for mode in (0o640, 0o620, 0o610, 0o604, 0o602, 0o601, 0o777):
             os.chmod(path, mode)
             self.assertEqual(
@@ -79,7 +79,7 @@ class Permissions(KeyFileTestCase):
         for mode, accepted in by_mode.items():
             os.chmod(path, mode)
             if accepted:
-                self.assertEqual(load_private_key(path).public_key(), PUBLIC, oct(mode))
+                self.assertEqual(public(load_private_key(path)), PUBLIC, oct(mode))
             else:
                 self.assertIn("has group or world access", self.complaint(path), oct(mode))
 
@@ -105,7 +105,7 @@ class Permissions(KeyFileTestCase):
         """What a link points to is judged."""
         link = str(self.files.directory / "link.key")
         os.symlink(os.path.abspath(self.key_file()), link)
-        self.assertEqual(load_private_key(link).public_key(), PUBLIC)
+        self.assertEqual(public(load_private_key(link)), PUBLIC)
         self.key_file(mode=0o644)
         self.assertIn("has group or world access", self.complaint(link))
 
@@ -127,7 +127,7 @@ class Formats(KeyFileTestCase):
             key = Key.generate(kind)
             for content in (key.pem(), key.der()):
                 loaded = load_private_key(self.key_file(content=content))
-                self.assertEqual(loaded.public_key(), key.private.public_key(), kind)
+                self.assertEqual(public(loaded), key.public_der(), kind)
 
     def test_traditional_pem(self) -> None:
         """OpenSSL's older form, plain and encrypted."""
@@ -137,7 +137,7 @@ class Formats(KeyFileTestCase):
                 Encoding.PEM, PrivateFormat.TraditionalOpenSSL, encryption
             )
             loaded = load_private_key(self.key_file(content=content), b"secret")
-            self.assertEqual(loaded.public_key(), PUBLIC)
+            self.assertEqual(public(loaded), PUBLIC)
 
     def test_key_behind_other_text(self) -> None:
         """A key may stand behind comments, parameters (openssl ecparam) and its certificate."""
@@ -146,7 +146,7 @@ class Formats(KeyFileTestCase):
         )
         for before in (b"the key:\n", parameters, self_signed("db").pem()):
             path = self.key_file(content=before + KEY.pem())
-            self.assertEqual(load_private_key(path).public_key(), PUBLIC)
+            self.assertEqual(public(load_private_key(path)), PUBLIC)
 
     def test_no_key(self) -> None:
         """What is no key, or a damaged one, is refused with the file's name."""
@@ -169,17 +169,25 @@ class Passwords(KeyFileTestCase):
     """Encrypted keys."""
 
     def encrypted(self) -> list[str]:
-        """An encrypted key in PEM and in DER."""
+        """An encrypted key in PEM: PKCS #8, and OpenSSL's older form."""
+        older = KEY.private.private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"secret")
+        )
         return [
             self.files.write("pem.key", KEY.pem("secret")),
-            self.files.write("der.key", KEY.der("secret")),
+            self.files.write("older.key", older),
         ]
+
+    def test_encrypted_der(self) -> None:
+        """OpenSSL decrypts no DER, and so neither does libpq."""
+        path = self.files.write("der.key", KEY.der("secret"))
+        self.assertIn("in DER and encrypted", self.complaint(path, b"secret"))
 
     def test_right_password(self) -> None:
         """The password, or a function that gives it, opens the key."""
         for path in self.encrypted():
             for password in (b"secret", lambda: b"secret"):
-                self.assertEqual(load_private_key(path, password).public_key(), PUBLIC)
+                self.assertEqual(public(load_private_key(path, password)), PUBLIC)
 
     def test_wrong_password(self) -> None:
         """libpq's words, and neither the password nor a traceback."""
@@ -199,8 +207,8 @@ class Passwords(KeyFileTestCase):
     def test_password_not_needed(self) -> None:
         """A key that is not encrypted opens with any password, and nobody is asked for one."""
         path = self.key_file()
-        self.assertEqual(load_private_key(path, b"secret").public_key(), PUBLIC)
-        self.assertEqual(load_private_key(path, self.fail).public_key(), PUBLIC)
+        self.assertEqual(public(load_private_key(path, b"secret")), PUBLIC)
+        self.assertEqual(public(load_private_key(path, self.fail)), PUBLIC)
 
 
 class Certificates(KeyFileTestCase):
@@ -210,25 +218,27 @@ class Certificates(KeyFileTestCase):
         """PEM with several certificates, in their order."""
         issued = Authority("root").intermediate("between").issue(["db"])
         path = self.files.write("db.crt", b"the certificate:\n", issued.chain())
-        self.assertEqual(load_certificate_chain(path), [issued.certificate, *issued.intermediates])
+        expected = tuple(map(Certificate.of, issued._all()))
+        self.assertEqual(read_chain(path).certificates, expected)
         self.assertEqual(len(issued.intermediates), 1)
 
     def test_der(self) -> None:
-        """One certificate in DER."""
-        certificate = self_signed("db").certificate
-        self.assertEqual(
-            parse_certificate_chain(certificate.public_bytes(Encoding.DER), "db.crt"), [certificate]
-        )
+        """One certificate in DER: of an application's in memory, but no file of libpq's."""
+        issued = self_signed("db")
+        self.assertEqual(read_chain(issued.shown.der).certificates, (issued.shown,))
+        path = self.files.write("db.crt", issued.shown.der)
+        error = self.assertRaises(ConfigurationError, read_chain, path)
+        self.assertIn("it is DER, and must be PEM", str(error))
 
     def test_no_certificate(self) -> None:
         """A missing file and a file without a certificate, or with half a one, are named."""
         good = self_signed("db").pem()
         for content in (b"", b"none", KEY.pem(), good[:-60], good + good[:-60]):
             path = self.files.write("db.crt", content)
-            error = self.assertRaises(ConfigurationError, load_certificate_chain, path)
+            error = self.assertRaises(ConfigurationError, read_chain, path)
             self.assertIn(f'could not read certificate file "{path}": ', str(error))
         os.unlink(path)
-        error = self.assertRaises(ConfigurationError, load_certificate_chain, path)
+        error = self.assertRaises(ConfigurationError, read_chain, path)
         self.assertEqual(
             str(error), f'could not open certificate file "{path}": No such file or directory'
         )
@@ -237,9 +247,9 @@ class Certificates(KeyFileTestCase):
         """A certificate and its key, of every kind."""
         for kind in ("ecdsa", "rsa", "rsa-pss", "ed25519", "dsa"):
             issued = self_signed("db", key=kind)
-            chain, key = load_key_pair(*self.files.pair("db", issued, "secret"), b"secret")
-            self.assertEqual(chain, [issued.certificate])
-            self.assertEqual(key.public_key(), issued.key.private.public_key(), kind)
+            pair = load_key_pair(*self.files.pair("db", issued, "secret"), b"secret")
+            self.assertEqual(pair.chain.certificates, (issued.shown,))
+            self.assertEqual(public(pair.key), issued.key.public_der(), kind)
 
     def test_certificate_without_key(self) -> None:
         """libpq's words where the key is not there."""

@@ -196,7 +196,7 @@ class KeyPairTests(SynchronousTestCase):
         self.context = SSL.Context(SSL.TLS_SERVER_METHOD)
 
     def use(self, issued: Issued) -> None:
-        use_key_pair(self.context, issued._all(), issued.key.private)
+        use_key_pair(self.context, issued.chain(), issued.key.openssl())
 
     def test_every_kind_of_key(self) -> None:
         kinds: tuple[Kind, ...] = ("ecdsa", "rsa", "rsa-pss", "ed25519")
@@ -233,17 +233,15 @@ class KeyPairTests(SynchronousTestCase):
         kinds: tuple[Kind, ...] = ("ecdsa", "rsa")
         for kind in kinds:
             self.context = SSL.Context(SSL.TLS_SERVER_METHOD)
-            key = Key.generate(kind).private
+            key = Key.generate(kind).openssl()
             error = self.assertRaises(
-                ConfigurationError, use_key_pair, self.context, [localhost().certificate], key
+                ConfigurationError, use_key_pair, self.context, localhost().chain(), key
             )
             self.assertIn("could not use the certificate with its private key", str(error))
 
     def test_a_refused_pair_leaves_no_error_behind(self) -> None:
-        key = Key.generate("ecdsa").private
-        self.assertRaises(
-            ConfigurationError, use_key_pair, self.context, [localhost().certificate], key
-        )
+        key = Key.generate("ecdsa").openssl()
+        self.assertRaises(ConfigurationError, use_key_pair, self.context, localhost().chain(), key)
         self.assertIsNone(handshake(server_context()).server_error)
 
 

@@ -11,7 +11,7 @@ from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
-from pgtls.tls.revocation import add_crl_directory, add_crl_file, crl_expiry
+from pgtls.tls.revocation import add_crl_directory, add_crl_file, read_crls
 from tests.support.certificates import Authority, Files, Issued, days
 
 
@@ -66,9 +66,12 @@ class CRLFile(RevocationTestCase):
         self.assertEqual(self.verified(self.good), "certificate revoked")
 
     def test_der(self) -> None:
-        """One CRL in DER."""
+        """One CRL in DER: in memory, but not in a file, where libpq reads PEM only."""
         crl = x509.load_pem_x509_crl(self.root.crl([self.below.issued]))
-        self.use(crl.public_bytes(Encoding.DER))
+        der = crl.public_bytes(Encoding.DER)
+        error = self.assertRaises(ConfigurationError, self.use, der)
+        self.assertIn("it is DER, and must be PEM", str(error))
+        add_crl_file(self.context, der)
         self.assertEqual(self.verified(self.root.issue(["other"])), "ok")
         self.assertNotEqual(self.verified(self.good), "ok")
 
@@ -184,8 +187,10 @@ class Expiry(RevocationTestCase):
     def test_file(self) -> None:
         """Issuer and nextUpdate of each CRL in a file."""
         path = self.files.write("root.crl", self.root.crl(), self.below.crl(expired=True))
-        (root, later), (below, earlier) = crl_expiry(path)
-        self.assertEqual((root, below), ("CN=root", "CN=below"))
+        (file, root), (_, below) = read_crls(path)
+        self.assertEqual(file, path)
+        self.assertEqual((root.issuer_text, below.issuer_text), ("CN=root", "CN=below"))
+        later, earlier = root.next_update, below.next_update
         assert later is not None
         assert earlier is not None
         self.assertTrue(abs(later - days(30)) < timedelta(minutes=1))
@@ -196,4 +201,4 @@ class Expiry(RevocationTestCase):
         path = self.files.crl_dir(
             "crls", [(self.root, self.root.crl()), (self.below, self.below.crl())]
         )
-        self.assertEqual({issuer for issuer, _ in crl_expiry(path)}, {"CN=root", "CN=below"})
+        self.assertEqual({crl.issuer_text for _, crl in read_crls(path)}, {"CN=root", "CN=below"})

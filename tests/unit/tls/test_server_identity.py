@@ -26,7 +26,9 @@ from psycopg import pq
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import CertificateNotVerified
+from pgtls.tls.certificate import Certificate
 from pgtls.tls.server_identity import host_address, verify_server_name
+from pgtls.tls.sources import pem_of
 from pgtls.wire.messages import ErrorResponse
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -240,7 +242,7 @@ _GENERAL_NAME: dict[str, Callable[[str], x509.GeneralName]] = {
 AUTHORITY = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
 
 
-def sign(subject: x509.Name, extensions: list[x509.ExtensionType]) -> x509.Certificate:
+def sign(subject: x509.Name, extensions: list[x509.ExtensionType]) -> Certificate:
     """A certificate of the authority's, read back as it comes off the wire."""
     builder = (
         x509.CertificateBuilder()
@@ -254,10 +256,10 @@ def sign(subject: x509.Name, extensions: list[x509.ExtensionType]) -> x509.Certi
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
     signed = builder.sign(KEY, hashes.SHA256())
-    return x509.load_der_x509_certificate(signed.public_bytes(Encoding.DER))
+    return Certificate.of(signed)
 
 
-def certificate(common_names: list[str], alternatives: list[str] | None) -> x509.Certificate:
+def certificate(common_names: list[str], alternatives: list[str] | None) -> Certificate:
     """A certificate with these names."""
     subject = x509.Name(x509.NameAttribute(x509.NameOID.COMMON_NAME, text) for text in common_names)
     if alternatives is None:
@@ -267,14 +269,14 @@ def certificate(common_names: list[str], alternatives: list[str] | None) -> x509
     return sign(subject, [names])
 
 
-def malformed(content: bytes, *common_names: str) -> x509.Certificate:
+def malformed(content: bytes, *common_names: str) -> Certificate:
     """A certificate with these bytes for a subjectAltName."""
     subject = x509.Name(x509.NameAttribute(x509.NameOID.COMMON_NAME, text) for text in common_names)
     oid = x509.oid.ExtensionOID.SUBJECT_ALTERNATIVE_NAME
     return sign(subject, [x509.UnrecognizedExtension(oid, content)])
 
 
-def complaint(cert: x509.Certificate, host: str) -> str | None:
+def complaint(cert: Certificate, host: str) -> str | None:
     """What there is to say against ``cert`` as the certificate of ``host``."""
     try:
         verify_server_name(cert, host)
@@ -391,9 +393,9 @@ class StricterThanLibpq(SynchronousTestCase):
 
     def test_common_name_that_is_no_text(self) -> None:
         """A CN in a type that holds bits is no name."""
-        der = certificate(["db"], None).public_bytes(Encoding.DER)
+        der = certificate(["db"], None).der
         utf8_string, bit_string = b"\x0c\x02db", b"\x03\x02\x00d"
-        cert = x509.load_der_x509_certificate(der.replace(utf8_string, bit_string))
+        cert = Certificate(der.replace(utf8_string, bit_string))
         self.assertIsNotNone(complaint(cert, "db"))
 
 
@@ -448,13 +450,13 @@ class ManyNames(SynchronousTestCase):
 _VERIFIED = "the StartupMessage has come"
 
 
-def libpq_says(directory: Path, cert: x509.Certificate, host: str) -> str:
+def libpq_says(directory: Path, cert: Certificate, host: str) -> str:
     """Have libpq connect with verify-full to a server that shows ``cert``; its error message."""
     root, server = directory / "root.crt", directory / "server.pem"
     constraint = x509.BasicConstraints(ca=True, path_length=None)
-    root.write_bytes(sign(AUTHORITY, [constraint]).public_bytes(Encoding.PEM))
+    root.write_bytes(pem_of(sign(AUTHORITY, [constraint]).der))
     key = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    server.write_bytes(cert.public_bytes(Encoding.PEM) + key)
+    server.write_bytes(pem_of(cert.der) + key)
     parameters = {
         b"host": host.encode().replace(b"'", b"\\'"),
         b"hostaddr": b"127.0.0.1",

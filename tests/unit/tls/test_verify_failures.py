@@ -28,7 +28,7 @@ class VerifyFailureTests(SynchronousTestCase):
         server.set_verify(SSL.VERIFY_PEER, note_failure)
         client = client_context()
         if issued:
-            use_key_pair(client, issued._all(), issued.key.private)
+            use_key_pair(client, issued.chain(), issued.key.openssl())
         return handshake(server, client)
 
     def failure(self, issued: Issued) -> VerifyFailure:
