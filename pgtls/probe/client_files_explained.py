@@ -12,10 +12,10 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.expiry import newest_crls
 from pgtls.tls.libpq_files import file_of, password_of, read_roots
 from pgtls.tls.revocation import read_crls
 from pgtls.tls.sources import load_key_pair
+from pgtls.tls.validity import newest_crls
 from pgtls.wire.attempts import SSLMode
 
 #: How many roots are named.

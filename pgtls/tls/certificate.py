@@ -87,13 +87,20 @@ class Certificate:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> Certificate:
-        """From an object of ``cryptography``'s: a certificate that was made here, or that an
-        application gave."""
+        """From an object of ``cryptography``'s.
+
+        :param certificate: one that was made here, or that an application gave.
+        :returns: the same.
+        """
         return cls(certificate.public_bytes(Encoding.DER))
 
     @classmethod
     def of_openssl(cls, certificate: crypto.X509) -> Certificate:
-        """From an object of pyOpenSSL's: a certificate that a peer sent."""
+        """From an object of pyOpenSSL's.
+
+        :param certificate: one that a peer sent.
+        :returns: the same.
+        """
         return cls(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
 
     def __repr__(self) -> str:
@@ -240,8 +247,10 @@ class Certificate:
                 yield from extensions(first(field.content, SEQUENCE).content)
 
     def extension(self, oid: str) -> bytes | None:
-        """The value of an extension, None where it is not there.
+        """The value of an extension.
 
+        :param oid: its type, in numbers and dots.
+        :returns: what it holds; None where it is not there.
         :raises ValueError: it is there twice, or it cannot be found out.
         """
         found = [value for each, value in self.extensions() if each == oid]
@@ -289,6 +298,7 @@ def extensions(der: bytes) -> Iterator[tuple[str, bytes]]:
     """Type (numbers and dots) and value of each extension.
 
     :param der: the content of Extensions.
+    :returns: pairs, in their order.
     :raises ValueError: it is something else.
     """
     for each in elements(der):
@@ -299,7 +309,11 @@ def extensions(der: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def serial_hex(number: int) -> str:
-    """A serial number as ``openssl x509 -serial`` prints it: hexadecimal, whole bytes."""
+    """A serial number as ``openssl x509 -serial`` prints it.
+
+    :param number: it; negative ones too, which some authorities have issued.
+    :returns: hexadecimal digits in capitals, two for each byte.
+    """
     digits = f"{abs(number):X}"
     return "-" * (number < 0) + digits.zfill(len(digits) + len(digits) % 2)
 

@@ -52,8 +52,12 @@ def verify_chain(
 
 
 def signed_by(certificate: Certificate, issuer: Certificate) -> bool:
-    """Whether the key of ``issuer`` signed ``certificate``, and the names say so too. Dates do not
-    count; ``certificate`` can be the issuer itself, an authority or not."""
+    """Whether one certificate's key signed another, and the names say so too. Dates do not count.
+
+    :param certificate: the one that was signed.
+    :param issuer: the one that may have signed it; itself, for a self-signed one.
+    :returns: what OpenSSL finds; false also where it cannot read one of them.
+    """
     store = crypto.X509Store()
     # A trusted certificate's own signature is looked at in a whole chain only; another's issuer
     # need be no root.

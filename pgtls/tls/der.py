@@ -39,6 +39,7 @@ def elements(der: bytes) -> Iterator[Value]:
     """The values that stand side by side.
 
     :param der: all of them, nothing before and nothing behind.
+    :returns: each, in its order.
     :raises ValueError: it is not DER.
     """
     position = 0
@@ -57,6 +58,7 @@ def first(der: bytes, tag: int) -> Value:
 
     :param der: at least that one.
     :param tag: the type that it must have.
+    :returns: it.
     :raises ValueError: there is none, or it is of another type.
     """
     value = next(elements(der), None)
@@ -68,15 +70,19 @@ def first(der: bytes, tag: int) -> Value:
 def inner(der: bytes, tag: int = SEQUENCE) -> list[Value]:
     """The values inside the first one.
 
+    :param der: begins with the outer one.
     :param tag: the type that the outer one must have.
+    :returns: what it holds, in its order.
     :raises ValueError: it is not DER, or of another type.
     """
     return list(elements(first(der, tag).content))
 
 
 def dotted(oid: bytes) -> str:
-    """The content of an OBJECT IDENTIFIER as numbers and dots.
+    """An OBJECT IDENTIFIER as text.
 
+    :param oid: its content.
+    :returns: numbers with dots between them.
     :raises ValueError: it is none.
     """
     if not oid or oid[-1] & 0x80:
@@ -95,6 +101,8 @@ def moment(value: Value) -> datetime:
     """A UTCTime or GeneralizedTime, in the one form of each that OpenSSL compares with
     (RFC 5280, section 4.1.2.5): in seconds, and UTC.
 
+    :param value: it.
+    :returns: the same, with UTC for its time zone.
     :raises ValueError: it is none.
     """
     digits = value.content[:-1]
@@ -119,7 +127,12 @@ def _length(der: bytes, position: int) -> tuple[int, int]:
 
 
 def encoded(tag: int, content: bytes) -> bytes:
-    """One value, with its tag and length."""
+    """Write one value.
+
+    :param tag: the octet that stands for its type.
+    :param content: what it holds.
+    :returns: DER.
+    """
     size = len(content)
     if size < 0x80:
         return bytes([tag, size]) + content

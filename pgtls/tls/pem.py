@@ -58,6 +58,7 @@ def blocks(data: bytes, names: Collection[str] = ()) -> list[Block]:
 
     :param data: its content.
     :param names: leave out all but these; none for all.
+    :returns: each, in its order.
     :raises ValueError: one of them, wanted or not, is damaged.
     """
     lines = _lines(data)
@@ -68,13 +69,21 @@ def blocks(data: bytes, names: Collection[str] = ()) -> list[Block]:
 
 
 def looks_like_pem(data: bytes) -> bool:
-    """Whether a BEGIN line is in it, where OpenSSL would find it."""
+    """Whether a BEGIN line is in a file, where OpenSSL would find it.
+
+    :param data: its content.
+    :returns: whether there is one, of any name.
+    """
     return bool(_next_name(_lines(data)))
 
 
 def as_file(data: bytes) -> bytes:
-    """The octets that OpenSSL sees when it reads them from a file: each line up to its first NUL,
-    and nothing after a line that begins with one."""
+    """The octets that OpenSSL sees when it reads a file: each line up to its first NUL, and nothing
+    after a line that begins with one.
+
+    :param data: its content.
+    :returns: the same where it has no NUL.
+    """
     if b"\0" not in data:
         return data
     return b"".join(line if line.endswith(b"\n") else line + b"\n" for line in _lines(data))
@@ -83,6 +92,7 @@ def as_file(data: bytes) -> bytes:
 def why_nothing(data: bytes) -> str:
     """Why there may be nothing in a file that OpenSSL finds: a hint for an error message.
 
+    :param data: its content.
     :returns: half a sentence; empty where nothing comes to mind.
     """
     if not data.strip():
@@ -101,6 +111,7 @@ def file_of(data: bytes) -> Iterator[str]:
     """A file for OpenSSL's functions that read from nothing else.
 
     :param data: what is in it. Nothing secret.
+    :returns: its path, while the block runs.
     """
     if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
         descriptor = os.memfd_create("pgtls", os.MFD_CLOEXEC)

@@ -28,7 +28,6 @@ from pgtls.tls.ciphers import (
     set_ciphersuites,
 )
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
-from pgtls.tls.expiry import listener_validities, warnings
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import (
     forbid_renegotiation_and_compression,
@@ -47,6 +46,7 @@ from pgtls.tls.sources import (
     read_authorities,
     read_pem,
 )
+from pgtls.tls.validity import listener_validities, warnings
 from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions
 

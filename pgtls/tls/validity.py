@@ -72,8 +72,10 @@ def warnings(
 ) -> list[str]:
     """A sentence for each that is over, has not begun, or ends soon.
 
+    :param validities: what to look at.
     :param soon: how long before the end.
     :param now: the time in UTC, if not this moment.
+    :returns: the sentences, in the order of ``validities``.
     """
     found = [validity.warning(soon, now) for validity in validities]
     return [each for each in found if each is not None]
@@ -89,6 +91,7 @@ def listener_validities(
     :param certificates: ``ssl_cert_file``, each with its intermediates.
     :param roots: ``ssl_ca_file``.
     :param crls: ``ssl_crl_file`` and ``ssl_crl_dir``, those that are set.
+    :returns: each certificate, and for each issuer the newest CRL.
     """
     found: list[Validity] = []
     for source in certificates:
@@ -105,6 +108,7 @@ def upstream_validities(conninfo: ConnInfo) -> list[Validity]:
     Files that are not there, or that cannot be read, are no matter of this.
 
     :param conninfo: with ``sslrootcert=system`` the system's authorities are not looked at.
+    :returns: each certificate, and for each issuer the newest CRL.
     """
     found: list[Validity] = []
     own = file_of(conninfo, conninfo.sslcert, "postgresql.crt")
@@ -139,8 +143,10 @@ def of_certificate(
 ) -> Validity:
     """How long a certificate is valid.
 
+    :param certificate: it.
     :param source: what it was read from.
     :param consequence: what follows when it is over.
+    :returns: the facts.
     """
     name = printable(certificate.subject_text, _NAME_LIMIT)
     return Validity(
@@ -155,7 +161,9 @@ def of_certificate(
 def of_crls(sources: Iterable[CRLSource], whose: str) -> list[Validity]:
     """How long CRLs are valid: for each issuer the newest, since OpenSSL takes that one.
 
+    :param sources: files, directories, or CRLs in memory; what cannot be read is left out.
     :param whose: certificates they are for: ``client`` or ``server``.
+    :returns: the facts of each.
     """
     places: dict[RevocationList, CRLSource] = {}
     for source in sources:
@@ -167,8 +175,11 @@ def of_crls(sources: Iterable[CRLSource], whose: str) -> list[Validity]:
 
 
 def newest_crls(crls: Iterable[RevocationList]) -> list[RevocationList]:
-    """For each issuer, and each of its keys, the one that is valid the longest. Those that cannot
-    be read are left out."""
+    """For each issuer, and each of its keys, the CRL that is valid the longest.
+
+    :param crls: all of them.
+    :returns: those; what cannot be read is left out.
+    """
     newest: dict[tuple[bytes, bytes | None], tuple[datetime, RevocationList]] = {}
     for crl in crls:
         try:
