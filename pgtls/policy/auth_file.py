@@ -1,0 +1,101 @@
+"""The ``auth_file``: SCRAM secrets of roles, in the format of pgbouncer's ``userlist.txt``.
+
+One role a line, ``"role" "SCRAM-SHA-256$4096:...$...:..."``; a double quote inside is written twice
+and what follows on the line is ignored (pgbouncer's documentation, "Authentication File Format").
+Unlike there, the secret must be a SCRAM secret: a password or its MD5 hash would let whoever reads
+the file log in, and is not needed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from pgtls.errors import ConfigurationError
+from pgtls.wire.scram_secret import ScramSecret
+
+#: Bytes of a file at most: some 100,000 roles.
+MAX_SIZE = 16 * 1024 * 1024
+
+_FIELD = rb'"((?:[^"]|"")*)"'
+_LINE = re.compile(rb"\s*" + _FIELD + rb"\s+" + _FIELD)
+
+
+def load_auth_file(path: str) -> Mapping[bytes, ScramSecret]:
+    """Read an ``auth_file``.
+
+    :param path: the file.
+    :returns: the secret of each role, by the role's name as a StartupMessage has it.
+    :raises ConfigurationError: the file cannot be read; or, with every line that is wrong.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise ConfigurationError(f'could not open auth_file "{path}": {error.strerror}') from error
+    if len(content) > MAX_SIZE:
+        raise ConfigurationError(f'auth_file "{path}" has more than {MAX_SIZE} bytes')
+    return _read(path, content)
+
+
+def _read(path: str, content: bytes) -> Mapping[bytes, ScramSecret]:
+    secrets: dict[bytes, ScramSecret] = {}
+    mistakes: list[str] = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            role, secret = _entry(line)
+            if role in secrets:
+                raise ValueError("this role has a line already")
+            secrets[role] = secret
+        except ValueError as error:
+            mistakes.append(f'line {number} of auth_file "{path}": {error}')
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return MappingProxyType(secrets)
+
+
+def _entry(line: bytes) -> tuple[bytes, ScramSecret]:
+    """:raises ValueError: what is wrong with the line. It never repeats the secret."""
+    fields = _LINE.match(line)
+    if fields is None:
+        raise ValueError('expected "role" "SCRAM secret", each in double quotes')
+    role, secret = (field.replace(b'""', b'"') for field in fields.groups())
+    if not role:
+        raise ValueError("the role's name is empty")
+    if b"\0" in role:
+        raise ValueError("the role's name has a zero byte in it")
+    return role, _secret(secret)
+
+
+def _secret(text: bytes) -> ScramSecret:
+    if not text:
+        raise ValueError("the role has no secret")
+    if re.fullmatch(rb"md5[0-9a-f]{32}", text):
+        raise ValueError(
+            "an MD5 hash is not accepted: set the password again with "
+            "password_encryption = scram-sha-256"
+        )
+    if not text.startswith(b"SCRAM-SHA-256$"):
+        raise ValueError(
+            'a plain password is not accepted: write the secret that "pgtls auth-file" or '
+            "pg_authid.rolpassword has"
+        )
+    return ScramSecret.parse(text.decode("latin-1"))
+
+
+def format_auth_file(secrets: Iterable[tuple[bytes, ScramSecret]]) -> bytes:
+    """The content of an ``auth_file``.
+
+    :param secrets: roles and their secrets, in the order that they are to have.
+    :returns: one line for each.
+    :raises ValueError: a role's name has a line feed in it, which the format cannot hold.
+    """
+    lines = []
+    for role, secret in secrets:
+        if b"\n" in role:
+            raise ValueError("a role's name with a line feed cannot be in an auth_file")
+        lines.append(b'"' + role.replace(b'"', b'""') + b'" "' + str(secret).encode() + b'"\n')
+    return b"".join(lines)
