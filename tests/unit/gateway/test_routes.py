@@ -1,0 +1,103 @@
+"""Routes: the first that matches, whatever the number of routes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pgtls.gateway.routes import Route, RouteTable
+
+NAMES = ["a.example.com", "b.example.com", "*.example.com", "x.a.example.com", "*.a.example.com"]
+
+
+def first_match(
+    routes: list[Route[int]], sni: str | None, database: bytes, user: bytes
+) -> int | None:
+    """What a walk through all of them finds."""
+
+    def named(patterns: tuple[str, ...]) -> bool:
+        if not patterns:
+            return True
+        name = (sni or "").lower()
+        return any(
+            name.partition(".")[::2] != ("", "") and pattern[2:] == name.partition(".")[2]
+            if pattern.startswith("*.")
+            else pattern == name
+            for pattern in patterns
+        )
+
+    for route in routes:
+        if (
+            named(route.sni)
+            and (not route.database or database in route.database)
+            and (not route.user or user in route.user)
+        ):
+            return route.upstream
+    return None
+
+
+class RouteTests(SynchronousTestCase):
+    """Tables."""
+
+    def test_the_label_and_the_number(self) -> None:
+        table = RouteTable(
+            [
+                Route(("db.Example.com",), (), (), "exact"),
+                Route(("*.example.com",), (), (), "wildcard"),
+                Route((), (b"app", b"web"), (b"alice",), "both"),
+                Route((), (), (), "rest"),
+            ]
+        )
+        for sni, database, user, number, label in (
+            ("DB.example.com", b"x", b"y", 1, ""),
+            ("Acme.example.com", b"x", b"y", 2, "acme"),
+            ("a.b.example.com", b"x", b"y", 4, ""),
+            ("example.com", b"x", b"y", 4, ""),
+            (".example.com", b"x", b"y", 4, ""),
+            (None, b"web", b"alice", 3, ""),
+            (None, b"web", b"bob", 4, ""),
+        ):
+            found = table.find(sni, database, user)
+            assert found is not None
+            self.assertEqual((found.number, found.label), (number, label), sni)
+
+    def test_none(self) -> None:
+        table = RouteTable([Route(("a.example.com",), (b"app",), (), 1)])
+        for sni, database in (("a.example.com", b"x"), ("b.example.com", b"app"), (None, b"app")):
+            self.assertIsNone(table.find(sni, database, b"alice"))
+        self.assertIsNone(RouteTable([]).find(None, b"app", b"alice"))
+
+    def test_an_empty_name_of_a_database_is_a_name(self) -> None:
+        table = RouteTable([Route((), (b"",), (), 1)])
+        self.assertIsNone(table.find(None, b"app", b"alice"))
+        self.assertIsNotNone(table.find(None, b"", b"alice"))
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.lists(st.sampled_from(NAMES), max_size=2),
+                st.lists(st.sampled_from([b"app", b"web"]), max_size=2),
+                st.lists(st.sampled_from([b"alice", b"bob"]), max_size=2),
+            ),
+            max_size=8,
+        ),
+        st.sampled_from([None, "a.example.com", "B.example.com", "x.a.example.com", "example.com"]),
+        st.sampled_from([b"app", b"web", b"other"]),
+        st.sampled_from([b"alice", b"bob", b"carol"]),
+    )
+    def test_as_a_walk_through_all_of_them(
+        self,
+        tables: list[tuple[list[str], list[bytes], list[bytes]]],
+        sni: str | None,
+        database: bytes,
+        user: bytes,
+    ) -> None:
+        routes = [
+            Route(tuple(names), tuple(databases), tuple(users), number)
+            for number, (names, databases, users) in enumerate(tables)
+        ]
+        found = RouteTable(routes).find(sni, database, user)
+        self.assertEqual(
+            found.route.upstream if found else None, first_match(routes, sni, database, user)
+        )
