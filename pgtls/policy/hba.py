@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from re import Pattern
 
 from pgtls.policy.client_identity import ClientCert, ClientName
+from pgtls.policy.regular_expression import RegularExpression, TooMuchWork
 from pgtls.wire.messages import ErrorResponse
 
 IPAddress = IPv4Address | IPv6Address
@@ -93,7 +93,7 @@ class IPRange:
 
 
 #: What a database or role field may hold: a keyword, a name, or a regular expression.
-NamePattern = Keyword | bytes | Pattern[bytes]
+NamePattern = Keyword | bytes | RegularExpression
 
 AddressPattern = Keyword | IPRange | HostName
 
@@ -160,6 +160,18 @@ class HostNameNeeded(Exception):
     """A line has a host name, and the client's is not known yet: look it up, and ask again."""
 
 
+class HbaUndecided(Exception):
+    """A regular expression of a line takes too long over this name. The client is to be refused:
+    to pass over a line could pass over a ``reject``.
+
+    :ivar line: the line.
+    """
+
+    def __init__(self, line: HbaLine) -> None:
+        super().__init__(f"{line.place}: a regular expression takes too long")
+        self.line = line
+
+
 class HbaRules:
     """The lines of a file in their order; the first that matches decides.
 
@@ -177,16 +189,23 @@ class HbaRules:
         :param request: what the client wants.
         :returns: the line that decides; None where none matches, which is a refusal.
         :raises HostNameNeeded: the client's host name has to be looked up first.
+        :raises HbaUndecided: a line cannot be decided in reasonable time.
         """
         for line in self.lines:
-            if (
-                _connection_matches(line.connection_type, request)
-                and self._address_matches(line.address, request)
-                and any(_database_matches(pattern, request) for pattern in line.databases)
-                and any(_name_matches(pattern, request.user) for pattern in line.roles)
-            ):
-                return line
+            try:
+                if self._matches(line, request):
+                    return line
+            except TooMuchWork:
+                raise HbaUndecided(line) from None
         return None
+
+    def _matches(self, line: HbaLine, request: ConnectionRequest) -> bool:
+        return (
+            _connection_matches(line.connection_type, request)
+            and self._address_matches(line.address, request)
+            and any(_database_matches(pattern, request) for pattern in line.databases)
+            and any(_name_matches(pattern, request.user) for pattern in line.roles)
+        )
 
     def _address_matches(self, pattern: AddressPattern, request: ConnectionRequest) -> bool:
         client = request.address
@@ -232,8 +251,8 @@ def _database_matches(pattern: NamePattern, request: ConnectionRequest) -> bool:
 def _name_matches(pattern: NamePattern, name: bytes) -> bool:
     if isinstance(pattern, bytes):
         return pattern == name
-    if isinstance(pattern, Pattern):
-        return pattern.search(name) is not None
+    if isinstance(pattern, RegularExpression):
+        return pattern.matches(name)
     return pattern is Keyword.ALL
 
 

@@ -29,7 +29,7 @@ from pgtls.policy.hba import (
     Keyword,
     NamePattern,
 )
-from pgtls.policy.regular_expression import compile_auth_regex
+from pgtls.policy.regular_expression import RegularExpression
 from pgtls.policy.tokenizer import AuthFileError, AuthToken, TokenizedAuthLine, tokenize_auth_file
 from pgtls.tls.distinguished_name import printable
 
@@ -217,7 +217,7 @@ def _name(token: AuthToken) -> NamePattern:
         return token.string
     pattern = token.string[1:]
     try:
-        return compile_auth_regex(pattern)
+        return RegularExpression(pattern, captures=False)
     except ValueError as error:
         raise _InvalidLine(f'invalid regular expression "{printable(pattern)}": {error}') from error
 

@@ -13,6 +13,7 @@ from pgtls.policy.hba import (
     ConnectionRequest,
     HbaLine,
     HbaRules,
+    HbaUndecided,
     HostNameNeeded,
     RemoteHost,
     refusal,
@@ -114,6 +115,15 @@ class HbaTests(SynchronousTestCase):
         self.assertEqual(self.line(text, "10.0.0.1", replication=True), 2)
         self.assertEqual(self.line(text, "10.0.0.1", database=b"replication"), 1)
         self.assertEqual(self.line('host "replication" all all trust', "::1", replication=True), 0)
+
+    def test_an_expression_that_takes_too_long_refuses(self) -> None:
+        rules = self.rules(
+            r"host all /^(x+)(x+)(x+)\1\2\3y$ all reject" + "\nhost all all all trust\n"
+        )
+        error = self.assertRaises(
+            HbaUndecided, rules.find, self.request("10.0.0.1", user=b"x" * 300)
+        )
+        self.assertEqual(number(error.line), 1)
 
     def test_what_a_refused_client_reads(self) -> None:
         rules = self.rules("host all mallory all reject\n")
