@@ -20,14 +20,15 @@ class DaemonSettings:
     """What holds for all gateways of the daemon."""
 
     state_dir: str = settings.text(
-        "", "where the self-made certificates are kept; default: $STATE_DIRECTORY, or below ~"
+        "",
+        "directory for certificates that the gateway makes; default: $STATE_DIRECTORY, or below ~",
     )
     embedded: str = settings.text(
         "", "run an embedded PostgreSQL 18 in this directory, and be its gateway"
     )
     shutdown_timeout: float = settings.number(
         10.0,
-        "seconds that open sessions have to finish when the daemon is told to stop",
+        "seconds that open sessions have to finish after SIGTERM",
         minimum=0,
         maximum=86400,
         whole=False,

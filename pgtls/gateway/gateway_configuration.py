@@ -23,7 +23,7 @@ class GatewaySettings:
         "", "the server: a libpq connection string; empty for the local one, as libpq finds it"
     )
     tls_parameters: bool = settings.boolean(
-        False, "tell the server of the client's TLS: pgtls.client_dn and others, as settings"
+        False, "tell the server about the client's TLS, in settings: pgtls.client_dn and others"
     )
     log_disconnections: bool = settings.boolean(
         False, "log the end of each session too, with how long it lasted"

@@ -22,15 +22,15 @@ class ListenerSettings:
     )
     tls: ServerTLSSettings = settings.group(ServerTLSSettings)
     clientcert: ClientCert = settings.choice(
-        ClientCert.NO, "whether a client certificate is needed, and must name the role"
+        ClientCert.NO, "whether a client certificate is required, and must match the role"
     )
     clientname: ClientName = settings.choice(
-        ClientName.CN, "what of the certificate must name the role under verify-full"
+        ClientName.CN, "which name in the certificate must match the role under verify-full"
     )
     map: str = settings.text("", "the map in ident_file from certificate names to roles")
     ident_file: str = settings.text("", "a file of maps in pg_ident.conf's format")
     cancel: CancelPolicy = settings.choice(
-        CancelPolicy.ANY, "cancel requests in plaintext too (libpq before 17), or inside TLS only"
+        CancelPolicy.ANY, "accept cancel requests in plaintext too, or inside TLS only"
     )
     authentication_timeout: float = settings.number(
         60.0,
@@ -40,23 +40,23 @@ class ListenerSettings:
         whole=False,
     )
     max_connections: int = settings.number(
-        1000, "clients at a time", minimum=1, maximum=1_000_000, whole=True
+        1000, "maximum number of client connections", minimum=1, maximum=1_000_000, whole=True
     )
     tcp_keepalives_idle: int = settings.duration(
         0,
-        "seconds of silence after which a client is asked whether it is there; 0: the system's",
+        "seconds of inactivity before a TCP keepalive is sent to a client; 0: the system's default",
         unit="s",
         check=partial(check_tcp_option, "TCP_KEEPIDLE"),
     )
     tcp_keepalives_interval: int = settings.duration(
         0,
-        "seconds until a client that did not answer is asked again; 0: the system's",
+        "seconds before an unanswered TCP keepalive is sent again; 0: the system's default",
         unit="s",
         check=partial(check_tcp_option, "TCP_KEEPINTVL"),
     )
     tcp_keepalives_count: int = settings.number(
         0,
-        "questions without an answer that end a client's connection; 0: the system's",
+        "TCP keepalives lost before a client's connection is dead; 0: the system's default",
         minimum=0,
         maximum=2147483647,
         whole=True,
@@ -64,7 +64,7 @@ class ListenerSettings:
     )
     tcp_user_timeout: int = settings.duration(
         0,
-        "milliseconds that a client may take to acknowledge what was sent; 0: the system's",
+        "milliseconds that sent data may remain unacknowledged by a client; 0: the system's default",
         unit="ms",
         check=partial(check_tcp_option, "TCP_USER_TIMEOUT"),
     )

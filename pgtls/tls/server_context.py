@@ -75,12 +75,16 @@ class ServerTLSSettings:
         "", "prints the passphrase of an encrypted key; %p in it stands for a prompt"
     )
     ssl_ca_file: CertificateSource | Sequence[CertificateSource] = settings.text(
-        "", "whose client certificates are valid; asks for one"
+        "", "authorities (CAs) of client certificates; the server then asks for one"
     )
-    ssl_crl_file: CRLSource = settings.text("", "revoked client certificates")
-    ssl_crl_dir: str = settings.text("", "the same, as a directory made by openssl rehash")
-    ssl_min_protocol_version: str = settings.text("TLSv1.2", "the oldest version: TLSv1.2, TLSv1.3")
-    ssl_max_protocol_version: str = settings.text("", "the newest version; empty for no bound")
+    ssl_crl_file: CRLSource = settings.text(
+        "", "certificate revocation list (CRL) for client certificates"
+    )
+    ssl_crl_dir: str = settings.text("", "CRLs in a directory made by openssl rehash")
+    ssl_min_protocol_version: str = settings.text(
+        "TLSv1.2", "oldest version of TLS: TLSv1.2, TLSv1.3"
+    )
+    ssl_max_protocol_version: str = settings.text("", "newest version of TLS; empty for no bound")
     ssl_ciphers: str = settings.text(
         FORWARD_SECRET, "cipher suites of TLS 1.2, as OpenSSL has them"
     )
@@ -91,9 +95,11 @@ class ServerTLSSettings:
     ssl_dh_params_file: str = settings.text(
         "", "parameters for DHE; empty for RFC 7919's ffdhe3072"
     )
-    ssl_prefer_server_ciphers: bool = settings.boolean(True, "the server's order of suites counts")
+    ssl_prefer_server_ciphers: bool = settings.boolean(
+        True, "prefer the server's order of cipher suites"
+    )
     ssl_keylog_file: str = settings.text(
-        "", "for debugging: secrets of all sessions, for Wireshark"
+        "", "for debugging: a file for the secrets of all sessions, for Wireshark"
     )
 
 
