@@ -6,9 +6,9 @@ import click
 
 from pgtls.commands.client_certificate import install, keygen
 from pgtls.commands.explain import explain
+from pgtls.commands.issued import crl, list_issued, revoke
 from pgtls.commands.mkcert import mkcert
 from pgtls.commands.probe import probe
-from pgtls.commands.revocation import crl, list_issued, revoke
 from pgtls.commands.signing import client_conf, sign
 from pgtls.commands.trust import trust
 

@@ -64,7 +64,7 @@ class ListenerSettings:
     )
     tcp_user_timeout: int = settings.duration(
         0,
-        "milliseconds that sent data may remain unacknowledged by a client; 0: the system's default",
+        "milliseconds that sent data may remain unacknowledged; 0: the system's default",
         unit="ms",
         check=partial(check_tcp_option, "TCP_USER_TIMEOUT"),
     )

@@ -146,9 +146,6 @@ LEFTOVERS: dict[str, set[str]] = {
     },
 }
 
-#: Module names that are there twice, still.
-SAME_NAME: set[str] = {"revocation"}
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -300,4 +297,4 @@ class LeftoverTests(SynchronousTestCase):
             path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")
         )
         twice = {name for name, count in names.items() if count > 1}
-        self.assertEqual(twice - SAME_NAME, set())
+        self.assertEqual(twice, set())
