@@ -12,7 +12,6 @@ from twisted.internet.endpoints import serverFromString
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.mistakes import Mistakes
-from pgtls.daemon.shared_port import check_shareable
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
@@ -24,6 +23,7 @@ from pgtls.protocols.admission import Admission
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.transport.shared_port import check_shareable
 from pgtls.wire.server_negotiation import SSL
 
 

@@ -15,12 +15,12 @@ from twisted.logger import Logger
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
-from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
 from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
+from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import server_endpoint
 
 _log = Logger(namespace="pgtls.gateway")
@@ -116,8 +116,16 @@ class Gateway(Service):
         )
         self._factory.admission = self._loaded.admission
         self._factory.places.everywhere = self._connections_everywhere
-        endpoint = self._endpoint or server_endpoint(self._reactor, settings.listen)
-        return maybeDeferred(endpoint.listen, self._factory).addCallback(self._opened)
+        return maybeDeferred(self._listen, settings, self._factory).addCallback(self._opened)
+
+    def _listen(
+        self, settings: GatewaySettings, factory: PgTLSServerFactory
+    ) -> Deferred[IListeningPort]:
+        if self._endpoint is not None:
+            return self._endpoint.listen(factory)
+        endpoint = server_endpoint(self._reactor, settings.listen)
+        backlog = backlog_for(settings.listen, settings.listener.max_connections)
+        return listen(endpoint, factory, self._reactor, backlog)
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
@@ -158,24 +166,15 @@ class Gateway(Service):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Let sessions finish for ``shutdown_timeout`` seconds, then close the port.
-
-        Until then the port stays open, as PostgreSQL's in its smart shutdown: sessions can cancel
-        their queries, and clients that want another session read why there is none.
+        """Close the port, and let sessions finish for ``shutdown_timeout`` seconds.
 
         :returns: fires when no connection is left.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._upstream_check.cancel()
-        if self._factory is not None:
-            self._factory.refuse_sessions(SHUTTING_DOWN)
-            yield self._factory.drain(self._shutdown_timeout)
         yield self.close_port()
-
-    def abort_sessions(self) -> None:
-        """Close every connection at once: the end of :meth:`stopService` where nobody waits."""
         if self._factory is not None:
-            self._factory.abort_all()
+            yield self._factory.drain(self._shutdown_timeout)
 
     def renew(self, loaded: LoadedGateway) -> None:
         """Serve connections that come from now on with what has been read anew; sessions stay as

@@ -8,6 +8,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from pgtls.transport.relay_transport import IRelayTransport
+
 #: Seconds that one side may take to read what is left for it when the other side is gone.
 DRAIN_TIMEOUT = 60.0
 
@@ -34,9 +36,8 @@ class Leg(Protocol):
     def go_unread(self) -> None:
         """From now on nobody here looks at what comes: where nothing encrypts it either, it may go
         from socket to socket."""
-        splice_to = getattr(self.transport, "splice_to", None)
-        if splice_to is not None and self._other is not None:
-            splice_to(self._other.transport)
+        if self._other is not None and IRelayTransport.providedBy(self.transport):
+            self.transport.splice_to(self._other.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
@@ -65,7 +66,9 @@ class Leg(Protocol):
             if not self._read_everything:
                 self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
-            if self.connected and not getattr(self.transport, "closing", False):
+            transport = self.transport
+            closing = IRelayTransport.providedBy(transport) and transport.closing
+            if self.connected and not closing:
                 self.limit_draining()
 
     def limit_draining(self) -> None:
@@ -76,9 +79,8 @@ class Leg(Protocol):
     def notice_end(self) -> None:
         """Have the end of this side's peer noticed also while nothing is read from it, because the
         other side does not read."""
-        notice_end = getattr(self.transport, "notice_end", None)
-        if notice_end is not None:
-            notice_end(self.peer_ended)
+        if IRelayTransport.providedBy(self.transport):
+            self.transport.notice_end(self.peer_ended)
 
     def peer_ended(self, broken: bool) -> None:
         """The peer has ended its side; what it has sent may still be there to be read.

@@ -26,7 +26,8 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.search import Found, Search
 from pgtls.tls.tls_info import NegotiatedTLS
-from pgtls.transport.fast_tls import TruncatedTLS
+from pgtls.transport.relay_transport import can_half_close
+from pgtls.transport.tls_layer import TruncatedTLS
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.session_start import SessionStart
 from pgtls.wire.startup_parameters import with_tls_parameters
@@ -215,8 +216,7 @@ class ClientLeg(Leg):
         server gets to know, and ends the session when it has given them."""
         self._read_everything = True
         other = self._other
-        if other is None or getattr(other.transport, "TLS", False):
-            # Nobody to tell; or in TLS of Twisted's own, which cannot say it.
+        if other is None or not can_half_close(other.transport):
             self.transport.loseConnection()
             return
         other.transport.unregisterProducer()

@@ -7,7 +7,6 @@ The rules are :mod:`pgtls.wire.client_negotiation`'s. An application connects th
 from __future__ import annotations
 
 from collections.abc import Callable
-from socket import socket
 from typing import Any
 
 from OpenSSL.SSL import Connection
@@ -20,7 +19,6 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -35,6 +33,7 @@ from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.client_socket import check_peer, set_tcp_options
 from pgtls.transport.name_resolution import check_address
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.client_negotiation import (
     Action,
     ClientNegotiation,
@@ -65,12 +64,6 @@ class _ConnectionCreator:
     def clientConnectionForTLS(self, tlsProtocol: object) -> Connection:
         return self._tls.connection(self._host)
 
-    def connection_on(self, sock: socket) -> Connection:
-        """As fast transports ask for it: on the socket itself."""
-        connection = self._tls.connection(self._host, sock)
-        connection.set_connect_state()
-        return connection
-
 
 @implementer(IHandshakeListener)
 class PgTLSClientProtocol(Protocol):
@@ -93,7 +86,7 @@ class PgTLSClientProtocol(Protocol):
         application_factory: IProtocolFactory,
         observe: Callable[[Event], None],
         ended: Callable[[Outcome], None],
-        reactor: IReactorTime,
+        reactor: IReactor,
     ) -> None:
         self._negotiation = negotiation
         self._host = host

@@ -34,7 +34,7 @@ from pgtls.protocols.places import Place
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.keepalive import set_tcp_options
-from pgtls.transport.speed_up import speed_up
+from pgtls.transport.relay_transport import unread
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
 from pgtls.wire.server_negotiation import (
@@ -95,7 +95,6 @@ class PgTLSServerProtocol(Protocol):
             self.transport.setTcpKeepAlive(True)
             if factory.tcp_options:
                 self._set_tcp_options()
-        speed_up(self.transport)
         self._negotiation = ServerNegotiation(
             _policy(
                 factory.settings.ssl,
@@ -171,8 +170,8 @@ class PgTLSServerProtocol(Protocol):
             self.transport.handshakeCompleted = self.handshakeCompleted  # type: ignore[attr-defined]
             alsoProvides(self.transport, IHandshakeListener)
         self.transport.startTLS(self.factory.tls)
-        if client_hello and not getattr(self.transport, "peeked", False):
-            self.transport.protocol.dataReceived(client_hello)
+        if client_hello:
+            unread(self.transport, client_hello)
 
     def _cancel(self, request: CancelRequest) -> None:
         if self.factory.places.cancel(self):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from socket import socket
-
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pgtls.tls.openssl import Connection
+from pgtls.tls.record_size import Connection
 from pgtls.tls.server_context import ServerTLSSettings, server_context
 
 _log = Logger(namespace="pgtls.server")
@@ -33,9 +31,3 @@ class ServerTLS:
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
         """A connection that waits for a ClientHello."""
         return Connection(self.context, None)
-
-    def connection_on(self, sock: socket) -> Connection:
-        """As fast transports ask for it: on the socket itself."""
-        connection = Connection(self.context, sock)
-        connection.set_accept_state()
-        return connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import quoteStringArgument
@@ -24,7 +23,9 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
+from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import is_unix_socket, server_endpoint
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.server_negotiation import SSL
 
 
@@ -35,7 +36,7 @@ class ClientStringParser:
     prefix = "pgtls"
 
     def parseStreamClient(  # type: ignore[override]
-        self, reactor: Any, *args: str, **kwargs: str
+        self, reactor: IReactor, *args: str, **kwargs: str
     ) -> PgTLSClientEndpoint:
         """:raises ConfigurationError: a parameter is unknown or cannot be used."""
         if args:
@@ -51,15 +52,23 @@ class PgTLSServerEndpoint:
     """Listens where another endpoint does, and does PostgreSQL's negotiation there.
 
     :param wrapped: the endpoint that listens.
+    :param backlog: how many connections may wait to be accepted; None for as many as ``wrapped``
+        says.
     :param listener: how to negotiate; ``ssl_cert_file`` and ``ssl_key_file`` are needed unless
         ``ssl`` is off.
     :raises ConfigurationError: a setting or a file cannot be used.
     """
 
     def __init__(
-        self, reactor: Any, wrapped: IStreamServerEndpoint, listener: ListenerSettings
+        self,
+        reactor: IReactor,
+        wrapped: IStreamServerEndpoint,
+        listener: ListenerSettings,
+        *,
+        backlog: int | None = None,
     ) -> None:
         self._reactor = reactor
+        self._backlog = backlog
         self._wrapped = wrapped
         self._listener = listener
         self._tls = None if listener.ssl is SSL.OFF else ServerTLS(listener.tls)
@@ -69,7 +78,7 @@ class PgTLSServerEndpoint:
         factory = PgTLSServerFactory(
             protocolFactory, self._tls, self._listener, reactor=self._reactor
         )
-        return self._wrapped.listen(factory)
+        return listen(self._wrapped, factory, self._reactor, self._backlog)
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
@@ -82,7 +91,7 @@ class ServerStringParser:
     prefix = "pgtls"
 
     def parseStreamServer(  # type: ignore[override]
-        self, reactor: Any, *args: str, **kwargs: str
+        self, reactor: IReactor, *args: str, **kwargs: str
     ) -> PgTLSServerEndpoint:
         """:raises ConfigurationError: a setting or a file cannot be used."""
         ours = {field.name for field in settings.fields(ListenerSettings)}
@@ -96,7 +105,9 @@ class ServerStringParser:
             if mine.get("ssl", "off") != "off":
                 raise ConfigurationError('ssl must be "off" for a Unix socket: it never has TLS')
             mine["ssl"] = "off"
-        return PgTLSServerEndpoint(reactor, wrapped, settings.read(ListenerSettings, mine))
+        listener = settings.read(ListenerSettings, mine)
+        backlog = backlog_for(inside, listener.max_connections)
+        return PgTLSServerEndpoint(reactor, wrapped, listener, backlog=backlog)
 
 
 def _quoted(argument: str) -> str:

@@ -22,11 +22,11 @@ from pgtls.tls.keylog import keylog_to
 from pgtls.tls.libpq_files import crl_sources, password_of, read_key_pair, read_roots
 from pgtls.tls.openssl import (
     POSTGRESQL,
-    Connection,
     forbid_renegotiation_and_compression,
     forbid_resumption,
     use_key_pair,
 )
+from pgtls.tls.record_size import Connection
 from pgtls.tls.revocation import add_crl_directory, add_crl_file, read_crls
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.server_identity import verify_server_name

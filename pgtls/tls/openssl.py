@@ -22,6 +22,7 @@ from OpenSSL._util import ffi, lib
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.pem import file_of
+from pgtls.tls.record_size import RECORD_LIMIT
 
 #: The ALPN name of PostgreSQL's protocol.
 POSTGRESQL = b"postgresql"
@@ -210,94 +211,137 @@ def _suite(cipher: Any) -> tuple[str, int]:
     return _constant(lib.SSL_CIPHER_get_name(cipher)), lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
 
 
-#: Bytes of plaintext in a TLS record that we send; PostgreSQL's own have no more. libpq before 18.6
-#: (15.20 and so on) leaves what exceeds this inside OpenSSL, and its asynchronous interface then
-#: waits on a socket on which nothing more comes.
-RECORD_LIMIT = 8192
+#: Bytes that :class:`Records` takes and gives at a time. A piece of plaintext of PIECE bytes is not
+#: more than SEALED bytes of records; what is read is not more than what came.
+PIECE = 65536
+_SEALED = PIECE + PIECE // RECORD_LIMIT * 512
+_LONGEST_RECORD = 16384
+_PLAIN = PIECE + _LONGEST_RECORD
 
-
-class Connection(SSL.Connection):
-    """pyOpenSSL's, whose records carry at most :data:`RECORD_LIMIT` bytes of plaintext.
-
-    OpenSSL itself has ``SSL_CTX_set_max_send_fragment``, which pyOpenSSL and its ``lib`` have not.
-    So each call of SSL_write gets at most that much: with SSL_MODE_ENABLE_PARTIAL_WRITE, which
-    pyOpenSSL always sets, a caller is used to a part being sent.
-    """
-
-    def send(self, buf: Any, flags: int = 0) -> int:
-        """As pyOpenSSL's; one record's content at most.
-
-        :returns: how many of the bytes have been sent.
-        :raises SSL.Error: as pyOpenSSL's.
-        """
-        return super().send(memoryview(buf)[:RECORD_LIMIT], flags)
-
-    write = send
-
-    def sendall(self, buf: Any, flags: int = 0) -> int:
-        """As pyOpenSSL's, in records of limited size.
-
-        :returns: the number of the bytes.
-        :raises SSL.Error: as pyOpenSSL's.
-        """
-        view = memoryview(buf)
-        sent = 0
-        while sent < len(view):
-            sent += self.send(view[sent:], flags)
-        return sent
-
-
-# The three calls of a fast transport, at half of what pyOpenSSL's own cost: no exception where the
-# peer has simply not spoken yet, or has finished, and one buffer for all connections (only one call
-# is under way).
-_BUFFER_SIZE = 16384
-_buffer = ffi.new("char[]", _BUFFER_SIZE)
 _WANT_READ = lib.SSL_ERROR_WANT_READ
 _ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
 
+# One of each for all connections: only one call is under way, and what is in them is used at once.
+_received = ffi.new("char[]", PIECE)
+_plain = ffi.new("char[]", _PLAIN)
+_sealed = ffi.new("char[]", _SEALED)
+_sealed_view = memoryview(ffi.buffer(_sealed))
 
-def handshake(connection: SSL.Connection) -> bool:
-    """Go on with the handshake, as ``Connection.do_handshake``.
+#: Where the bytes that :meth:`Records.open` is to read are put, by ``socket.recv_into``.
+received = memoryview(ffi.buffer(_received))
 
-    :returns: whether it is complete; if not, the peer's next message is waited for.
-    :raises SSL.Error: as ``do_handshake``, WantReadError apart.
+
+class Records:
+    """What OpenSSL does between plaintext and TLS records, in memory, at a fraction of what
+    pyOpenSSL's own calls cost: many records a call, one copy, no exceptions for what is normal.
+
+    :param connection: one of pyOpenSSL's in memory, which knows which end it is.
     """
-    ssl = connection._ssl
-    result = lib.SSL_do_handshake(ssl)
-    if result <= 0 and lib.SSL_get_error(ssl, result) == _WANT_READ:
-        return False
-    # Where it is complete, too: an exception in a callback of pyOpenSSL's is kept until then.
-    connection._raise_ssl_error(ssl, result)
-    return True
 
+    __slots__ = ("_in", "_out", "_ssl", "connection")
 
-def receive(connection: SSL.Connection) -> bytes | None:
-    """Up to one TLS record's content, as ``Connection.recv`` gives it.
+    def __init__(self, connection: SSL.Connection) -> None:
+        self.connection = connection
+        self._ssl = connection._ssl
+        self._in = connection._into_ssl
+        self._out = connection._from_ssl
 
-    :returns: None where none has come; nothing where the peer has said that none will.
-    :raises SSL.Error: as ``recv``, WantReadError and ZeroReturnError apart.
-    """
-    ssl = connection._ssl
-    size = lib.SSL_read(ssl, _buffer, _BUFFER_SIZE)
-    if size > 0:
-        return bytes(ffi.buffer(_buffer, size))
-    error = lib.SSL_get_error(ssl, size)
-    if error == _ZERO_RETURN:
-        return b""
-    if error != _WANT_READ:
-        connection._raise_ssl_error(ssl, size)
-    return None
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer, for :meth:`handshake` and :meth:`open`.
 
+        :param data: as they came.
+        """
+        lib.BIO_write(self._in, data, len(data))
 
-def send(connection: SSL.Connection, data: bytes | memoryview) -> int:
-    """As ``Connection.send``: one record at most.
+    def handshake(self, count: int) -> bool:
+        """Go on with the handshake.
 
-    :returns: how many of the bytes have been sent.
-    :raises SSL.Error: as ``Connection.send``.
-    """
-    ssl = connection._ssl
-    start = data if type(data) is bytes else ffi.from_buffer(data)
-    size: int = lib.SSL_write(ssl, start, min(len(data), RECORD_LIMIT))
-    if size <= 0:
-        connection._raise_ssl_error(ssl, size)
-    return size
+        :param count: how many bytes from the peer are in :data:`received`.
+        :returns: whether it is complete.
+        :raises SSL.Error: it has failed; an alert may have to be sent.
+        """
+        if count:
+            lib.BIO_write(self._in, _received, count)
+        result = lib.SSL_do_handshake(self._ssl)
+        if result <= 0 and lib.SSL_get_error(self._ssl, result) == _WANT_READ:
+            return False
+        # Where it is complete, too: an exception in a callback of pyOpenSSL's is kept until then.
+        self.connection._raise_ssl_error(self._ssl, result)
+        return True
+
+    def open(self, count: int) -> tuple[bytes, SSL.Error | None]:
+        """The plaintext of all records that have come whole.
+
+        :param count: how many bytes from the peer are in :data:`received`.
+        :returns: and why no more will follow: ZeroReturnError after a close_notify, another
+            SSL.Error where the records are broken or the peer has sent an alert.
+        """
+        if count:
+            lib.BIO_write(self._in, _received, count)
+        ssl, source = self._ssl, self._in
+        size = lib.SSL_read(ssl, _plain, _PLAIN)
+        if size > 0 and not lib.BIO_get_mem_data(source, ffi.NULL):
+            return bytes(ffi.buffer(_plain, size)), None
+        data, total = b"", 0
+        while size > 0:
+            total += size
+            if _PLAIN - total < _LONGEST_RECORD:
+                data, total = data + bytes(ffi.buffer(_plain, total)), 0
+            size = lib.SSL_read(ssl, _plain + total, _PLAIN - total)
+        data += bytes(ffi.buffer(_plain, total))
+        if lib.SSL_get_error(ssl, size) == _WANT_READ:
+            return data, None
+        try:
+            self.connection._raise_ssl_error(ssl, size)
+        except SSL.Error as error:
+            return data, error
+        return data, None
+
+    def seal(self, data: bytes | memoryview, start: int) -> int:
+        """Make records of plaintext, for :meth:`take`.
+
+        :param start: the bytes of ``data`` before it have been taken already.
+        :returns: up to where it has been taken now: PIECE bytes more, if there are as many.
+        :raises SSL.Error: OpenSSL cannot.
+        """
+        ssl = self._ssl
+        size = len(data)
+        if size <= RECORD_LIMIT and type(data) is bytes:
+            result = lib.SSL_write(ssl, data, size)
+            if result <= 0:
+                self.connection._raise_ssl_error(ssl, result)
+            return size
+        end = min(size, start + PIECE)
+        plaintext = ffi.from_buffer(data)
+        while start < end:
+            result = lib.SSL_write(ssl, plaintext + start, min(end - start, RECORD_LIMIT))
+            if result <= 0:
+                self.connection._raise_ssl_error(ssl, result)
+            start += result
+        return start
+
+    def has_output(self) -> bool:
+        """Whether there is something for :meth:`take`."""
+        return bool(lib.BIO_get_mem_data(self._out, ffi.NULL))
+
+    def take(self) -> memoryview:
+        """What is to be sent to the peer.
+
+        :returns: not more than fits; good until the next call of any connection's.
+        """
+        size = lib.BIO_read(self._out, _sealed, _SEALED)
+        return _sealed_view[: max(size, 0)]
+
+    def release(self) -> None:
+        """Give back the memory that has been needed so far; OpenSSL itself would keep it."""
+        if lib.BIO_get_mem_data(self._in, ffi.NULL) or lib.BIO_get_mem_data(self._out, ffi.NULL):
+            return
+        self._in = lib.BIO_new(lib.BIO_s_mem())
+        self._out = lib.BIO_new(lib.BIO_s_mem())
+        lib.SSL_set_bio(self._ssl, self._in, self._out)  # which now owns them
+        self.connection._into_ssl, self.connection._from_ssl = self._in, self._out
+
+    def close(self) -> None:
+        """Make a close_notify, for :meth:`take`; nothing where TLS has failed."""
+        if lib.SSL_shutdown(self._ssl) < 0:
+            lib.ERR_clear_error()

@@ -1,1 +1,1 @@
-"""Sockets without detours: listening, connecting, plaintext, TLS, splice, the epoll."""
+"""Sockets without detours: listening, connecting, plaintext and TLS connections, the epoll."""

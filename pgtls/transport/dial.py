@@ -1,8 +1,8 @@
-"""One connection to one address, without detours where that can be.
+"""One connection to one address.
 
 Twisted's endpoints stand on a connector, a factory and two turns of the reactor for each
-connection. Here a socket is connected, and a fast transport made around it; where there are no
-fast transports (:mod:`pgtls.transport.speed_up`), Twisted's endpoint does it.
+connection. Here a socket is connected, and a connection of ours made around it; where those cannot
+be had (:func:`pgtls.transport.reactor.has_epoll`), Twisted's endpoint does it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConnectFailed
+from pgtls.transport.addresses import server_address
+from pgtls.transport.connection import Connection
 from pgtls.transport.poller import Poller, poller
-from pgtls.transport.speed_up import client_class
+from pgtls.transport.reactor import IReactor, has_epoll
+from pgtls.transport.tcp_connection import TCPConnection
 
 #: Seconds between two attempts at a Unix socket whose queue is full: of that the kernel says
 #: nothing when it changes.
@@ -41,16 +44,19 @@ class _OneProtocol(Factory):
     noisy = False
 
 
-def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferred[None] | None:
+def dial(
+    reactor: IReactor, host: Host, protocol: Protocol, timeout: float
+) -> Deferred[None] | None:
     """Connect ``protocol`` to a host's address.
 
+    :param reactor: Twisted's.
     :param host: has a ``hostaddr``, or is a Unix socket.
+    :param protocol: is given its transport, and from then on what comes.
     :param timeout: seconds that the connection may take.
     :returns: None where there is a connection already; else fires when there is one, fails with
         ConnectFailed where there is none.
     """
-    kind = client_class(reactor, unix=host.unix_path is not None)
-    if kind is None:
+    if not has_epoll(reactor):
         return Deferred.fromCoroutine(_through_endpoint(reactor, host, protocol, timeout))
     try:
         family, address = _address(host)
@@ -64,7 +70,7 @@ def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferr
         return fail(ConnectFailed(os.strerror(error.errno or 0)))
 
     def connected(_: object) -> None:
-        protocol.makeConnection(kind(connection, address, protocol, reactor))
+        protocol.makeConnection(_transport(connection, address, protocol, reactor))
 
     if at_once:
         connected(None)
@@ -72,6 +78,16 @@ def dial(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> Deferr
     connecting = Deferred.fromCoroutine(_connected(reactor, connection, address))
     connecting.addTimeout(timeout, reactor)
     return connecting.addCallbacks(connected, _not_connected, errbackArgs=(connection,))
+
+
+def _transport(
+    connection: socket.socket, address: Any, protocol: Protocol, reactor: IReactor
+) -> Connection:
+    family = connection.family
+    peer = server_address(family, address)
+    if family == socket.AF_UNIX:
+        return Connection(connection, protocol, reactor, poller(reactor), peer)
+    return TCPConnection(connection, protocol, reactor, poller(reactor), peer, client=True)
 
 
 def _not_connected(failure: Failure, connection: socket.socket) -> Failure:
@@ -115,7 +131,7 @@ def _connected_at_once(connection: socket.socket, address: Any) -> bool:
     return True
 
 
-async def _connected(reactor: Any, connection: socket.socket, address: Any) -> None:
+async def _connected(reactor: IReactor, connection: socket.socket, address: Any) -> None:
     """:raises OSError: it cannot be."""
     while isinstance(address, str):  # a Unix socket
         await deferLater(reactor, _QUEUE_FULL, lambda: None)
@@ -142,12 +158,24 @@ class _Connecting:
         self._poller.watch(self, select.EPOLLOUT, 0)
 
     def ready(self, events: int) -> None:
-        """It is over, one way or the other."""
+        """It is over, one way or the other.
+
+        :param events: that there are some.
+        """
         self._stop()
         self.over.callback(None)
 
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended, and its timers with it.
 
-async def _through_endpoint(reactor: Any, host: Host, protocol: Protocol, timeout: float) -> None:
+        :param reason: says so.
+        """
+        self._stop()
+
+
+async def _through_endpoint(
+    reactor: IReactor, host: Host, protocol: Protocol, timeout: float
+) -> None:
     try:
         await _endpoint(reactor, host, timeout).connect(_OneProtocol.forProtocol(lambda: protocol))
     except ConnectingCancelledError as error:
@@ -156,7 +184,7 @@ async def _through_endpoint(reactor: Any, host: Host, protocol: Protocol, timeou
         raise ConnectFailed(_reason(error)) from error
 
 
-def _endpoint(reactor: Any, host: Host, timeout: float) -> IStreamClientEndpoint:
+def _endpoint(reactor: IReactor, host: Host, timeout: float) -> IStreamClientEndpoint:
     if host.unix_path is not None:
         return UNIXClientEndpoint(reactor, _unix_path(host.unix_path), timeout=timeout)
     kind = TCP6ClientEndpoint if ":" in host.hostaddr else TCP4ClientEndpoint

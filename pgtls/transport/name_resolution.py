@@ -7,11 +7,15 @@ from functools import lru_cache
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
 from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import Host
@@ -36,7 +40,7 @@ class _Receiver:
             self.done.callback(self._addresses)
 
 
-def resolve(reactor: Any, name: str) -> Deferred[list[str]]:
+def resolve(reactor: IReactorPluggableNameResolver, name: str) -> Deferred[list[str]]:
     """The addresses of a name, in the resolver's order; none where it has none. Never blocks."""
     receiver = _Receiver()
     reactor.nameResolver.resolveHostName(receiver, name, transportSemantics="TCP")
@@ -63,7 +67,7 @@ def known_place(host: Host) -> Host | None:
     return replace(host, hostaddr=host.host)
 
 
-async def places(reactor: Any, host: Host) -> list[Host]:
+async def places(reactor: IReactorPluggableNameResolver, host: Host) -> list[Host]:
     """A host that is a name, once for each of its addresses, as libpq tries them one after the
     other.
 
@@ -76,7 +80,7 @@ async def places(reactor: Any, host: Host) -> list[Host]:
     return [replace(host, hostaddr=address) for address in found]
 
 
-async def check_address(reactor: Any, name: str, address: str) -> None:
+async def check_address(reactor: IReactorPluggableNameResolver, name: str, address: str) -> None:
     """Check that a name, as it resolves now, has the address that was connected to.
 
     :raises CertificateNotVerified: it has not.

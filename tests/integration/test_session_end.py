@@ -20,7 +20,7 @@ from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.transport.speed_up import speed_up
+from pgtls.transport.listening import listen
 from pgtls.wire.server_negotiation import SSL
 from tests.support.processes import TIMEOUT, reactor
 from tests.support.raw_client import startup_message
@@ -34,9 +34,6 @@ class LastWords(Leg):
         super().__init__(shared)
         self.finished: Deferred[None] = Deferred()
         self.lost: Deferred[Exception] = Deferred()
-
-    def connectionMade(self) -> None:
-        speed_up(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(b"x" * int(data))
@@ -55,7 +52,8 @@ class EndCase(Transports, TestCase):
 
     async def listen(self, factory: Any) -> int:
         """:returns: the port."""
-        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        listening: Any = await listen(endpoint, factory, reactor)
         self.addCleanup(listening.stopListening)
         port: int = listening.getHost().port
         return port

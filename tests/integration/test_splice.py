@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from pgtls.transport import poller
+from pgtls.transport.listening import listen
 from pgtls.transport.splice import Pipe
 from tests.integration.test_relay import GENERATED, STORED, digest, lines_of, text
 from tests.support.gateway_daemon import GatewayCase
@@ -29,7 +30,7 @@ from tests.support.processes import reactor
 from tests.support.relay_case import COPY_DONE, copy_data
 from tests.support.relay_client import Session
 from tests.support.servers import postgres
-from tests.unit.transport.test_fast_transport import End
+from tests.unit.transport.test_connection import End
 
 BIG = 8 * 1024 * 1024
 
@@ -70,7 +71,8 @@ class OverTCP(TestCase):
     async def connect(self) -> tuple[Passing, socket.socket]:
         """An end of ours, and the socket at the other end."""
         end = Passing()
-        listening = await self.place().listen(Factory.forProtocol(lambda: end))
+        factory = Factory.forProtocol(lambda: end)
+        listening: Any = await listen(self.place(), factory, reactor)
         self.addCleanup(listening.stopListening)
         peer = self.dial(listening.getHost())
         peer.settimeout(60)
@@ -167,11 +169,11 @@ class OverTCP(TestCase):
         _, sender, right, receiver = await self.pair()
         data = self.some(4 * BIG)
         sending = deferToThread(sender.sendall, data)
-        while not right.transport.producerPaused:
+        outgoing = right.transport._outgoing
+        while not outgoing.paused:
             await deferToThread(lambda: None)
         self.assertFalse(sending.called)
-        transport = right.transport
-        self.assertLessEqual(len(transport.dataBuffer) + transport._tempDataLen, IN_MEMORY)
+        self.assertLessEqual(outgoing.size, IN_MEMORY)
         self.assertEqual(await deferToThread(self.read, receiver, len(data)), data)
         await sending
 
@@ -215,10 +217,10 @@ class OverTCP(TestCase):
         peer.close()
 
     async def test_where_it_does_not_work_bytes_are_read_and_written(self) -> None:
-        left, sender, _, receiver = await self.pair()
         refused = Refused()
         self.addCleanup(refused.close)
         self.patch(poller.poller(reactor), "pipe", refused)
+        left, sender, _, receiver = await self.pair()
         data = self.some()
         sending = deferToThread(sender.sendall, data)
         self.assertEqual(await deferToThread(self.read, receiver, BIG), data)

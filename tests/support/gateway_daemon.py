@@ -39,10 +39,10 @@ TWIST = (
 ON_TWISTEDS_TRANSPORTS = (
     sys.executable,
     "-c",
-    "from pgtls.transport import speed_up; speed_up._CLASSES.clear(); "
+    "from pgtls.transport import reactor; reactor.EPOLL = False; "
     "from twisted.scripts.twistd import run; run()",
 )
-"""``twistd``, with none of the fast transports of :mod:`pgtls.transport.speed_up`."""
+"""``twistd``, with none of the connections of :mod:`pgtls.transport`."""
 
 LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgtls.transport import speed_up
-from pgtls.transport.fast_transport import Fast
+from pgtls.transport import reactor
+from pgtls.transport.connection import Connection
 
 
 class OnTwistedsTransports:
@@ -30,15 +30,15 @@ class Transports:
     def setUp(self) -> None:
         case: Any = self
         if not self.fast:
-            case.patch(speed_up, "_CLASSES", {})
+            case.patch(reactor, "EPOLL", False)
         self._events = 0
-        ready = Fast.ready
+        ready = Connection.ready
 
-        def counted(transport: Fast, events: int) -> None:
+        def counted(transport: Connection, events: int) -> None:
             self._events += 1
             ready(transport, events)
 
-        case.patch(Fast, "ready", counted)
+        case.patch(Connection, "ready", counted)
 
     def check_transports(self) -> None:
         """See that those that were to be used have been."""

@@ -42,9 +42,12 @@ INCOMPLETE: set[str] = {
     "pgtls.conninfo.defaults",
     "pgtls.conninfo.grammar",
     "pgtls.conninfo.hosts",
+    "pgtls.daemon.configuration",
     "pgtls.daemon.embedded_programs",
-    "pgtls.daemon.shared_port",
     "pgtls.daemon.state",
+    "pgtls.daemon.worker",
+    "pgtls.daemon.worker_pipe",
+    "pgtls.daemon.workers",
     "pgtls.gateway.cancel",
     "pgtls.gateway.channel_binding_check",
     "pgtls.gateway.session",
@@ -88,12 +91,7 @@ INCOMPLETE: set[str] = {
     "pgtls.tls.verify_failures",
     "pgtls.tls.versions",
     "pgtls.transport.client_socket",
-    "pgtls.transport.dial",
-    "pgtls.transport.fast_tls",
-    "pgtls.transport.fast_transport",
     "pgtls.transport.name_resolution",
-    "pgtls.transport.poller",
-    "pgtls.transport.speed_up",
     "pgtls.transport.splice",
     "pgtls.wire.attempts",
     "pgtls.wire.authentication",
@@ -107,10 +105,7 @@ INCOMPLETE: set[str] = {
 
 #: What has no place in the package, as regular expressions, and the modules that still have it.
 LEFTOVERS: dict[str, set[str]] = {
-    r"__class__\s*=[^=]": {
-        "pgtls.transport.fast_transport",
-        "pgtls.transport.speed_up",
-    },
+    r"__class__\s*=[^=]": set(),
     r"\breactor: Any\b": {
         "pgtls.commands.probe",
         "pgtls.commands.running",
@@ -118,8 +113,7 @@ LEFTOVERS: dict[str, set[str]] = {
         "pgtls.daemon.daemon_service",
         "pgtls.daemon.gateway_loading",
         "pgtls.daemon.process",
-        "pgtls.daemon.shared_port",
-        "pgtls.daemon.worker_service",
+        "pgtls.daemon.worker",
         "pgtls.daemon.workers",
         "pgtls.gateway.gateway",
         "pgtls.gateway.session",
@@ -127,12 +121,6 @@ LEFTOVERS: dict[str, set[str]] = {
         "pgtls.probe.surveyor",
         "pgtls.protocols.endpoint",
         "pgtls.protocols.search",
-        "pgtls.protocols.strings",
-        "pgtls.transport.dial",
-        "pgtls.transport.fast_transport",
-        "pgtls.transport.name_resolution",
-        "pgtls.transport.poller",
-        "pgtls.transport.speed_up",
     },
     r"\btransport: Any\b": {
         "pgtls.gateway.cancel",
@@ -142,7 +130,6 @@ LEFTOVERS: dict[str, set[str]] = {
         "pgtls.probe.surveyor",
         "pgtls.protocols.client",
         "pgtls.protocols.server",
-        "pgtls.transport.speed_up",
     },
 }
 

@@ -17,8 +17,8 @@ from twisted.trial.unittest import TestCase
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConnectFailed
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.transport.connection import Connection
 from pgtls.transport.dial import dial
-from pgtls.transport.fast_transport import Fast
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
 from tests.support.processes import TIMEOUT, reactor
@@ -52,7 +52,7 @@ class DialCase(Transports, TestCase):
         connecting = dial(reactor, host, client, timeout=30)
         if connecting is not None:
             await connecting
-        self.assertIs(isinstance(client.transport, Fast), self.fast)
+        self.assertIs(isinstance(client.transport, Connection), self.fast)
         return client
 
     async def refusal(self, host: Host, timeout: float = 30) -> str:

@@ -7,6 +7,7 @@ import socket
 from threading import Thread
 from typing import Any
 
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -15,8 +16,8 @@ from twisted.internet.threads import blockingCallFromThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.transport.poller import dedicate
-from pgtls.transport.speed_up import speed_up
+from pgtls.daemon.reactor_waiting import dedicate
+from pgtls.transport.listening import listen
 
 
 class Echo(Protocol):
@@ -24,9 +25,6 @@ class Echo(Protocol):
 
     transport: Any
     reason: Failure | None = None
-
-    def connectionMade(self) -> None:
-        speed_up(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         if data == b"stop":
@@ -52,7 +50,10 @@ class Dedicated(SynchronousTestCase):
     def serve(self) -> int:
         factory = Factory()
         factory.buildProtocol = self.build  # type: ignore[method-assign]
-        port: int = self.reactor.listenTCP(0, factory, interface="127.0.0.1").getHost().port
+        endpoint = TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
+        ports: list[Any] = []
+        listen(endpoint, factory, self.reactor).addCallback(ports.append)
+        port: int = ports[0].getHost().port
         return port
 
     def build(self, _: object) -> Echo:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import resource
-import select
 import socket
 import ssl
 import struct
@@ -33,12 +32,13 @@ from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.transport.listening import listen
 from pgtls.wire.server_negotiation import SSL as ServerSSL
 from tests.support.certificates import Files, authority, localhost
 from tests.support.in_memory import client_context
 from tests.support.processes import TIMEOUT, reactor, run
 from tests.support.transports import OnTwistedsTransports, Transports
-from tests.unit.transport.test_fast_transport import End, Pausing
+from tests.unit.transport.test_connection import End, Pausing, listen_for
 
 MEGABYTE = 1 << 20
 RESET = struct.pack("ii", 1, 0)
@@ -70,9 +70,7 @@ class CornerCase(Transports, TestCase):
 
     async def connect(self, end: End, receive_buffer: int = 0) -> socket.socket:
         """Connect a socket to ``end``."""
-        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
-            Factory.forProtocol(lambda: end)
-        )
+        listening = await listen_for(end)
         self.addCleanup(listening.stopListening)
         peer = socket.socket()
         if receive_buffer:
@@ -246,7 +244,6 @@ class LastWords(CornerCase):
         for secure in (False, True):
             end = End()
             peer = await (self.connect_tls(end) if secure else self.connect(end))
-            end.transport._last_words_matter = True  # as with a server at the other end
             end.transport.write(b"hello")
             await deferToThread(self.read, peer, 5)
             await turns(3)
@@ -283,8 +280,8 @@ class Listening(Transports, TestCase):
     timeout = 60
 
     async def listen(self, factory: Factory) -> int:
-        """The number of a port that has had its first connection, from which on it is fast."""
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        """The number of a port."""
+        port = await listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), factory, reactor)
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)
 
@@ -367,36 +364,26 @@ class ListeningOnTwisteds(OnTwistedsTransports, Listening):
     """On Twisted's own."""
 
 
-class FirstEvent(CornerCase):
-    """An epoll's event may be about a connection that is over, whose number another one got."""
-
-    async def test_an_event_without_data_before_a_client_hello(self) -> None:
-        end = End()
-        peer = await self.connect(end)
-        end.transport.ready(select.EPOLLIN)
-        peer.sendall(b"\x16\x03")
-        await end.bytes(1)
-        self.assertEqual((bytes(end.received), end.transport.peeked), (b"\x16", True))
-
-
 REACTOR_ENDS = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP4ClientEndpoint
-from pgtls.transport import speed_up
-if sys.argv[1] == "False":
-    speed_up._CLASSES.clear()
+from pgtls.transport import reactor as ours
+from pgtls.transport.listening import listen
+ours.EPOLL = sys.argv[1] == "True"
 
 class Server(Protocol):
     def connectionMade(self):
-        speed_up.speed_up(self.transport)
         reactor.callLater(0, reactor.stop)
     def connectionLost(self, reason):
         print("lost", reason.type.__name__)
 
-port = reactor.listenTCP(0, Factory.forProtocol(Server), interface="127.0.0.1")
-TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(Factory.forProtocol(Protocol))
+def opened(port):
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+    endpoint.connect(Factory.forProtocol(Protocol))
+endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+listen(endpoint, Factory.forProtocol(Server), reactor).addCallback(opened)
 reactor.run()
 """
 

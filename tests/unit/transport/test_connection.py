@@ -1,4 +1,4 @@
-"""What an application sees of a fast transport is what it sees of Twisted's."""
+"""What an application sees of a connection of ours is what it sees of Twisted's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IListeningPort, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
@@ -25,9 +25,9 @@ from pgtls.conninfo.connection_string import Host
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import ServerTLSSettings
 from pgtls.transport import poller
+from pgtls.transport.connection import Connection
 from pgtls.transport.dial import dial
-from pgtls.transport.fast_transport import Fast
-from pgtls.transport.speed_up import speed_up
+from pgtls.transport.listening import listen
 from tests.support.certificates import Files, authority, localhost
 from tests.support.processes import reactor
 
@@ -46,7 +46,6 @@ class End(Protocol):
         self._wanted: list[tuple[int, Deferred[bytes]]] = []
 
     def connectionMade(self) -> None:
-        speed_up(self.transport)
         self.made.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -82,16 +81,20 @@ class HalfCloseable(End):
         pass
 
 
-class FastTransportTests(TestCase):
+def listen_for(end: End) -> Deferred[IListeningPort]:
+    """A port whose connections are one end's."""
+    endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    return listen(endpoint, Factory.forProtocol(lambda: end), reactor)
+
+
+class ConnectionTests(TestCase):
     """Against a thread with a socket of its own, so that the other end is not ours too."""
 
     timeout = 60
 
     async def connect(self, end: End) -> tuple[End, socket.socket]:
         """An end of ours, connected to a plain socket."""
-        self.listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
-            Factory.forProtocol(lambda: end)
-        )
+        self.listening = await listen_for(end)
         self.addCleanup(self.listening.stopListening)
         peer = socket.create_connection(("127.0.0.1", self.listening.getHost().port))
         peer.settimeout(30)
@@ -131,7 +134,7 @@ class FastTransportTests(TestCase):
     async def test_bytes_go_both_ways(self) -> None:
         for connect in (self.connect, self.connect_tls):
             end, peer = await connect(End())
-            self.assertIsInstance(end.transport, Fast)
+            self.assertIsInstance(end.transport, Connection)
             data = hashlib.shake_128(b"data").digest(BIG)
             end.transport.write(data)
             self.assertEqual(await deferToThread(self.read, peer, BIG), data)
@@ -189,7 +192,6 @@ class FastTransportTests(TestCase):
         reason has come before."""
         for connect in (self.connect, self.connect_tls):
             end, peer = await connect(End())
-            end.transport._last_words_matter = True  # as with a server at the other end
             peer.sendall(b"FATAL")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.close()
@@ -219,14 +221,13 @@ class FastTransportTests(TestCase):
         self.assertTrue(ISSLTransport.providedBy(end.transport))
         self.assertEqual(end.transport.getHandle().get_cipher_name(), secure.cipher()[0])
 
-    async def test_a_context_of_somebody_else_gets_twisteds_own_tls(self) -> None:
+    async def test_a_context_of_somebody_else(self) -> None:
         certificate = localhost()
         end, peer = await self.connect(End())
         end.transport.startTLS(
             PrivateCertificate.loadPEM(certificate.key.pem() + certificate.pem()).options()
         )
         secure = await deferToThread(self.shake_hands, peer)
-        self.assertNotIsInstance(end.transport, Fast)
         await deferToThread(secure.sendall, b"hello")
         self.assertEqual(await end.bytes(5), b"hello")
         end.transport.write(b"x" * BIG)
@@ -234,17 +235,15 @@ class FastTransportTests(TestCase):
 
     async def test_as_a_client(self) -> None:
         server = End()
-        listening = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
-            Factory.forProtocol(lambda: server)
-        )
+        listening = await listen_for(server)
         self.addCleanup(listening.stopListening)
-        client = Dialled()
+        client = End()
         host = Host("", "127.0.0.1", listening.getHost().port)
         dial(reactor, host, client, timeout=30)
         await client.made
         await server.made
         self.assertEqual(client.transport.getPeer(), listening.getHost())
-        self.assertIsInstance(client.transport, Fast)
+        self.assertIsInstance(client.transport, Connection)
         client.transport.write(b"x" * BIG)
         await server.bytes(BIG)
         client.transport.abortConnection()
@@ -279,13 +278,6 @@ class FastTransportTests(TestCase):
         await end.lost
         await self.listening.stopListening()
         self.assertNotIn(poller.poller(reactor), reactor.getReaders())
-
-
-class Dialled(End):
-    """One that is born fast."""
-
-    def connectionMade(self) -> None:
-        self.made.callback(self)
 
 
 class Pausing(End):

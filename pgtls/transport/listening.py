@@ -1,0 +1,224 @@
+"""Listening sockets whose connections are ours from the start.
+
+Twisted's endpoints open them, and its ports keep them: with their rules for addresses, lock files,
+permissions and log lines. Only the waiting and the accepting are done here. The ``transport``
+attribute of a port, which may be replaced as the documentation of ``tcp.Port`` says, is set too:
+for the connections that Twisted accepts where an error is to be dealt with.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+from typing import Any, cast
+
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.transport.addresses import socket_address
+from pgtls.transport.connection import Connection
+from pgtls.transport.poller import poller
+from pgtls.transport.reactor import IReactor, has_epoll
+from pgtls.transport.tcp_connection import TCPConnection
+
+_log = Logger(namespace="pgtls.transport")
+
+#: Connections that are accepted at a time, at most: sessions that are open have their turn too.
+BATCH = 32
+
+
+def listen(
+    endpoint: IStreamServerEndpoint,
+    factory: IProtocolFactory,
+    reactor: IReactor,
+    backlog: int | None = None,
+) -> Deferred[IListeningPort]:
+    """Listen, with connections of ours where they can be had.
+
+    :param endpoint: says where; any of Twisted's, and what wraps them.
+    :param factory: makes a protocol for each connection.
+    :param reactor: the endpoint's.
+    :param backlog: how many connections may wait to be accepted; None for as many as the endpoint
+        says.
+    :returns: fires with the port, fails as the endpoint does.
+    """
+    return endpoint.listen(factory).addCallback(_ours, reactor, backlog)
+
+
+def _ours(port: IListeningPort, reactor: IReactor, backlog: int | None) -> IListeningPort:
+    if not isinstance(port, tcp.Port):  # which those of Unix sockets are, too
+        return port
+    if backlog is not None:
+        port.socket.listen(backlog)
+    return ListeningPort(port, reactor) if has_epoll(reactor) else port
+
+
+#: An endpoint string that names a number, and one whose socket something else has opened.
+_NAMES_BACKLOG = re.compile(r"(?<!\\):backlog=")
+_OPENED_ELSEWHERE = re.compile(r"(^|:)systemd:")
+
+
+def backlog_for(description: str, connections: int) -> int | None:
+    """How many connections may wait to be accepted.
+
+    :param description: the endpoint string.
+    :param connections: how many may be open at a time.
+    :returns: twice as many, since clients that will be refused wait too (``ListenServerPort`` in
+        PostgreSQL's ``src/backend/libpq/pqcomm.c``); None where the string names a number, or
+        something else opens the socket. The kernel has a limit of its own
+        (``net.core.somaxconn``).
+    """
+    if _NAMES_BACKLOG.search(description) or _OPENED_ELSEWHERE.search(description):
+        return None
+    return 2 * connections
+
+
+class Acceptor:
+    """Makes connections of what a listening socket has.
+
+    :param listening: the socket; it does not block.
+    :param factory: makes the protocols.
+    :param reactor: Twisted's.
+    """
+
+    def __init__(
+        self, listening: socket.socket, factory: IProtocolFactory, reactor: IReactor
+    ) -> None:
+        self._socket = listening
+        self._factory = factory
+        self._reactor = reactor
+        self._poller = poller(reactor)
+        self._family: int = listening.family
+
+    def accept(self) -> bool:
+        """Accept one connection.
+
+        :returns: False where none is waiting.
+        :raises OSError: the system has no more descriptors, for example.
+        """
+        try:
+            connection, address = self._socket.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (ConnectionAbortedError, PermissionError):
+            return True  # the client has gone already, or a firewall does not want it
+        connection.setblocking(False)
+        peer = socket_address(self._family, address)
+        protocol = self._factory.buildProtocol(peer)
+        if protocol is None:
+            connection.close()
+        else:
+            protocol.makeConnection(self.transport(connection, protocol, peer))
+        return True
+
+    def transport(
+        self, connection: socket.socket, protocol: IProtocol, peer: IAddress
+    ) -> Connection:
+        """A connection.
+
+        :param connection: accepted; it does not block.
+        :param protocol: what gets its bytes.
+        :param peer: the client's address.
+        :returns: what is to be the protocol's transport.
+        """
+        if self._family == socket.AF_UNIX:
+            return Connection(connection, protocol, self._reactor, self._poller, peer)
+        return TCPConnection(connection, protocol, self._reactor, self._poller, peer, client=False)
+
+
+@implementer(IListeningPort)
+class ListeningPort:
+    """A port of Twisted's whose connections are ours.
+
+    :param port: it listens, and has accepted nothing yet.
+    :param reactor: the port's.
+    """
+
+    def __init__(self, port: tcp.Port, reactor: IReactor) -> None:
+        self._port = port
+        factory = cast(IProtocolFactory, port.factory)  # haproxy's, say: what wraps the endpoint
+        self._acceptor = Acceptor(port.socket, factory, reactor)
+        self._poller = poller(reactor)
+        self._batch = 1
+        port.transport = self._transport  # type: ignore[assignment]
+        port.stopReading()
+        self._watching = True
+        self._poller.watch(self, 0, select.EPOLLIN)
+
+    def _transport(
+        self, connection: socket.socket, protocol: IProtocol, address: Any, *_: object
+    ) -> Connection:
+        """With the arguments that Twisted's port has."""
+        connection.setblocking(False)
+        peer = socket_address(connection.family, connection.getpeername())
+        return self._acceptor.transport(connection, protocol, peer)
+
+    def ready(self, events: int) -> None:
+        """Clients want to connect.
+
+        :param events: that there are some.
+        """
+        try:
+            for _ in range(self._batch):
+                if not self._acceptor.accept():
+                    self._batch = 1
+                    return
+        except OSError:
+            self._port.doRead()  # Twisted knows what to do
+            return
+        self._batch = min(2 * self._batch, BATCH)
+
+    def stopReading(self) -> None:
+        """Accept nothing more; the socket stays as it is."""
+        if self._watching:
+            self._watching = False
+            self._poller.watch(self, select.EPOLLIN, 0)
+
+    def startListening(self) -> None:
+        """Accept connections, which it does from the beginning."""
+        if not self._watching:
+            self._watching = True
+            self._poller.watch(self, 0, select.EPOLLIN)
+
+    def stopListening(self) -> Deferred[None]:
+        """Close the socket.
+
+        :returns: fires when it is closed.
+        """
+        self.stopReading()
+        return maybeDeferred(self._port.stopListening)
+
+    def getHost(self) -> IAddress:
+        """Where it listens.
+
+        :returns: the address.
+        """
+        address: IAddress = self._port.getHost()
+        return address
+
+    def fileno(self) -> int:
+        """The socket's number.
+
+        :returns: a file descriptor.
+        """
+        descriptor: int = self._port.fileno()
+        return descriptor
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended.
+
+        :param reason: says so.
+        """
+        self.stopReading()
+        self._port.connectionLost(reason)

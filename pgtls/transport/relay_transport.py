@@ -1,0 +1,84 @@
+"""The interface of our own connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import (
+    IConsumer,
+    IPushProducer,
+    ISSLTransport,
+    ITransport,
+)
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import Attribute
+
+
+class IRelayTransport(ITransport, IConsumer, IPushProducer):
+    """What a connection of :mod:`pgtls.transport` offers, over TCP with or without TLS and over a
+    Unix socket. Those over TCP provide ITCPTransport and ITLSTransport, too."""
+
+    closing = Attribute(
+        """Whether it will be closed when the events at hand have been dealt with: there is nothing
+        left to be sent."""
+    )
+
+    def getHandle() -> object:
+        """What the connection stands on.
+
+        :returns: pyOpenSSL's Connection once TLS has begun, before that the socket.
+        """
+
+    def abortConnection() -> None:
+        """Close at once; what has not been sent is not."""
+
+    def loseWriteConnection() -> None:
+        """Half-close: the peer is told, with close_notify in TLS, that no more will come from here
+        when everything that has been written is sent. Reading goes on."""
+
+    def unread(data: bytes) -> None:
+        """Take bytes back that were read before TLS began and belong to it: the beginning of a
+        ClientHello.
+
+        :param data: as they came. ``startTLS`` has been called.
+        """
+
+    def notice_end(peer_ended: Callable[[bool], None]) -> None:
+        """Have the peer's end noticed also while nothing is read.
+
+        :param peer_ended: is told of it, and whether the connection is broken in both directions;
+            what the peer has sent may still be there to be read.
+        """
+
+    def splice_to(sink: object) -> None:
+        """From now on bytes may go to another transport past both protocols, in the kernel, where
+        they come in bulk: the protocol here would do nothing but write them there.
+
+        :param sink: the other transport. Where it is none of ours, or one of the two has TLS,
+            everything goes on as it is.
+        """
+
+
+def can_half_close(transport: ITransport) -> bool:
+    """Whether ``loseWriteConnection`` tells the peer, and leaves the other direction open.
+
+    :param transport: ours, or Twisted's own, whose TLS cannot do that.
+    :returns: whether it can.
+    """
+    return IRelayTransport.providedBy(transport) or not ISSLTransport.providedBy(transport)
+
+
+def unread(transport: ITransport, data: bytes) -> None:
+    """Give bytes back that a protocol was given before it called ``startTLS`` and that belong to
+    TLS.
+
+    :param transport: the protocol's; ours, Twisted's own, or a wrapper of one (haproxy's).
+    :param data: the bytes.
+    """
+    lowest: object = transport
+    while isinstance(lowest, ProtocolWrapper):
+        lowest = lowest.transport
+    if IRelayTransport.providedBy(lowest):
+        lowest.unread(data)
+    else:
+        lowest.protocol.dataReceived(data)  # type: ignore[attr-defined] # Twisted's TLS is there

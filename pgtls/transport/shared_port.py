@@ -1,0 +1,269 @@
+"""A listening socket that several processes accept from.
+
+Twisted's own ``adoptStreamPort`` is for a socket's only owner: it sets the permissions of a Unix
+socket's file and the length of the queue anew, and removes the file at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IReadDescriptor,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.errors import ConfigurationError
+from pgtls.transport.addresses import socket_address
+from pgtls.transport.listening import BATCH, Acceptor
+from pgtls.transport.poller import poller
+from pgtls.transport.reactor import IReactor, has_epoll
+
+_log = Logger(namespace="pgtls.transport")
+
+#: Endpoints of which nothing but their socket is needed.
+_SHAREABLE = ("tcp", "tcp6", "unix", "systemd")
+_HAPROXY = "haproxy:"
+
+#: accept(2): the machine has no more of something. Seconds until it is tried again.
+_NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 1.0
+
+#: How often, within these seconds, a connection is left to others: each time is a turn of the
+#: reactor, in which a process that has nothing to do takes it.
+_PASSES = 4
+_MOMENT = 0.02
+
+#: How many connections more than another process are too many, and the seconds that it then gets.
+_FAR = 2
+_TURN = 0.001
+
+
+def check_shareable(listen: str) -> None:
+    """See that several processes can accept from what an endpoint string opens.
+
+    :param listen: the endpoint string.
+    :raises ConfigurationError: they cannot.
+    """
+    kind = listen.removeprefix(_HAPROXY).partition(":")[0]
+    if kind not in _SHAREABLE:
+        raise ConfigurationError(
+            f'listen: "{listen}" is for workers = 1; several workers can share tcp:, tcp6:, unix: '
+            "and systemd:, and haproxy: in front of one of them"
+        )
+
+
+def shared_endpoint(
+    reactor: IReactor, descriptor: int, listen: str, lead: Callable[[], int]
+) -> IStreamServerEndpoint:
+    """The endpoint of one of the processes.
+
+    :param reactor: Twisted's.
+    :param descriptor: the listening socket.
+    :param listen: the endpoint string that it was opened by.
+    :param lead: tells how many connections more than another process this one has.
+    :returns: listens on the socket, behind ``haproxy:`` if the string says so.
+    """
+    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor), lead)
+    if listen.startswith(_HAPROXY):
+        wrapped: IStreamServerEndpoint = proxyEndpoint(endpoint)
+        return wrapped
+    return endpoint
+
+
+@implementer(IStreamServerEndpoint)
+class _SharedEndpoint:
+    def __init__(
+        self, reactor: IReactor, listening: socket.socket, lead: Callable[[], int]
+    ) -> None:
+        self._reactor = reactor
+        self._socket = listening
+        self._lead = lead
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections."""
+        port = SharedPort(self._reactor, self._socket, protocolFactory, self._lead)
+        port.startListening()
+        return succeed(port)
+
+
+class _Adopting:
+    """Accepts as :class:`~pgtls.transport.listening.Acceptor` does: Twisted's own transports."""
+
+    def __init__(
+        self, listening: socket.socket, factory: IProtocolFactory, reactor: IReactor
+    ) -> None:
+        self._socket = listening
+        self._factory = factory
+        self._reactor = reactor
+
+    def accept(self) -> bool:
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (ConnectionAbortedError, PermissionError):
+            return True
+        with connection:
+            try:
+                self._reactor.adoptStreamConnection(
+                    connection.fileno(),
+                    connection.family,
+                    self._factory,  # type: ignore[arg-type] # any will do
+                )
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:  # it has been reset already
+                    raise
+        return True
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class SharedPort:
+    """This process's share of a listening socket.
+
+    The kernel wakes the same process first, time and again. So one that has more connections than
+    another leaves the next ones to it for a moment: a short one, since the other may be busy, in
+    which case they are better served here. One that has not takes as many as are waiting, until it
+    is ahead.
+
+    :param reactor: Twisted's.
+    :param listening: the socket; it does not block.
+    :param factory: makes a protocol for each connection.
+    :param lead: tells how many connections more than another process this one has.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactor,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        lead: Callable[[], int],
+    ) -> None:
+        self._reactor = reactor
+        self._socket = listening
+        self._factory = factory
+        self._lead = lead
+        self._passed = 0
+        self._watching = False
+        self._fast = has_epoll(reactor)
+        self._acceptor = (Acceptor if self._fast else _Adopting)(listening, factory, reactor)
+
+    def startListening(self) -> None:
+        """Begin to accept connections."""
+        self._factory.doStart()
+        self._watch()
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more. Other processes may go on.
+
+        :returns: fires at once.
+        """
+        if self._socket.fileno() >= 0:
+            self._unwatch()
+            self._socket.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """Where it listens.
+
+        :returns: the address.
+        """
+        return socket_address(self._socket.family, self._socket.getsockname())
+
+    def fileno(self) -> int:
+        """The socket's number.
+
+        :returns: a file descriptor, -1 when it is closed.
+        """
+        return self._socket.fileno()
+
+    def _watch(self) -> None:
+        if not self._watching:
+            self._watching = True
+            if self._fast:
+                poller(self._reactor).watch(self, 0, select.EPOLLIN)
+            else:
+                self._reactor.addReader(self)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            if self._fast:
+                poller(self._reactor).watch(self, select.EPOLLIN, 0)
+            else:
+                self._reactor.removeReader(self)
+
+    def ready(self, events: int) -> None:
+        """Clients want to connect.
+
+        :param events: that there are some.
+        """
+        lead = self._lead()
+        if lead <= 0:
+            self._take()
+        elif lead > _FAR:
+            self._pause(_TURN, self._take)
+        elif not self._passed:
+            self._passed = 1
+            self._reactor.callLater(_MOMENT, self._moment_over)
+        elif self._passed < _PASSES:
+            self._passed += 1
+        else:
+            self._take()
+
+    def doRead(self) -> None:
+        """The same, from the reactor."""
+        self.ready(0)
+
+    def _moment_over(self) -> None:
+        self._passed = 0
+        if self._socket.fileno() >= 0:
+            self._take()
+
+    def _take(self) -> None:
+        """Accept what is waiting and was not taken by another process."""
+        try:
+            for _ in range(BATCH):
+                if not self._acceptor.accept() or self._lead() > _FAR:
+                    return
+        except OSError as error:
+            if error.errno not in _NO_MORE:
+                raise
+            _log.error("no connection can be accepted: {error}", error=error.strerror)
+            self._pause(_PAUSE, lambda: None)
+
+    def _pause(self, seconds: float, then: Callable[[], None]) -> None:
+        self._unwatch()
+        self._reactor.callLater(seconds, self._go_on, then)
+
+    def _go_on(self, then: Callable[[], None]) -> None:
+        if self._socket.fileno() >= 0:
+            self._watch()
+            then()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended.
+
+        :param reason: says so.
+        """
+        self._unwatch()
+        self._socket.close()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log.
+
+        :returns: a name.
+        """
+        return "pgtls"
