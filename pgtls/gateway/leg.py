@@ -55,7 +55,7 @@ class Leg(Protocol):
             self._drain.cancel()
             self._drain = None
         other, self._other = self._other, None
-        if other is not None:
+        if other is not None and other.connected:
             other.transport.unregisterProducer()
         return other
 
