@@ -82,20 +82,36 @@ def parse_fingerprint(text: str) -> bytes:
     return digest
 
 
-def root_of(chain: Sequence[Certificate]) -> Certificate:
-    """The self-signed certificate that a server's chain leads to, if it was sent.
+def roots_of(chain: Sequence[Certificate]) -> list[Certificate]:
+    """The self-signed certificates that a server sent and by which its own verifies.
+
+    A chain can lead to several, and by ways of which some are over: an authority that another has
+    signed too ("cross-signed") is sent in two certificates of one name and key. So each is tried
+    as a client's only root, by OpenSSL.
 
     :param chain: what the server sent, its own certificate first.
-    :raises RootNotSent: it was not.
+    :returns: in the order in which they were sent; at least one.
+    :raises RootNotSent: the chain leads to none.
+    :raises CertificateNotVerified: it leads to some, and verifies by none.
     """
-    current, others = chain[0], list(chain[1:])
-    while not signed_by(current, current):
-        above = next((each for each in others if signed_by(current, each)), None)
-        if above is None:
-            raise RootNotSent(current.issuer_text)
-        others.remove(above)
-        current = above
-    return current
+    candidates = [each for each in dict.fromkeys(chain) if signed_by(each, each)]
+    failures = {each: verify_chain(chain, [each]) for each in candidates}
+    roots = [each for each in candidates if failures[each] is None]
+    if roots:
+        return roots
+    reached = _reached(chain)
+    reasons = [failure.reason for each, failure in failures.items() if failure and each in reached]
+    if reasons:
+        raise CertificateNotVerified(f"no client could verify this server: {reasons[0]}")
+    raise RootNotSent(reached[-1].issuer_text)
+
+
+def _reached(chain: Sequence[Certificate]) -> list[Certificate]:
+    """The server's certificate and those that issued it, directly or not, whatever their dates."""
+    reached = [chain[0]]
+    for certificate in reached:  # which grows
+        reached += [each for each in chain if each not in reached and signed_by(certificate, each)]
+    return reached
 
 
 @dataclass(frozen=True)
@@ -137,20 +153,22 @@ class RootFile:
         """The servers for which something in it was added."""
         return {each.decode("utf-8", "replace") for each in _RECORD.findall(self.content)}
 
-    def add(self, host: str, root: Certificate | None) -> None:
-        """Write it anew, with a root, if that is not in it already, and for which server.
+    def content_with(self, root: Certificate | None, host: str) -> bytes:
+        """What it has to be for a server to be trusted.
 
-        :param root: None where those that are there already verify the server.
+        :param root: what to add, if it is not there; None where what is there verifies the server.
+        :param host: the server, as in :func:`known`.
+        :returns: all of it; as it is where nothing is missing.
         """
         pem = b""
         if root is not None and root not in self.certificates:
             pem = pem_of(root.der)
         elif host in self.hosts:
-            return
+            return self.content
         today = datetime.now(UTC)
         line = f"# pgtls trust: {host} {today:%Y-%m-%d}\n".encode()
         between = b"" if self.content.endswith(b"\n") or not self.content else b"\n"
-        write_file(self.path, self.content + between + line + pem, self.mode, overwrite=True)
+        return self.content + between + line + pem
 
 
 def known(file: RootFile, chain: Sequence[Certificate], host: str) -> bool:
@@ -191,5 +209,7 @@ def trust_root(
     with locked(directory):
         file = RootFile.read(directory / "root.crt")
         known(file, chain, host)
-        file.add(host, root)
+        content = file.content_with(root, host)
+        if content != file.content:
+            write_file(file.path, content, file.mode, overwrite=True)
         return file.path

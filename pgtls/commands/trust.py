@@ -8,31 +8,22 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
-from OpenSSL.SSL import Connection
-from twisted.internet.protocol import Factory, Protocol
 
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
 from pgtls.certs.names import printable
-from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, root_of
+from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, roots_of
 from pgtls.commands.reporting import CertificateCommand, json_option, report, user_option
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
-from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.errors import CertificateNotVerified, ConfigurationError
+from pgtls.probe.server_chain import ServerChain, failure, failure_with_roots, fetch_chain
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.chain import verify_chain
-from pgtls.tls.server_identity import verify_server_name
-from pgtls.tls.tls_info import certificate_facts, chain_of_peer
-from pgtls.wire.attempts import SSLMode
-
-#: Seconds for each of the two connections.
-TIMEOUT = 15
+from pgtls.tls.tls_info import certificate_facts
 
 #: What of the environment counts: where the server is, and no file or sslmode.
 _PLACE = ("HOME", "PGHOSTADDR", "PGPORT", "PGCONNECT_TIMEOUT")
@@ -73,37 +64,6 @@ class _Fingerprint(click.ParamType[bytes]):
             return trusting.parse_fingerprint(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a server shows, and where it was.
-
-    :ivar chain: the certificates that it sent, its own first.
-    """
-
-    conninfo: ConnInfo
-    chain: list[Certificate]
-
-    @property
-    def host(self) -> str:
-        """The name that a certificate must be for."""
-        return self.conninfo.hosts[0].name
-
-    @property
-    def place(self) -> str:
-        """As ``root.crt`` records it."""
-        name = f"[{self.host}]" if ":" in self.host else self.host.lower()
-        return f"{name}:{self.conninfo.hosts[0].port}"
-
-    @property
-    def name_error(self) -> str | None:
-        """Why verify-full would refuse it for its name."""
-        try:
-            verify_server_name(self.chain[0], self.host)
-        except CertificateNotVerified as error:
-            return error.reason
-        return None
 
 
 @click.command(cls=CertificateCommand)
@@ -156,40 +116,49 @@ def trust(
         raise click.UsageError(str(error)) from None
 
     async def main(reactor: Any) -> None:
-        shown = await _fetch(reactor, conninfo)
+        shown = await fetch_chain(reactor, conninfo)
         facts = _facts(shown)
-        how, added = _decide(shown, where, fingerprint, as_json=as_json)
+        _show(shown, as_json=as_json)
+        file = RootFile.read(where / "root.crt")
+        roots = _candidates(shown, file)
+        how, added = _chosen(shown, roots, fingerprint)
+        content = file.content_with(added, shown.place)
+        if refused := await failure_with_roots(reactor, conninfo, content):
+            raise CertificateNotVerified(
+                f"no client could verify this server: {refused}; nothing was written"
+            )
+        if not how:
+            how = _ask(shown, file) if added else "root.crt"
         root_crt = trusting.trust_root(where, shown.place, shown.chain, added)
-        refused = await _verify(reactor, conninfo, root_crt)
+        refused = await _refused(reactor, place, directory and root_crt)
         facts |= {"trusted_by": how, "added": added is not None, "root_crt": str(root_crt)}
         _report(shown, facts, refused, as_json=as_json, default=directory is None)
 
     run(main)
 
 
-async def _fetch(reactor: Any, conninfo: ConnInfo) -> Shown:
-    """Connect without verifying anything, and without showing a certificate of ours."""
-    # Without a home directory there is no root.crt that would decide, and no postgresql.crt.
-    bare = replace(conninfo, home=None, connect_timeout=conninfo.connect_timeout or TIMEOUT)
-    protocol = await PgTLSClientEndpoint(reactor, bare).connect(Factory.forProtocol(Protocol))
-    transport = cast(Any, protocol).transport
-    connection = cast(Connection, transport.getHandle())
-    try:
-        return Shown(conninfo, chain_of_peer(connection))
-    finally:
-        transport.abortConnection()
+async def _refused(reactor: Any, place: tuple[str, str], root_crt: Path | None) -> str | None:
+    """Connect as psql will from now on, with all the files and variables that libpq reads.
 
-
-def _decide(
-    shown: Shown, where: Path, fingerprint: bytes | None, *, as_json: bool
-) -> tuple[str, Certificate | None]:
-    """Whether the server is to be trusted.
-
-    :returns: by what, and the root to add; None for one that is in ``root.crt`` already.
-    :raises PgTLSError: it is not.
+    :param root_crt: None for libpq's default.
+    :returns: why verify-full fails; None where it succeeds.
     """
-    _show(shown, as_json=as_json)
-    file = RootFile.read(where / "root.crt")
+    host, port = place
+    parameters = {"host": host, "port": port, "sslmode": "verify-full"}
+    if root_crt is not None:
+        parameters["sslrootcert"] = str(root_crt)
+    try:
+        conninfo = ConnInfo.from_parameters(parameters, os.environ)
+    except ConfigurationError as error:
+        return str(error)
+    return await failure(reactor, conninfo)
+
+
+def _candidates(shown: ServerChain, file: RootFile) -> list[Certificate]:
+    """The roots that could be added; none where ``root.crt`` verifies the server already.
+
+    :raises PgTLSError: it is not to be trusted.
+    """
     try:
         known = trusting.known(file, shown.chain, shown.place)
     except CertificateChanged as error:
@@ -197,31 +166,30 @@ def _decide(
         raise CertificateNotVerified(
             f"the certificate of {shown.place} has changed: {error.reason}; nothing was written"
         ) from error
-    root = None if known else root_of(shown.chain)
-    if root and (failure := verify_chain(shown.chain, [root])):
-        raise CertificateNotVerified(f"no client could verify this server: {failure.reason}")
-    if fingerprint is not None:
-        return f"fingerprint of the {_matching(shown, root, fingerprint)}", root
-    if known:
-        return "root.crt", None
-    return _ask(shown, file), root
+    return [] if known else roots_of(shown.chain)
 
 
-def _matching(shown: Shown, root: Certificate | None, fingerprint: bytes) -> str:
-    """:returns: which certificate it was. :raises CertificateNotVerified: none."""
-    candidates = {"server's own certificate": shown.chain[0], "root": root}
-    if root is None and len(shown.chain) > 1:  # known already, and it need not be sent then
-        candidates["root"] = shown.chain[-1]
-    for name, certificate in candidates.items():
-        if certificate and certificate.sha256 == fingerprint:
-            return name
+def _chosen(
+    shown: ServerChain, roots: list[Certificate], fingerprint: bytes | None
+) -> tuple[str, Certificate | None]:
+    """By what the server is trusted, empty where it must be asked; and the root to add."""
+    first = roots[0] if roots else None
+    if fingerprint is None:
+        return "", first
+    own = "server's own certificate"
+    candidates = [(own, shown.chain[0], first), *(("root", root, root) for root in roots)]
+    if not roots and len(shown.chain) > 1:  # known already, and it need not be sent then
+        candidates.append(("root", shown.chain[-1], None))
+    for name, certificate, root in candidates:
+        if certificate.sha256 == fingerprint:
+            return f"fingerprint of the {name}", root
     raise CertificateNotVerified(
         f"neither the server's certificate nor its root has that fingerprint: {shown.place} is "
         "another server, or somebody is between you and it; nothing was written"
     )
 
 
-def _ask(shown: Shown, file: RootFile) -> str:
+def _ask(shown: ServerChain, file: RootFile) -> str:
     if not sys.stdin.isatty():
         raise ConfigurationError(
             "there is no terminal to ask at, and nothing was written; compare the fingerprint "
@@ -247,27 +215,7 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-async def _verify(reactor: Any, conninfo: ConnInfo, root_crt: Path) -> str | None:
-    """Connect as a client will from now on.
-
-    :returns: why verify-full fails, None where it succeeds.
-    """
-    full = replace(
-        conninfo,
-        sslmode=SSLMode.VERIFY_FULL,
-        sslrootcert=str(root_crt),
-        home=None,
-        connect_timeout=conninfo.connect_timeout or TIMEOUT,
-    )
-    try:
-        protocol = await PgTLSClientEndpoint(reactor, full).connect(Factory.forProtocol(Protocol))
-    except PgTLSError as error:
-        return error.reason
-    cast(Any, protocol).transport.abortConnection()
-    return None
-
-
-def _facts(shown: Shown) -> dict[str, Any]:
+def _facts(shown: ServerChain) -> dict[str, Any]:
     return {
         "host": shown.host,
         "port": shown.conninfo.hosts[0].port,
@@ -278,7 +226,7 @@ def _facts(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _show(shown: Shown, *, as_json: bool) -> None:
+def _show(shown: ServerChain, *, as_json: bool) -> None:
     """What the server sent, before anything is asked; never where JSON goes."""
     click.echo(f"{shown.place} shows:", err=as_json)
     for number, certificate in enumerate(shown.chain):
@@ -294,7 +242,7 @@ def _show(shown: Shown, *, as_json: bool) -> None:
             click.echo(line, err=as_json)
 
 
-def _warn_of_change(shown: Shown, path: Path) -> None:
+def _warn_of_change(shown: ServerChain, path: Path) -> None:
     edge = "@" * 75
     click.echo(
         f"{edge}\nWARNING: THE CERTIFICATE OF {shown.place.upper()} HAS CHANGED!\n{edge}\n"
@@ -307,7 +255,7 @@ def _warn_of_change(shown: Shown, path: Path) -> None:
 
 
 def _report(
-    shown: Shown, facts: dict[str, Any], refused: str | None, *, as_json: bool, default: bool
+    shown: ServerChain, facts: dict[str, Any], refused: str | None, *, as_json: bool, default: bool
 ) -> None:
     by = facts["trusted_by"]
     if facts["added"]:

@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from pgtls.certs.trust_on_first_use import RootNotSent, root_of
+from pgtls.certs.trust_on_first_use import RootNotSent, roots_of
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import TLS_VERSIONS, SSLCertMode
-from pgtls.errors import ConfigurationError, PgTLSError
+from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
 from pgtls.probe.probing import Result, run_probe, startup_message
 from pgtls.probe.survey import (
     Authentication,
@@ -169,9 +169,11 @@ class Surveyor:
         chain = chain_of_peer(connection)
         self.survey.chain = [dict(certificate_facts(each)) for each in chain]
         try:
-            root_of(chain)
+            roots_of(chain)
         except RootNotSent:
             self.survey.root_sent = False
+        except CertificateNotVerified:
+            self.survey.root_sent = True  # and does not verify it
         else:
             self.survey.root_sent = True
 

@@ -12,6 +12,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,7 +25,7 @@ from pgtls.certs.trust_on_first_use import (
     fingerprint,
     known,
     parse_fingerprint,
-    root_of,
+    roots_of,
     trust_root,
 )
 from pgtls.errors import CertificateNotVerified, ConfigurationError
@@ -92,28 +94,55 @@ class RootTests(SynchronousTestCase):
     def test_the_root_at_its_end(self) -> None:
         root = Authority("root")
         chain = with_root(root.intermediate("middle").issue(["db"]), root)
-        self.assertEqual(root_of(chain), root.issued.shown)
+        self.assertEqual(roots_of(chain), [root.issued.shown])
 
     def test_in_any_order_and_among_others(self) -> None:
         root = Authority("root")
         leaf, *others = with_root(root.intermediate("middle").issue(["db"]), root)
         chain = [leaf, Authority("another").issued.shown, *reversed(others)]
-        self.assertEqual(root_of(chain), root.issued.shown)
+        self.assertEqual(roots_of(chain), [root.issued.shown])
 
     def test_a_self_signed_certificate_itself(self) -> None:
         leaf = self_signed("db").shown
-        self.assertEqual(root_of([leaf]), leaf)
+        self.assertEqual(roots_of([leaf]), [leaf])
 
     def test_a_root_of_that_name_with_another_key_is_none(self) -> None:
         chain = [Authority("root").issue(["db"]).shown, Authority("root").issued.shown]
-        self.assertRaises(RootNotSent, root_of, chain)
+        self.assertRaises(RootNotSent, roots_of, chain)
 
     def test_where_it_was_not_sent_its_issuer_is_named(self) -> None:
         leaf = Authority("root").intermediate("middle").issue(["db"])
         chain = [*map(Certificate.of, leaf._all())]
-        error = self.assertRaises(RootNotSent, root_of, chain)
+        error = self.assertRaises(RootNotSent, roots_of, chain)
         self.assertEqual(error.issuer, "CN=root")
         self.assertIn('"CN=root"', str(error))
+
+    def test_a_cross_signed_root_before_the_self_signed_one(self) -> None:
+        root, old = Authority("root"), Authority("old")
+        leaf = root.issue(["db"]).shown
+        cross = Certificate.of(old.certify(root))
+        chain = [leaf, cross, root.issued.shown]
+        self.assertEqual(roots_of(chain), [root.issued.shown])
+
+    def test_an_expired_cross_sign(self) -> None:
+        root, old = Authority("root"), Authority("old")
+        leaf = root.issue(["db"]).shown
+        cross = Certificate.of(old.certify(root, not_before=days(-9), not_after=days(-1)))
+        chain = [leaf, cross, root.issued.shown, old.issued.shown]
+        self.assertEqual(roots_of(chain), [root.issued.shown])
+
+    def test_both_ends_of_a_cross_sign_will_do(self) -> None:
+        root, old = Authority("root"), Authority("old")
+        leaf = root.issue(["db"]).shown
+        cross = Certificate.of(old.certify(root))
+        chain = [leaf, cross, old.issued.shown, root.issued.shown]
+        self.assertEqual(roots_of(chain), [old.issued.shown, root.issued.shown])
+
+    def test_a_way_that_is_over_is_said_to_be(self) -> None:
+        root = Authority("root", not_before=days(-9), not_after=days(-1))
+        chain = [root.issue(["db"]).shown, root.issued.shown]
+        error = self.assertRaises(CertificateNotVerified, roots_of, chain)
+        self.assertIn("certificate has expired", str(error))
 
 
 class RootFileTests(SynchronousTestCase):
@@ -382,6 +411,56 @@ class TrustTests(TrustCase):
         show(leaf, self.authority)
         done = self.trust("--fingerprint", digest(leaf).hex())
         self.assert_refused(done, "certificate has expired")
+
+    def test_a_cross_signed_root_that_is_over(self) -> None:
+        old = Authority("old root")
+        cross = old.certify(self.authority, not_before=days(-9), not_after=days(-1))
+        self.show_pem(cross, self.authority.issued.certificate, old.issued.certificate)
+        root = digest(self.authority.issued).hex()
+        done = self.trust("--fingerprint", root)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn(f"verify-full now succeeds with {self.place}", done.stdout)
+        self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
+
+    def test_the_fingerprint_says_which_of_two_roots(self) -> None:
+        old = Authority("old root")
+        cross = old.certify(self.authority)
+        self.show_pem(cross, self.authority.issued.certificate, old.issued.certificate)
+        done = self.trust("--fingerprint", digest(old.issued).hex())
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(RootFile.read(self.root_crt).certificates, [old.issued.shown])
+        self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
+
+    def show_pem(self, *others: x509.Certificate) -> None:
+        chain = b"".join(each.public_bytes(Encoding.PEM) for each in others)
+        files = {"server.crt": self.leaf.pem() + chain, "server.key": self.leaf.key.pem()}
+        server().reload(files=files)
+
+    def test_a_certificate_that_is_not_for_servers_writes_nothing(self) -> None:
+        leaf = self.authority.issue(["localhost"], client=True)
+        show(leaf, self.authority)
+        done = self.trust("--fingerprint", digest(leaf).hex())
+        self.assert_refused(done, "no client could verify this server")
+        self.assertFalse(self.root_crt.exists())
+
+    def test_a_CRL_of_another_authority_in_the_way_is_said_to_be_so(self) -> None:
+        show(self.leaf, self.authority)
+        self.root_crt.parent.mkdir(mode=0o700)
+        (self.root_crt.parent / "root.crl").write_bytes(Authority("another").crl())
+        done = self.trust("--fingerprint", digest(self.leaf).hex())
+        self.assertNotIn("now succeeds", done.stdout)
+        self.assertIn("verify-full does not succeed", done.stderr)
+        self.assertEqual(self.psql(sslmode="verify-full").stdout, "")
+
+    def test_PGSSLROOTCERT_in_the_way_is_said_to_be_so(self) -> None:
+        show(self.leaf, self.authority)
+        other = self.home / "other.crt"
+        other.write_bytes(Authority("another").pem())
+        fingerprint_of = ("--fingerprint", digest(self.leaf).hex())
+        env = {"HOME": str(self.home), "PGSSLROOTCERT": str(other)}
+        done = pgtls("trust", self.place, *fingerprint_of, env=env)
+        self.assertNotIn("now succeeds", done.stdout)
+        self.assertIn("verify-full does not succeed", done.stderr)
 
     def test_another_directory(self) -> None:
         show(self.leaf, self.authority)

@@ -175,6 +175,20 @@ class Authority:
         """Its own certificate."""
         return self.issued.pem()
 
+    def certify(
+        self,
+        other: Authority,
+        *,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+    ) -> x509.Certificate:
+        """Cross-sign: a certificate for another authority's name and key."""
+        subject = other.issued.certificate.subject
+        validity = _validity(not_before, not_after)
+        return _issue(
+            self, other.issued.key, subject, validity, _authority_extensions()
+        ).certificate
+
     def intermediate(self, name: str, key: Kind = "ecdsa", **validity: datetime) -> Authority:
         """Another authority, whose certificate this one signs."""
         return Authority(name, key, above=self, **validity)
