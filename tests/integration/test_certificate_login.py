@@ -154,7 +154,15 @@ class CertificateLogin(SynchronousTestCase):
         self.assertIn("password", said)
 
     def test_nobody_gets_around_the_gateway(self) -> None:
-        """The server's own port wants a password, and these roles have none."""
-        conninfo = server().conninfo(user="alice", password="guess", sslmode="require")
-        error = self.assertRaises(psycopg.OperationalError, psycopg.connect, conninfo)
-        self.assertRegex(str(error), "requires a valid client certificate|password authentication")
+        """Not by a password either, which a role may give itself."""
+        server().psql("SET ROLE alice; ALTER ROLE alice PASSWORD 'guess'")
+        tcp = server().conninfo(user="alice", password="guess", sslmode="require")
+        plaintext = server().conninfo(user="alice", password="guess", sslmode="disable")
+        socket = server().conninfo(user="alice", password="guess", host=server().socket_dir)
+        for conninfo, reason in (
+            (tcp, "requires a valid client certificate"),
+            (plaintext, "pg_hba.conf rejects connection"),
+            (socket, "Peer authentication failed|pg_hba.conf rejects connection"),
+        ):
+            error = self.assertRaises(psycopg.OperationalError, psycopg.connect, conninfo)
+            self.assertRegex(str(error), reason)

@@ -30,7 +30,7 @@ EVERY = "SELECT " + ", ".join(f"current_setting('pgtls.{name}', true)" for name 
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "tls_parameters.rst").read_text()
 #: The statements that the text shows.
-LOGIN_TRIGGER = TEXT.partition(".. code-block:: sql\n")[2].partition("\nWhat must")[0]
+LOGIN_TRIGGER = TEXT.partition(".. code-block:: sql\n")[2].partition("\nA client chooses")[0]
 
 
 @cache
@@ -176,12 +176,49 @@ class Told(SynchronousTestCase):
 
     def test_in_a_login_event_trigger(self) -> None:
         for version in (each for each in VERSIONS if each >= 17):
-            server(version).psql("TRUNCATE logins")
+            server(version).psql("TRUNCATE login_audit.logins")
             told(conninfo(VERSIONS.index(version)))
             noted = server(version).psql(
-                "SELECT who, client_dn, client_addr FROM logins WHERE who = 'alice'"
+                "SELECT who, client_dn, client_addr FROM login_audit.logins WHERE who = 'alice'"
             )
             self.assertEqual(noted, f"alice|{ALICE}|{HOST}")
+
+    def test_a_login_event_trigger_cannot_be_got_round(self) -> None:
+        """By a search_path of the client's own, with a table and functions of the same names."""
+        for version in (each for each in VERSIONS if each >= 17):
+            place = VERSIONS.index(version)
+            server(version).psql(
+                "DROP SCHEMA IF EXISTS evil CASCADE; CREATE SCHEMA evil AUTHORIZATION alice; "
+                "TRUNCATE login_audit.logins; SET ROLE alice; "
+                "CREATE TABLE evil.logins "
+                "(at timestamptz DEFAULT now(), who text, client_dn text, client_addr text); "
+                "CREATE FUNCTION evil.current_setting(text, boolean) RETURNS text "
+                "LANGUAGE sql AS $$ SELECT 'CN=bob'::text $$; "
+                "CREATE FUNCTION evil.now() RETURNS timestamptz "
+                "LANGUAGE sql AS $$ SELECT 'epoch'::timestamptz $$"
+            )
+            for path in ("evil,pg_catalog", "evil,login_audit,pg_catalog", "pg_temp,evil"):
+                told(conninfo(place, options=f"-csearch_path={path}"))
+            noted = server(version).psql(
+                "SELECT who, client_dn, client_addr, at > now() - interval '1 hour' "
+                "FROM login_audit.logins WHERE who = 'alice'"
+            )
+            self.assertEqual(noted.split("\n"), [f"alice|{ALICE}|{HOST}|t"] * 3)
+            self.assertEqual(server(version).psql("SELECT count(*) FROM evil.logins"), "0")
+
+    def test_nobody_forges_a_row_of_the_login_event_trigger(self) -> None:
+        for version in (each for each in VERSIONS if each >= 17):
+            with psycopg.connect(conninfo(VERSIONS.index(version)), autocommit=True) as session:
+                for statement in (
+                    "INSERT INTO login_audit.logins (who) VALUES ('bob')",
+                    "DELETE FROM login_audit.logins",
+                    "SELECT * FROM login_audit.logins",
+                    "SELECT login_audit.note_login()",
+                    "CREATE TABLE login_audit.mine ()",
+                ):
+                    self.assertRaises(
+                        psycopg.errors.InsufficientPrivilege, session.execute, statement
+                    )
 
     def test_nothing_where_it_is_off(self) -> None:
         self.assertEqual(set(told(conninfo(NOT_TOLD)).values()), {None})
