@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from twisted.internet.interfaces import IReactorTCP
 
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
@@ -103,7 +103,7 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
 
 
 def _run(conninfo: ConnInfo, everything: bool) -> tuple[Result, Survey | None]:
-    async def main(reactor: Any) -> tuple[Result, Survey | None]:
+    async def main(reactor: IReactorTCP) -> tuple[Result, Survey | None]:
         if not everything:
             return await run_probe(reactor, conninfo), None
         try:
@@ -136,7 +136,7 @@ def _check(conninfo: str, checks: Sequence[Check], as_json: bool) -> None:
 
 
 def _outcomes(conninfo: ConnInfo, checks: Sequence[Check]) -> list[Outcome]:
-    async def main(reactor: Any) -> list[Outcome]:
+    async def main(reactor: IReactorTCP) -> list[Outcome]:
         try:
             return await run_checks(Surveyor(reactor, conninfo), checks)
         except PgTLSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import react
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     results: list[T] = []
     errors: list[Exception] = []
 
-    async def kept(reactor: Any) -> None:
+    async def kept(reactor: IReactorCore) -> None:
         try:
             results.append(await main(reactor))
         except Exception as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from twisted.internet.interfaces import IReactorTCP
 
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
@@ -115,7 +116,7 @@ def trust(
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
 
-    async def main(reactor: Any) -> None:
+    async def main(reactor: IReactorTCP) -> None:
         shown = await fetch_chain(reactor, conninfo)
         facts = _facts(shown)
         _show(shown, as_json=as_json)
@@ -137,7 +138,9 @@ def trust(
     run(main)
 
 
-async def _refused(reactor: Any, place: tuple[str, str], root_crt: Path | None) -> str | None:
+async def _refused(
+    reactor: IReactorTCP, place: tuple[str, str], root_crt: Path | None
+) -> str | None:
     """Connect as psql will from now on, with all the files and variables that libpq reads.
 
     :param root_crt: None for libpq's default.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from OpenSSL.SSL import Connection
+from twisted.internet.interfaces import IReactorTCP
 from twisted.internet.protocol import Factory, Protocol
 
 from pgtls.conninfo.connection_string import ConnInfo
@@ -54,7 +55,7 @@ class ServerChain:
         return None
 
 
-async def fetch_chain(reactor: Any, conninfo: ConnInfo) -> ServerChain:
+async def fetch_chain(reactor: IReactorTCP, conninfo: ConnInfo) -> ServerChain:
     """Connect without verifying anything, and without showing a certificate of ours.
 
     :param reactor: the reactor.
@@ -71,7 +72,7 @@ async def fetch_chain(reactor: Any, conninfo: ConnInfo) -> ServerChain:
         transport.abortConnection()
 
 
-async def failure_with_roots(reactor: Any, conninfo: ConnInfo, roots: bytes) -> str | None:
+async def failure_with_roots(reactor: IReactorTCP, conninfo: ConnInfo, roots: bytes) -> str | None:
     """Whether a client with just these roots, and no CRL, can verify the server; the name apart.
 
     :param reactor: the reactor.
@@ -87,7 +88,7 @@ async def failure_with_roots(reactor: Any, conninfo: ConnInfo, roots: bytes) -> 
         return await failure(reactor, verifying)
 
 
-async def failure(reactor: Any, conninfo: ConnInfo) -> str | None:
+async def failure(reactor: IReactorTCP, conninfo: ConnInfo) -> str | None:
     """Connect up to the end of the TLS handshake, as a client with that connection string does.
 
     :param reactor: the reactor.
@@ -102,7 +103,7 @@ async def failure(reactor: Any, conninfo: ConnInfo) -> str | None:
     return None
 
 
-async def _connected(reactor: Any, conninfo: ConnInfo) -> Any:
+async def _connected(reactor: IReactorTCP, conninfo: ConnInfo) -> Any:
     timely = replace(conninfo, connect_timeout=conninfo.connect_timeout or TIMEOUT)
     endpoint = PgTLSClientEndpoint(reactor, timely)
     protocol = await endpoint.connect(Factory.forProtocol(Protocol))

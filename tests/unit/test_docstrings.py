@@ -107,9 +107,6 @@ INCOMPLETE: set[str] = {
 LEFTOVERS: dict[str, set[str]] = {
     r"__class__\s*=[^=]": set(),
     r"\breactor: Any\b": {
-        "pgtls.commands.probe",
-        "pgtls.commands.running",
-        "pgtls.commands.trust",
         "pgtls.daemon.daemon_service",
         "pgtls.daemon.gateway_loading",
         "pgtls.daemon.process",
