@@ -31,6 +31,7 @@ from pgtls.protocols.connection_log import fields, log_line, tls_text
 from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.places import Place
+from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.keepalive import set_tcp_options
@@ -57,6 +58,8 @@ _log = Logger(namespace="pgtls.server")
 #: Seconds that a client has to say what it wants where no session can begin.
 REFUSAL_TIMEOUT = 5.0
 
+_INCOMPLETE_HEADER = "PROXY header refused: it is not complete"
+
 
 @implementer(IHandshakeListener)
 class PgTLSServerProtocol(Protocol):
@@ -74,6 +77,7 @@ class PgTLSServerProtocol(Protocol):
         self._handshaking = False
         self._tls: NegotiatedTLS | None = None  # from the handshake to the StartupMessage
         self._timer: IDelayedCall | None = None
+        self._proxied: ProxiedClient | None = None
 
     @property
     def negotiating(self) -> bool:
@@ -105,6 +109,7 @@ class PgTLSServerProtocol(Protocol):
             self._session_refusal,
             self._handshake_refusal,
         )
+        self._proxied = proxied_client(self.transport, self._close)
         timeout = factory.settings.authentication_timeout
         if place is Place.REFUSED:
             timeout = min(timeout, REFUSAL_TIMEOUT)
@@ -145,6 +150,8 @@ class PgTLSServerProtocol(Protocol):
             self._application.connectionLost(reason)
         elif self._handshaking:
             self._note_failed_handshake(reason)
+        elif self._proxied is not None and self._proxied.interrupted:
+            self._close(_INCOMPLETE_HEADER)
         else:
             self._perform(self._negotiation.eof())
         self.factory.connection_lost(self)
@@ -216,7 +223,10 @@ class PgTLSServerProtocol(Protocol):
 
     def _timed_out(self) -> None:
         self._timer = None
-        self._perform(self._negotiation.timed_out())
+        if self._proxied is not None and self._proxied.header is None:
+            self._close(_INCOMPLETE_HEADER)
+        else:
+            self._perform(self._negotiation.timed_out())
 
     def _close(self, reason: str | None) -> None:
         if reason is not None:

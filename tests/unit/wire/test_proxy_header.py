@@ -1,0 +1,164 @@
+"""PROXY headers: HAProxy's ``doc/proxy-protocol.txt``."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pgtls.wire.proxy_header import (
+    InvalidProxyHeader,
+    ProxyAddress,
+    ProxyHeader,
+    ProxyHeaderReader,
+    crc32c,
+)
+from tests.unit.wire.test_messages import pieces
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+CLIENT, SERVER = ProxyAddress("192.0.2.7", 56324), ProxyAddress("198.51.100.1", 5432)
+V1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5432\r\n"
+IPV4 = bytes([192, 0, 2, 7, 198, 51, 100, 1]) + struct.pack("!HH", 56324, 5432)
+IPV6 = bytes.fromhex("20010db8000000000000000000000007") * 2 + struct.pack("!HH", 1, 2)
+
+
+def v2(family: int, body: bytes, command: int = 0x21) -> bytes:
+    return SIGNATURE + struct.pack("!BBH", command, family, len(body)) + body
+
+
+def tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def with_checksum(family: int, body: bytes) -> bytes:
+    zeroed = v2(family, body + tlv(3, bytes(4)))
+    return v2(family, body + tlv(3, crc32c(zeroed).to_bytes(4, "big")))
+
+
+def read(data: bytes) -> ProxyHeader | None:
+    return ProxyHeaderReader().receive(data)
+
+
+class Version1Tests(SynchronousTestCase):
+    def test_ipv4(self) -> None:
+        self.assertEqual(read(V1), ProxyHeader(1, source=CLIENT, destination=SERVER))
+
+    def test_ipv6_is_compressed(self) -> None:
+        header = read(b"PROXY TCP6 2001:db8:0:0:0:0:0:7 ::FFFF:192.0.2.7 1 2\r\n")
+        assert header is not None
+        self.assertEqual(header.source, ProxyAddress("2001:db8::7", 1))
+        self.assertEqual(header.destination, ProxyAddress("::ffff:192.0.2.7", 2))
+
+    def test_unknown(self) -> None:
+        for line in (b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ffff:f::1 ffff:f::2 65535 65535\r\n"):
+            self.assertEqual(read(line), ProxyHeader(1))
+
+    def test_what_is_wrong(self) -> None:
+        for line in (
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 56324",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5432 1",
+            b"PROXY TCP4 192.0.2.7  198.51.100.1 56324 5432",
+            b"PROXY TCP4 ::1 ::1 1 2",
+            b"PROXY TCP6 192.0.2.7 198.51.100.1 56324 5432",
+            b"PROXY TCP6 fe80::1%eth0 ::1 1 2",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 65536 5432",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 +1 5432",
+            b"PROXY TCP4 192.0.2.256 198.51.100.1 1 2",
+            b"PROXY UDP4 192.0.2.7 198.51.100.1 1 2",
+            b"PROXY ",
+            b"PROXY TCP4 \xb2 198.51.100.1 1 2",
+        ):
+            self.assertRaises(InvalidProxyHeader, read, line + b"\r\n")
+
+    def test_a_line_without_an_end(self) -> None:
+        self.assertIsNone(read(b"PROXY UNKNOWN " + b"x" * 92))
+        self.assertRaises(InvalidProxyHeader, read, b"PROXY UNKNOWN " + b"x" * 93)
+
+
+class Version2Tests(SynchronousTestCase):
+    def test_ipv4(self) -> None:
+        self.assertEqual(read(v2(0x11, IPV4)), ProxyHeader(2, source=CLIENT, destination=SERVER))
+
+    def test_ipv6_is_compressed(self) -> None:
+        header = read(v2(0x21, IPV6))
+        assert header is not None
+        self.assertEqual(header.source, ProxyAddress("2001:db8::7", 1))
+
+    def test_unix(self) -> None:
+        header = read(v2(0x31, b"/a".ljust(108, b"\0") + b"/b".ljust(108, b"\0")))
+        assert header is not None
+        self.assertEqual(header.source, ProxyAddress("/a", None))
+        self.assertEqual(header.destination, ProxyAddress("/b", None))
+
+    def test_local(self) -> None:
+        for family, body in ((0, b""), (0x11, IPV4), (0x99, b"whatever")):
+            self.assertEqual(read(v2(family, body, 0x20)), ProxyHeader(2, local=True))
+
+    def test_what_tells_nothing(self) -> None:
+        self.assertEqual(read(v2(0x00, b"")), ProxyHeader(2))
+        self.assertEqual(read(v2(0x12, IPV4)), ProxyHeader(2))
+
+    def test_further_fields(self) -> None:
+        fields = tlv(1, b"postgresql") + tlv(4, b"") + tlv(5, b"id")
+        expected = ((1, b"postgresql"), (4, b""), (5, b"id"))
+        for family, addresses in ((0x11, IPV4), (0x00, b"")):
+            header = read(v2(family, addresses + fields))
+            assert header is not None
+            self.assertEqual(header.tlvs, expected)
+
+    def test_the_checksum(self) -> None:
+        self.assertEqual(crc32c(b"123456789"), 0xE3069283)
+        good = with_checksum(0x11, IPV4 + tlv(1, b"postgresql"))
+        self.assertEqual(read(good), read(good))
+        self.assertRaises(InvalidProxyHeader, read, good.replace(b"postgresql", b"postgresqL"))
+        self.assertRaises(InvalidProxyHeader, read, v2(0x11, IPV4 + tlv(3, b"")))
+
+    def test_what_is_wrong(self) -> None:
+        for data in (
+            v2(0x11, IPV4[:-1]),
+            v2(0x21, IPV4),
+            v2(0x31, b"/a"),
+            v2(0x11, IPV4, 0x22),
+            v2(0x11, IPV4, 0x11),
+            v2(0x13, IPV4),
+            v2(0x41, IPV4),
+            v2(0x11, IPV4 + b"\1"),
+            v2(0x11, IPV4 + b"\1\0\5abcd"),
+        ):
+            self.assertRaises(InvalidProxyHeader, read, data)
+
+
+class PieceTests(SynchronousTestCase):
+    """Cut anywhere; and what is no header at all."""
+
+    headers = (
+        V1,
+        b"PROXY UNKNOWN\r\n",
+        v2(0x11, IPV4),
+        with_checksum(0x21, IPV6),
+        v2(0, b"", 0x20),
+    )
+
+    @given(st.data(), st.sampled_from(headers), st.binary(max_size=20))
+    def test_any_split(self, data: st.DataObject, header: bytes, behind: bytes) -> None:
+        reader = ProxyHeaderReader()
+        *before, last = filter(None, pieces(data, header))
+        for piece in before:
+            self.assertIsNone(reader.receive(piece))
+        self.assertEqual(reader.receive(last + behind), read(header))
+        self.assertEqual(reader.rest, behind)
+
+    def test_none_at_all_is_seen_at_once(self) -> None:
+        for data in (b"\0\0\0\x08", b"\x16", b"PROXX", b"\r\n\r\r", b"Q"):
+            self.assertRaises(InvalidProxyHeader, read, data)
+
+    @given(st.sampled_from(headers), st.binary(min_size=1), st.integers(0, 40))
+    def test_garbage_is_refused_or_waited_for(self, header: bytes, garbage: bytes, at: int) -> None:
+        reader = ProxyHeaderReader()
+        try:
+            reader.receive(header[:at] + garbage)
+        except InvalidProxyHeader:
+            return
+        self.assertLess(len(reader.rest), 70_000)
