@@ -45,6 +45,11 @@ class NegotiationRefused(PgTLSError):
     """The peer would not do what the sslmode asks for (``N``, ``E``, a failed TLS handshake)."""
 
 
+class AuthenticationNotAllowed(NegotiationRefused):
+    """The server asks for an authentication that ``require_auth`` or ``channel_binding=require``
+    rules out, or lets in without the one that they require."""
+
+
 class ProtocolViolation(PgTLSError):
     """The peer sent what the protocol does not allow."""
 

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pgtls.conninfo.hosts import Host, parse_integer
 from pgtls.conninfo.keywords import CHOICES, INTEGERS, PROTOCOL_VERSIONS, TLS_VERSIONS
 from pgtls.wire.attempts import SSLMode, SSLNegotiation, combination_error
+from pgtls.wire.required_authentication import METHODS
 
 _SCRAM_KEY_LENGTH = 32
-
-_AUTH_METHODS = ("password", "md5", "gss", "sspi", "scram-sha-256", "oauth", "none")
 
 
 def find_mistakes(values: Mapping[str, str], hosts: Iterable[Host]) -> Iterator[str]:
@@ -154,7 +153,7 @@ def _require_auth(values: Mapping[str, str]) -> Iterator[str]:
             )
         elif negative and not part.startswith("!"):
             yield f'require_auth method "{part}" cannot be mixed with negative methods'
-        elif part.removeprefix("!") not in _AUTH_METHODS:
+        elif part.removeprefix("!") not in METHODS:
             yield f'invalid require_auth value: "{part.removeprefix("!")}"'
         elif part in parts[:place]:
             yield f'require_auth method "{part}" is specified more than once'

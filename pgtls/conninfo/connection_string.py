@@ -21,9 +21,10 @@ from pgtls.conninfo.checks import find_mistakes, newest_protocol, oldest_protoco
 from pgtls.conninfo.defaults import add_defaults, home_directory, session_parameters
 from pgtls.conninfo.grammar import parse_text, require_c_string
 from pgtls.conninfo.hosts import Host, parse_hosts, parse_integer
-from pgtls.conninfo.keywords import OPTIONS, LoadBalanceHosts, SSLCertMode
+from pgtls.conninfo.keywords import OPTIONS, ChannelBinding, LoadBalanceHosts, SSLCertMode
 from pgtls.errors import ConfigurationError
 from pgtls.wire.attempts import SSLMode, SSLNegotiation
+from pgtls.wire.required_authentication import RequiredAuthentication
 
 __all__ = ["ConnInfo", "Host"]
 
@@ -67,6 +68,8 @@ class ConnInfo:
     ssl_max_protocol_version: str | None
     sslkeylogfile: str | None
     requirepeer: str | None
+    require_auth: str | None
+    channel_binding: ChannelBinding
     check_address: bool
     connect_timeout: float | None
     load_balance_hosts: LoadBalanceHosts
@@ -110,6 +113,14 @@ class ConnInfo:
     def default_directory(self) -> Path | None:
         """Where root.crt, root.crl, postgresql.crt and postgresql.key are looked for."""
         return None if self.home is None else self.home / ".postgresql"
+
+    @property
+    def required_authentication(self) -> RequiredAuthentication | None:
+        """What ``require_auth`` and ``channel_binding`` allow a server; None: anything."""
+        return RequiredAuthentication.read(
+            self.require_auth or "",
+            channel_binding=self.channel_binding is ChannelBinding.REQUIRE,
+        )
 
     @classmethod
     def _complete(
@@ -157,6 +168,8 @@ class ConnInfo:
             ssl_max_protocol_version=tls_version(values.get("ssl_max_protocol_version", "")),
             sslkeylogfile=values.get("sslkeylogfile") or None,
             requirepeer=values.get("requirepeer") or None,
+            require_auth=values.get("require_auth") or None,
+            channel_binding=ChannelBinding(values["channel_binding"]),
             check_address=values["check_address"] == "1",
             connect_timeout=float(_natural(values, "connect_timeout")) or None,
             load_balance_hosts=LoadBalanceHosts(values["load_balance_hosts"]),

@@ -60,6 +60,14 @@ class Host:
         """What a certificate must be for, and what errors call the server."""
         return self.host or self.hostaddr
 
+    @property
+    def where(self) -> str:
+        """The connection, as libpq names it in errors."""
+        if self.unix_path is not None:
+            return f'connection to server on socket "{self.unix_path}"'
+        address = f" ({self.hostaddr})" if self.host not in ("", self.hostaddr) else ""
+        return f'connection to server at "{self.name}"{address}, port {self.port}'
+
 
 def default_host() -> str:
     """The directory of the local server's socket: Debian's where it exists, else PostgreSQL's."""

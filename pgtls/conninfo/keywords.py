@@ -20,6 +20,14 @@ class SSLCertMode(StrEnum):
     REQUIRE = "require"
 
 
+class ChannelBinding(StrEnum):
+    """libpq's ``channel_binding``: whether SCRAM must, may or must not bind the channel."""
+
+    DISABLE = "disable"
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
 class LoadBalanceHosts(StrEnum):
     """libpq's ``load_balance_hosts``: in which order the hosts are tried."""
 
@@ -57,7 +65,7 @@ _ALL = (
     Option("user", "PGUSER"),
     Option("password", "PGPASSWORD", secret=True),
     Option("passfile", "PGPASSFILE"),
-    Option("channel_binding", "PGCHANNELBINDING", "prefer"),
+    Option("channel_binding", "PGCHANNELBINDING", ChannelBinding.PREFER),
     Option("connect_timeout", "PGCONNECT_TIMEOUT"),
     Option("dbname", "PGDATABASE"),
     Option("host", "PGHOST"),
@@ -119,7 +127,7 @@ SESSION_VARIABLES = {"PGDATESTYLE": "datestyle", "PGTZ": "timezone", "PGGEQO": "
 
 #: The values of those parameters that take one of a few.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "channel_binding": ("disable", "prefer", "require"),
+    "channel_binding": tuple(ChannelBinding),
     "sslmode": tuple(SSLMode),
     "sslnegotiation": tuple(SSLNegotiation),
     "sslcertmode": tuple(SSLCertMode),

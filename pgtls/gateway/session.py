@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
+from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.leg import Leg
@@ -74,16 +75,26 @@ class UpstreamLeg(Leg):
         self._start: SessionStart | None = None
         self._key = b""
         self._host: Host | None = None
+        self._authentication: AuthenticationWatch | None = None
 
-    def begin(self, client: ClientLeg, host: Host | None) -> None:
-        """Relay for ``client`` what comes from ``host``; nothing has been read yet."""
+    def begin(
+        self, client: ClientLeg, host: Host | None, authentication: AuthenticationWatch | None
+    ) -> None:
+        """Relay for ``client`` what comes from ``host``; nothing has been read yet.
+
+        :param authentication: watches the client until AuthenticationOk, where it must be watched.
+        """
         self._host = host
+        self._authentication = authentication
         self.join(client)
         client.join(self)
         self.notice_end()
         client.notice_end()
         self._start = SessionStart(self._shared.binding.editor(client.transport, self.transport))
-        client.go_unread()
+        if authentication is None:
+            client.go_unread()
+        else:
+            authentication.begin()
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the server; until ReadyForQuery they are watched."""
@@ -94,6 +105,8 @@ class UpstreamLeg(Leg):
 
     def _watched(self, start: SessionStart, data: bytes) -> bytes:
         data = start.receive(data)
+        if self._authentication is not None:
+            self._authentication.server_sent()
         if start.done:
             self._key, self._start = start.key, None
             self.go_unread()
@@ -109,6 +122,8 @@ class UpstreamLeg(Leg):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
         self._shared.cancels.keys.remove(self._key)
+        if self._authentication is not None and isinstance(reason.value, PgTLSError):
+            self._authentication.server_refused(reason.value)
         super().connectionLost(reason)
 
 
@@ -126,6 +141,7 @@ class _UpstreamLegs(Factory):
 class ClientLeg(Leg):
     """The connection from the client, from its StartupMessage on."""
 
+    authentication: AuthenticationWatch | None = None  # what is sent goes there, until the end
     _began = 0.0
     _who = ""
     _limit: IDelayedCall | None = None
@@ -179,6 +195,9 @@ class ClientLeg(Leg):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client; before the server is there they wait."""
+        if self.authentication is not None:
+            self.authentication.client_sent(data)
+            return
         if self._other is not None:
             self._other.transport.write(data)
             return
@@ -245,20 +264,23 @@ class ClientLeg(Leg):
 
     def _found(self, startup: StartupMessage, found: Found) -> None:
         search = self._stop_waiting()
-        if isinstance(found, UpstreamLeg):
-            self._connected(found, search.reached if search is not None else None)
+        if isinstance(found, UpstreamLeg) and search is not None:
+            self._connected(startup, found, search)
         elif isinstance(found, PgTLSError):
             self._refused(startup, found)
         elif isinstance(found, Failure):
             _log.failure("{client}: {who}", found, client=self._address, who=who(startup))
             self._end(ConnectFailed("internal error; the gateway's log has it"))
 
-    def _connected(self, upstream: UpstreamLeg, host: Host | None) -> None:
-        upstream.begin(self, host)
+    def _connected(self, startup: StartupMessage, upstream: UpstreamLeg, search: Search) -> None:
+        check, watch = search.authentication, None
+        if check is not None and not check.completed:
+            watch = AuthenticationWatch(check, self, upstream, partial(self._refused, startup))
+        upstream.begin(self, search.reached, watch)
         self.transport.resumeProducing()
         early, self._early = self._early, b""
         if early:
-            upstream.transport.write(early)
+            self.dataReceived(early)
 
     def _refused(self, startup: StartupMessage, error: PgTLSError) -> None:
         _log.error(

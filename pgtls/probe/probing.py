@@ -14,7 +14,6 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.protocols.search import where
 from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
 from pgtls.wire.messages import StartupMessage
@@ -116,7 +115,7 @@ async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
             if isinstance(error, ServerRejected):
                 result.events.append(rejection(error).value)
             if error is not None:
-                error.where = where(endpoint.reached) if endpoint.reached else ""
+                error.where = endpoint.reached.where if endpoint.reached else ""
                 result.failed(error)
         session.transport.loseConnection()
         await session.closed.addTimeout(CLOSE_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from pgtls.certs.trust_on_first_use import RootNotSent, roots_of
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.conninfo.keywords import TLS_VERSIONS, SSLCertMode
+from pgtls.conninfo.keywords import TLS_VERSIONS, ChannelBinding, SSLCertMode
 from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
 from pgtls.probe.probing import Result, run_probe, startup_message
 from pgtls.probe.survey import (
@@ -31,8 +31,8 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.any_server import EVERY_CIPHER, NOT_FORWARD_SECRET, AnyServerTLS, authorities
 from pgtls.tls.tls_info import certificate_facts, chain_of_peer, describe
 from pgtls.wire.attempts import SSLMode, SSLNegotiation, combination_error
-from pgtls.wire.authentication import AuthenticationRequest
-from pgtls.wire.first_answer import FirstAnswer, shown
+from pgtls.wire.first_answer import FirstAnswer
+from pgtls.wire.message_stream import printable_byte
 from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
 
 #: Seconds for each connection where the connection string has no connect_timeout.
@@ -200,20 +200,16 @@ class Surveyor:
         encrypted = self.survey.ssl_request == "S"
         found = self.survey.authentication = Authentication(encrypted)
         try:
-            received = await self._start((3, 0))
+            request = (await self._start((3, 0))).request
         except PgTLSError as error:
             found.error = error.reason
             return
-        request = AuthenticationRequest.find(received)
         if request is not None:
             found.method, found.mechanisms = request.method, list(request.mechanisms)
         try:
-            answer = FirstAnswer()
-            answer.receive(await self._start((3, 2)))
+            newest = (await self._start((3, 2))).newest or (3, 2)
         except PgTLSError:
             newest = (3, 0)  # it breaks off at a version that it does not know
-        else:
-            newest = answer.newest or (3, 2)
         self.survey.protocol = "{}.{}".format(*newest)
 
     async def verdict(self, sslmode: SSLMode) -> None:
@@ -235,6 +231,8 @@ class Surveyor:
             sslmode=SSLMode.DISABLE,
             sslnegotiation=SSLNegotiation.POSTGRES,
             check_address=False,
+            require_auth=None,
+            channel_binding=ChannelBinding.PREFER,
         )
 
     def _encrypted(self, newest: str | None = None, oldest: str = "TLSv1") -> ConnInfo:
@@ -257,10 +255,10 @@ class Surveyor:
         answer.transport.loseConnection()
         return received
 
-    async def _start(self, protocol: tuple[int, int]) -> bytes:
+    async def _start(self, protocol: tuple[int, int]) -> FirstAnswer:
         """Ask for a session, over TLS where there is any.
 
-        :returns: the answer as far as it has an authentication request.
+        :returns: the answer, which is no error.
         :raises PgTLSError: the server refuses.
         """
         conninfo = self._encrypted() if self.survey.ssl_request == "S" else self._plain()
@@ -268,7 +266,9 @@ class Surveyor:
         endpoint = PgTLSClientEndpoint(
             self._reactor, conninfo, startup=startup, tls=lambda: AnyServerTLS(conninfo)
         )
-        return await self._ask(endpoint, b"", AuthenticationRequest.find)
+        answer = FirstAnswer()
+        answer.receive(await self._ask(endpoint, b"", bool))  # it has been looked at: it is whole
+        return answer
 
     async def _handshake(self, conninfo: ConnInfo, tls: AnyServerTLS) -> Any:
         endpoint = PgTLSClientEndpoint(self._reactor, conninfo, tls=lambda: tls)
@@ -287,4 +287,4 @@ class Surveyor:
 
 
 def _first_byte(answer: bytes) -> str:
-    return shown(answer[:1]) if answer else ""
+    return printable_byte(answer[:1]) if answer else ""

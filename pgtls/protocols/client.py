@@ -27,7 +27,13 @@ from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.conninfo.keywords import SSLCertMode
-from pgtls.errors import ConnectFailed, NegotiationRefused, PgTLSError, ProtocolViolation
+from pgtls.errors import (
+    AuthenticationNotAllowed,
+    ConnectFailed,
+    NegotiationRefused,
+    PgTLSError,
+    ProtocolViolation,
+)
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT
 from pgtls.protocols.handshake_errors import tls_reason
 from pgtls.tls.client_context import ClientTLS
@@ -46,6 +52,7 @@ from pgtls.wire.client_negotiation import (
     StartTLS,
 )
 from pgtls.wire.negotiation import Send
+from pgtls.wire.required_authentication import AuthenticationCheck
 
 _log = Logger(namespace="pgtls.client")
 
@@ -73,6 +80,10 @@ class PgTLSClientProtocol(Protocol):
     application's protocol, whose transport is this connection's own, with TLS on it or not.
 
     :param ended: is told once how the attempt has ended.
+    :ivar authentication: what watches the application's connection until AuthenticationOk, where
+        the connection string requires something of the server; None else. An application whose
+        server asks for what is not allowed loses its connection for
+        :class:`~pgtls.errors.AuthenticationNotAllowed`, without having been asked.
     """
 
     transport: Any  # ITCPTransport, ITLSTransport; or a wrapper of one
@@ -101,6 +112,8 @@ class PgTLSClientProtocol(Protocol):
         self._application: IProtocol | None = None
         self._linger: IDelayedCall | None = None
         self._ended: Callable[[Outcome], None] | None = ended
+        self.authentication: AuthenticationCheck | None = None
+        self._refusal: PgTLSError | None = None  # of the server's authentication
 
     def connectionMade(self) -> None:
         """The connection is up: begin."""
@@ -168,7 +181,8 @@ class PgTLSClientProtocol(Protocol):
             self._linger.cancel()
             self._linger = None
         if self._application is not None:
-            self._application.connectionLost(reason)
+            refusal = self._refusal
+            self._application.connectionLost(reason if refusal is None else Failure(refusal))
             self._application_factory.doStop()
             if self._ended is not None:
                 self._fire(Fail(ConnectFailed("the application failed when it was to begin")))
@@ -227,12 +241,34 @@ class PgTLSClientProtocol(Protocol):
             return
         self._application_factory.doStart()
         self._application = application
-        self.dataReceived = application.dataReceived  # type: ignore[method-assign]
+        check = self.authentication = self._negotiation.authentication
+        watched = check is not None and not check.completed
+        self.dataReceived = (  # type: ignore[method-assign]
+            self._authenticating if watched else application.dataReceived
+        )
         del self._negotiation  # it is over, and idle sessions are many
         application.makeConnection(self.transport)
         self._fire(application)
         if rest and self.connected:
             application.dataReceived(rest)
+
+    def _authenticating(self, data: bytes) -> None:
+        """Bytes for the application before AuthenticationOk, where something is required of the
+        server."""
+        application, check = self._application, self.authentication
+        if application is None or check is None or self._refusal is not None:
+            return
+        try:
+            data = check.from_server(data)
+        except (AuthenticationNotAllowed, ProtocolViolation) as error:
+            error.where = self._host.where
+            self._refusal = error
+            self.transport.abortConnection()
+            return
+        if check.completed:
+            self.dataReceived = application.dataReceived  # type: ignore[method-assign]
+        if data:
+            application.dataReceived(data)
 
     def _certificate_error(self) -> NegotiationRefused | None:
         """What is wrong under ``sslcertmode=require``. libpq looks when the server lets it in; an

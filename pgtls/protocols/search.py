@@ -21,6 +21,7 @@ from pgtls.transport.name_resolution import known_place, places
 from pgtls.wire.attempts import Attempts
 from pgtls.wire.client_negotiation import ClientNegotiation, Event, Fail, NextHost, Reconnect
 from pgtls.wire.messages import StartupMessage
+from pgtls.wire.required_authentication import AuthenticationCheck
 
 _log = Logger(namespace="pgtls.client")
 
@@ -77,6 +78,8 @@ class Search:
 
     :param ended: is told once how it has ended.
     :ivar reached: the host that it ended at, with the address that it has; None before.
+    :ivar authentication: what watches that connection until AuthenticationOk, where the connection
+        string requires something; None else.
     """
 
     _place: Host
@@ -99,7 +102,9 @@ class Search:
         self._startup = startup.raw if startup is not None else None
         self._tls = tls
         self._observe = observe
+        self._required = conninfo.required_authentication
         self.reached: Host | None = None
+        self.authentication: AuthenticationCheck | None = None
         self._factory = factory
         self._hosts = iter(self._shuffled(conninfo.hosts))
         self._places: Iterator[Host] = iter(())
@@ -185,7 +190,13 @@ class Search:
         self._attempts = attempts
         conninfo = self._conninfo
         protocol = self._protocol = PgTLSClientProtocol(
-            ClientNegotiation(attempts, self._startup, opening, conninfo.min_protocol_version),
+            ClientNegotiation(
+                attempts,
+                self._startup,
+                opening,
+                conninfo.min_protocol_version,
+                self._required,
+            ),
             self._place,
             conninfo,
             self._tls,
@@ -210,7 +221,10 @@ class Search:
         return None
 
     def _came(self, outcome: Outcome) -> None:
-        self._waiting = self._protocol = None
+        protocol, self._protocol = self._protocol, None
+        self._waiting = None
+        if protocol is not None:
+            self.authentication = protocol.authentication
         try:
             self._follow(outcome)
         except Exception:
@@ -221,7 +235,7 @@ class Search:
             self.reached = self._place
             self._end(outcome)
             return
-        outcome.error.where = where(self._place)
+        outcome.error.where = self._place.where
         self._errors.append(outcome.error)
         if isinstance(outcome, Reconnect):
             _log.info(
@@ -243,7 +257,7 @@ class Search:
         self._limit = None
         self._give_up()
         error = ConnectFailed(TIMEOUT_EXPIRED)
-        error.where = where(self._place)
+        error.where = self._place.where
         self._errors.append(error)
         self._leave(error)
 
@@ -281,14 +295,6 @@ class Search:
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
-
-
-def where(host: Host) -> str:
-    """A host as libpq names it in errors."""
-    if host.unix_path is not None:
-        return f'connection to server on socket "{host.unix_path}"'
-    address = f" ({host.hostaddr})" if host.host not in ("", host.hostaddr) else ""
-    return f'connection to server at "{host.name}"{address}, port {host.port}'
 
 
 def _with_notes(errors: list[PgTLSError]) -> PgTLSError:

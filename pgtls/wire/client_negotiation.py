@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 from pgtls.errors import (
+    AuthenticationNotAllowed,
     ConnectFailed,
     NegotiationRefused,
     PgTLSError,
@@ -19,9 +20,11 @@ from pgtls.errors import (
     ServerRejected,
 )
 from pgtls.wire.attempts import Attempts, Method, SSLNegotiation
-from pgtls.wire.first_answer import Answer, FirstAnswer, ProtocolTwoError, shown
+from pgtls.wire.first_answer import Answer, FirstAnswer
+from pgtls.wire.message_stream import ProtocolTwoError, printable_byte
 from pgtls.wire.messages import SSL_REQUEST
 from pgtls.wire.negotiation import ALPN, Send
+from pgtls.wire.required_authentication import AuthenticationCheck, RequiredAuthentication
 
 #: SQLSTATE of a server that is starting up or shutting down: another host may do better.
 CANNOT_CONNECT_NOW = "57P03"
@@ -120,6 +123,9 @@ class ClientNegotiation:
         application begins when TLS is up.
     :param opening: what to report when the connection is up: the first one to a host, or another.
     :param oldest: the oldest version of the protocol that the server may come down to.
+    :param required: what the server may ask the client for; None where that is anything.
+    :ivar authentication: what watches the session from Ready on until AuthenticationOk, where
+        something is required; it has seen the bytes that Ready gives. None else.
     """
 
     def __init__(
@@ -128,7 +134,10 @@ class ClientNegotiation:
         startup: bytes | None = None,
         opening: Event = Event.CONNECT,
         oldest: tuple[int, int] = (3, 0),
+        required: RequiredAuthentication | None = None,
     ) -> None:
+        self._required = required
+        self.authentication: AuthenticationCheck | None = None
         self._opening = opening
         self._oldest = oldest
         self._attempts = attempts
@@ -209,7 +218,9 @@ class ClientNegotiation:
             error = NegotiationRefused("server sent an error response during SSL exchange")
             return [Report(Event.SSLERROR), *self._refused(error)]
         return self._fail(
-            ProtocolViolation(f"received invalid response to SSL negotiation: {shown(reply)}")
+            ProtocolViolation(
+                f"received invalid response to SSL negotiation: {printable_byte(reply)}"
+            )
         )
 
     def _no_ssl(self, rest: bytes) -> list[Action]:
@@ -222,9 +233,11 @@ class ClientNegotiation:
         return self._session(rest)
 
     def _session(self, rest: bytes) -> list[Action]:
+        if self._required is not None:
+            encrypted = self._attempts.current is Method.SSL
+            self.authentication = AuthenticationCheck(self._required, encrypted=encrypted)
         if self._startup is None:
-            self._state = _DONE
-            return [Ready(rest)]
+            return self._ready(rest)
         self._state = _FIRST_ANSWER
         return [Send(self._startup), *(self._first_answer(rest) if rest else [])]
 
@@ -247,9 +260,17 @@ class ClientNegotiation:
                     '"min_protocol_version" was set to {}.{}'.format(*newest, *self._oldest)
                 )
             )
+        report = Report(Event.AUTHOK if answer is Answer.OK else Event.AUTHREQUEST)
+        return [report, *self._ready(self._answer.received)]
+
+    def _ready(self, received: bytes) -> list[Action]:
+        if self.authentication is not None:
+            try:
+                received = self.authentication.from_server(received)
+            except (AuthenticationNotAllowed, ProtocolViolation) as error:
+                return self._fail(error)
         self._state = _DONE
-        accepted = Event.AUTHOK if answer is Answer.OK else Event.AUTHREQUEST
-        return [Report(accepted), Ready(self._answer.received)]
+        return [Ready(received)]
 
     def _rejected(self, error: ServerRejected) -> list[Action]:
         report = Report(rejection(error))

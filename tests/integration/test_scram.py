@@ -42,7 +42,7 @@ def upstream(to: Server) -> str:
 
 
 #: The gateways: what a client has to each, and each to its server.
-PLAIN_TO_TLS, SAME_LEAF, OTHER_LEAF, TLS_TO_PLAIN, TLS_TO_SOCKET = range(5)
+PLAIN_TO_TLS, SAME_LEAF, OTHER_LEAF, TLS_TO_PLAIN, TLS_TO_SOCKET, REQUIRED = range(6)
 
 
 @cache
@@ -57,6 +57,8 @@ def daemon() -> Gateway:
         OTHER_LEAF: f'upstream = "{upstream(server())}"',
         TLS_TO_PLAIN: f'upstream = "host={HOST} port={plain.port} sslmode=disable"',
         TLS_TO_SOCKET: f'upstream = "host={plain.socket_dir} port={plain.port}"',
+        REQUIRED: f'ssl_cert_file = "{crt}"\nssl_key_file = "{key}.copy"\n'
+        f'upstream = "{upstream(server())} require_auth=scram-sha-256 channel_binding=require"',
     }
     (server().data / "server.key.copy").touch(mode=0o600)  # ours, as a key file must be
     (server().data / "server.key.copy").write_bytes(localhost().key.pem())
@@ -133,6 +135,24 @@ class SameLeaf(SynchronousTestCase):
             conninfo = string(SAME_LEAF, channel_binding=channel_binding)
             self.assertEqual(by_psql(17, conninfo), "scramuser")
             self.assertEqual(by_psycopg(conninfo), "scramuser")
+
+
+class Required(SynchronousTestCase):
+    """The upstream's connection string requires SCRAM and channel binding, and it can be had."""
+
+    def test_who_binds_the_channel_gets_in(self) -> None:
+        for channel_binding in ("prefer", "require"):
+            conninfo = string(REQUIRED, channel_binding=channel_binding)
+            self.assertEqual(by_psql(17, conninfo), "scramuser")
+            self.assertEqual(by_psycopg(conninfo), "scramuser")
+
+    def test_a_wrong_password_is_the_servers_to_refuse(self) -> None:
+        said = by_psycopg(string(REQUIRED, password="wrong"))
+        self.assertIn('password authentication failed for user "scramuser"', said)
+
+    def test_who_does_not_is_told(self) -> None:
+        said = by_psycopg(string(REQUIRED, channel_binding="disable"))
+        self.assertIn("none of the server's SASL authentication mechanisms are supported", said)
 
 
 class OtherLeaf(SynchronousTestCase):

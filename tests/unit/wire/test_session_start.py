@@ -88,7 +88,7 @@ class SessionStartTests(SynchronousTestCase):
             out += start.receive(piece)
         at_once = SessionStart()
         self.assertEqual(out, at_once.receive(whole))
-        self.assertEqual(out + start._held, whole)
+        self.assertEqual(out + start.held, whole)
         self.assertEqual(
             (start.done, start.key, start.error), (at_once.done, at_once.key, at_once.error)
         )
@@ -102,5 +102,5 @@ class SessionStartTests(SynchronousTestCase):
         start = SessionStart()
         for chunk in [opening, *chunks]:
             start.receive(chunk)
-            self.assertLessEqual(len(start._held), MAX_ERROR_LENGTH)
+            self.assertLessEqual(len(start.held), MAX_ERROR_LENGTH)
             self.assertLessEqual(len(start.key), 4 + MAX_CANCEL_KEY_LENGTH)
