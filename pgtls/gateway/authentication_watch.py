@@ -73,7 +73,10 @@ class AuthenticationWatch:
         self._client.go_unread()
 
     def server_refused(self, error: PgTLSError) -> None:
-        """The connection to the server has been closed for what the server asked."""
+        """The connection to the server has been closed for what the server asked.
+
+        :param error: what is not allowed.
+        """
         refused, self._refused = self._refused, None
         if refused is not None:
             refused(error)

@@ -118,6 +118,7 @@ def check_authentication_phase(kind: int, length: int) -> None:
 def check_authentication_type(kind: int) -> None:
     """The same for the type byte alone.
 
+    :param kind: the type byte.
     :raises ProtocolViolation: no message of this type may come.
     """
     if kind not in (AUTHENTICATION, ERROR_RESPONSE, NEGOTIATE_PROTOCOL_VERSION):

@@ -112,7 +112,11 @@ class RequiredAuthentication:
         )
 
     def allows(self, mechanism: str) -> bool:
-        """Whether a SASL mechanism may be used."""
+        """Look a SASL mechanism up.
+
+        :param mechanism: its registered name.
+        :returns: whether it may be used.
+        """
         if self.channel_binding and mechanism != _SCRAM_PLUS:
             return False
         return not self.require_auth or _MECHANISMS.get(mechanism) in self.sasl_methods
@@ -293,6 +297,7 @@ def sasl_request(mechanisms: Iterable[str]) -> bytes:
     """An AuthenticationSASL message.
 
     :param mechanisms: the names that it offers, in this order; ASCII.
+    :returns: the message, type byte included.
     """
     names = b"".join(name.encode("ascii") + b"\0" for name in mechanisms)
     return b"R" + struct.pack("!II", 9 + len(names), RequestCode.SASL) + names + b"\0"
