@@ -68,8 +68,12 @@ class Authority:
 
     @classmethod
     def load(cls, directory: Path, password: Password = None) -> Authority:
-        """The authority that is in ``directory``.
+        """Load the authority in ``directory``.
 
+        :param directory: the authority's directory, with ``root.crt`` and ``root.key``.
+        :param password: of ``root.key``, where it is encrypted: the password, or a function that
+            asks for it.
+        :returns: the authority.
         :raises ConfigurationError: there is none, or its files cannot be used.
         """
         certificate_path, key_path = directory / "root.crt", directory / "root.key"
@@ -98,8 +102,11 @@ class Authority:
     ) -> Authority:
         """Make an authority in ``directory``, which must exist. Never touches one that is there.
 
+        :param directory: where ``root.crt`` and ``root.key`` go.
         :param name: its common name; without one, it is called after this machine.
+        :param key_type: the kind of its key.
         :param password: to encrypt ``root.key`` with.
+        :returns: the authority.
         :raises ConfigurationError: the directory has one already.
         """
         with locked(directory):
@@ -116,7 +123,12 @@ class Authority:
     ) -> Authority:
         """What :meth:`create` does, for a caller that holds the directory's lock.
 
-        :param password: of a ``root.key`` that waits there, from a creation that was interrupted.
+        :param directory: see :meth:`create`.
+        :param name: see :meth:`create`.
+        :param key_type: see :meth:`create`.
+        :param new_password: to encrypt a new ``root.key`` with.
+        :param password: of a ``root.key`` that an interrupted creation has left there.
+        :returns: the authority.
         """
         certificate_path = directory / "root.crt"
         refuse_existing(certificate_path)
@@ -151,6 +163,9 @@ class Authority:
 
         :param names: host names, international ones and those beginning with ``*.`` included, and
             IP addresses; the first one is the common name too.
+        :param key_type: the kind of the new key.
+        :param days: how long it is valid, at least 1; not longer than the authority.
+        :returns: the certificate and its key.
         :raises ConfigurationError: a name is neither, there is none, or the authority has expired.
         """
         key = key_type.generate()
@@ -159,7 +174,13 @@ class Authority:
     def certify_server(
         self, names: Sequence[str], key: PublicKey, days: int = SERVER_DAYS
     ) -> x509.Certificate:
-        """As :meth:`issue_server`, for a key that is there."""
+        """As :meth:`issue_server`, for an existing key.
+
+        :param names: see :meth:`issue_server`.
+        :param key: the server's public key.
+        :param days: how long it is valid.
+        :returns: the certificate.
+        """
         alternatives = general_names(names)
         self.refuse_expired()
         return profile.server_certificate(self._issuer, alternatives, key, days)
@@ -169,13 +190,22 @@ class Authority:
     ) -> x509.Certificate:
         """A client certificate. Nothing is written, nor recorded.
 
+        :param subject: the certificate's subject; its common name is the role.
+        :param key: the client's public key.
+        :param days: how long it is valid, at least 1; not longer than the authority.
+        :returns: the certificate.
         :raises ConfigurationError: the authority has expired.
         """
         self.refuse_expired()
         return profile.client_certificate(self._issuer, subject, key, days)
 
     def write_crl(self, database: Database, days: int = CRL_DAYS) -> x509.CertificateRevocationList:
-        """Make ``root.crl`` anew, from the record, whose lock the caller holds."""
+        """Make ``root.crl`` anew, from the record, whose lock the caller holds.
+
+        :param database: the record, which is locked.
+        :param days: until the next update is due, at least 1.
+        :returns: the CRL.
+        """
         revoked = [entry.revoked() for entry in database.entries if entry.revoked_at]
         number = database.next_crl_number()
         crl = profile.revocation_list(self._issuer, revoked, number, days)

@@ -65,6 +65,9 @@ class ClientConf:
 def subject_of(fields: Iterable[tuple[str, str]]) -> tuple[x509.NameAttribute[str], ...]:
     """The site's fields of a subject.
 
+    :param fields: names, as in :data:`~pgtls.certs.names.SUBJECT_FIELDS` or their short forms, and
+        values.
+    :returns: the fields, as a certificate has them.
     :raises ConfigurationError: a field is unknown, there twice, or its value cannot be used.
     """
     found: list[x509.NameAttribute[str]] = []
@@ -79,8 +82,10 @@ def subject_of(fields: Iterable[tuple[str, str]]) -> tuple[x509.NameAttribute[st
 
 
 def read_client_conf(path: Path) -> ClientConf:
-    """Read a ``client.conf`` that somebody sent.
+    """Read a ``client.conf`` that a DBA sent.
 
+    :param path: the file, which is not trusted: at most 64 KiB are read.
+    :returns: what it says.
     :raises ConfigurationError: it is not one, with the reason.
     """
     data = read_limited(path, "client configuration")

@@ -70,12 +70,16 @@ def keygen(
 ) -> KeyFiles:
     """Make ``postgresql.key`` and ``postgresql.csr``, and ``root.crt`` if there is none.
 
-    A key without a request for it is used as it is, so that whoever was interrupted can simply
-    begin again.
+    A key without a request for it is used as it is, so that an interrupted command can be repeated.
 
-    :param password: of a key that is there.
+    :param directory: the user's, such as ``~/.postgresql``; it is made if absent.
+    :param conf: what the DBA's ``client.conf`` says.
+    :param role: the role, which becomes the common name.
+    :param key_type: the kind of a new key; None for the one in ``conf``.
+    :param password: of an existing key.
     :param new_password: to encrypt a new key with.
-    :param force: replace a key and a request that are there.
+    :param force: replace an existing key and request.
+    :returns: the files, and what there is to say about them.
     :raises ConfigurationError: they are there; or a file or the role's name cannot be used.
     """
     subject = x509.Name([*conf.subject, role_field(role)])
@@ -116,10 +120,16 @@ def _belongs(csr_path: Path, key: IssuerKey) -> bool:
 def install(
     certificate_path: Path, directory: Path, *, password: Password = None, force: bool = False
 ) -> tuple[Path, Certificate]:
-    """Check that a certificate is of use with the key and ``root.crt`` that are in ``directory``,
-    and put it there as ``postgresql.crt``.
+    """Check that a certificate fits the key and ``root.crt`` in ``directory``, and put it there as
+    ``postgresql.crt``.
 
-    :raises ConfigurationError: it is not; or another one is there and ``force`` is false.
+    :param certificate_path: what the DBA sent, in PEM or DER.
+    :param directory: the user's, such as ``~/.postgresql``.
+    :param password: of the key.
+    :param force: replace another ``postgresql.crt``.
+    :returns: the file that was written, and the certificate.
+    :raises ConfigurationError: it does not fit; or there is another certificate and ``force`` is
+        false.
     """
     data = read_limited(certificate_path, "certificate file")
     what = f'certificate file "{certificate_path}"'

@@ -61,7 +61,12 @@ class Entry:
 
     @classmethod
     def parse(cls, line: str) -> Entry:
-        """:raises ValueError: it is none."""
+        """Read a line of ``index.txt``.
+
+        :param line: the line, without its end.
+        :returns: the entry.
+        :raises ValueError: the line is no entry.
+        """
         status, end, revocation, serial, file, subject = _TAB.split(line)
         time = revocation.partition(",")[0]
         if (
@@ -80,6 +85,8 @@ class Entry:
     def of(cls, certificate: Certificate) -> Entry:
         """The line of a certificate that was just issued.
 
+        :param certificate: the certificate.
+        :returns: its entry, valid.
         :raises ValueError: its serial number, its subject or its end cannot be read.
         """
         serial = certificate.serial
@@ -132,6 +139,8 @@ class Database:
     def create(cls, directory: Path) -> Database:
         """The record of ``directory``, made if there is none, for a writer.
 
+        :param directory: the authority's.
+        :returns: the record.
         :raises ConfigurationError: see :meth:`read`; or ``newcerts`` is not ours alone.
         """
         # Before anything is done: a revocation whose CRL is then refused would be half a one.
@@ -155,9 +164,11 @@ class Database:
 
     @classmethod
     def read(cls, directory: Path) -> Database:
-        """The record as it is; certificates in ``newcerts`` whose entry is missing, because their
-        issue was interrupted, are taken up.
+        """Read the record. Certificates in ``newcerts`` without an entry, because their issue was
+        interrupted, are added.
 
+        :param directory: the authority's.
+        :returns: the record.
         :raises ConfigurationError: ``index.txt`` is not there although it was, or damaged.
         """
         path = directory / "index.txt"
@@ -198,11 +209,19 @@ class Database:
         return self.directory / "newcerts"
 
     def find(self, serial: int) -> Entry | None:
-        """The entry with that serial number."""
+        """The entry with that serial number.
+
+        :param serial: the serial number.
+        :returns: the entry, None without one.
+        """
         return next((entry for entry in self.entries if entry.serial == serial), None)
 
     def certificate(self, serial: int) -> Certificate | None:
-        """The certificate itself, where its file is there and has it."""
+        """The certificate itself, where its file is in ``newcerts``.
+
+        :param serial: the serial number.
+        :returns: the certificate; None where the file is missing or has another one.
+        """
         try:
             certificate = _first(self._newcerts / f"{serial_text(serial)}.pem")
             return certificate if certificate.serial == serial else None
@@ -210,15 +229,20 @@ class Database:
             return None
 
     def with_key(self, public_key_der: bytes) -> Iterator[tuple[Entry, Certificate]]:
-        """The certificates that were issued for this key (SubjectPublicKeyInfo in DER)."""
+        """The certificates that were issued for a key.
+
+        :param public_key_der: the key, as SubjectPublicKeyInfo in DER.
+        :returns: entries and certificates.
+        """
         for entry in self.entries:
             certificate = self.certificate(entry.serial)
             if certificate and certificate.public_key_der == public_key_der:
                 yield entry, certificate
 
     def add(self, certificate: Certificate) -> None:
-        """Record a certificate, on the disk, before anybody gets it.
+        """Record a certificate, on the disk, before it is given out.
 
+        :param certificate: the certificate that was just issued.
         :raises ValueError: its serial number, its subject or its end cannot be read.
         """
         path = self._newcerts / f"{serial_text(certificate.serial)}.pem"
@@ -227,7 +251,13 @@ class Database:
         self.write()
 
     def revoke(self, entry: Entry, reason: x509.ReasonFlags, when: datetime) -> Entry:
-        """Record a revocation, on the disk."""
+        """Record a revocation, on the disk.
+
+        :param entry: the certificate's entry.
+        :param reason: why it is revoked (RFC 5280, section 5.3.1).
+        :param when: the time of the revocation, in UTC.
+        :returns: the new entry.
+        """
         said = "" if reason in _UNSAID else f",{reason.value}"
         revoked = replace(entry, status="R", revocation=_time_text(when) + said)
         self.entries[self.entries.index(entry)] = revoked

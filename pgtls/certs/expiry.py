@@ -19,7 +19,12 @@ CRL_SOON = timedelta(days=7)
 
 
 def warnings(directory: Path, database: Database) -> Iterator[str]:
-    """One sentence for each thing that needs the DBA."""
+    """What in an authority's directory expires soon, or has expired.
+
+    :param directory: the authority's.
+    :param database: its record.
+    :returns: a sentence for each, for the DBA.
+    """
     now = datetime.now(UTC)
     root_crt, server_crt = directory / "root.crt", directory / "server.crt"
     for path, soon, remedy in (

@@ -29,8 +29,12 @@ _UNFINISHED = ".pgtls-unfinished"
 
 
 def write_file(path: Path, content: bytes, mode: int = PUBLIC, *, overwrite: bool = False) -> None:
-    """Write a file whole or not at all; :data:`PRIVATE` ones are so from their creation.
+    """Write a file whole or not at all; :data:`PRIVATE` ones are private from their creation.
 
+    :param path: the file.
+    :param content: all of it.
+    :param mode: its permissions.
+    :param overwrite: replace an existing file.
     :raises FileExistsError: it is there already, and ``overwrite`` is false.
     :raises ConfigurationError: the file would take the place of a symbolic link.
     """
@@ -49,9 +53,11 @@ def write_file(path: Path, content: bytes, mode: int = PUBLIC, *, overwrite: boo
 
 
 def refuse_symlink(path: Path, kind: str = "private key file") -> None:
-    """A key's file is the file itself: who places a link would choose what is read or replaced.
-    Nor is a link's place taken by a new file, while what it leads to stays as it was.
+    """Refuse a symbolic link in place of a key file: it would choose which file is read or
+    replaced. Nor is a link replaced by a new file, while its target stays as it was.
 
+    :param path: the file.
+    :param kind: what the error message calls it.
     :raises ConfigurationError: ``path`` is a symbolic link.
     """
     if path.is_symlink():
@@ -59,15 +65,21 @@ def refuse_symlink(path: Path, kind: str = "private key file") -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """:raises ConfigurationError: it is there already."""
+    """Refuse to replace a file.
+
+    :param path: the file.
+    :raises ConfigurationError: it exists.
+    """
     if os.path.lexists(path):
         raise ConfigurationError(f'"{path}" is there already')
 
 
 def clear_output(path: Path, *, overwrite: bool) -> None:
-    """Make ready for a file in a directory that is not the authority's, where nobody has a lock.
+    """Check where a file is to be written, in a directory without a lock.
 
-    :raises ConfigurationError: it is a symbolic link, or there already and ``overwrite`` is false.
+    :param path: the file.
+    :param overwrite: replace an existing file.
+    :raises ConfigurationError: it is a symbolic link, or it exists and ``overwrite`` is false.
     """
     clear_unfinished(path.parent, path.name)
     refuse_symlink(path, "file")
@@ -76,9 +88,11 @@ def clear_output(path: Path, *, overwrite: bool) -> None:
 
 
 def refuse_foreign(directory: Path) -> None:
-    """Keys and records go only where nobody else can put or exchange files.
+    """Refuse a directory in which another user could put or exchange files: keys and records go
+    there.
 
-    :raises ConfigurationError: it is not a directory, somebody else's, or others may write into it.
+    :param directory: the directory.
+    :raises ConfigurationError: it is no directory, another user's, or writable for others.
     """
     user = os.geteuid()
     try:
@@ -101,8 +115,10 @@ def refuse_foreign(directory: Path) -> None:
 
 
 def make_directory(directory: Path, mode: int) -> None:
-    """Make it, and those above it, if it is absent; one that is there must be ours alone.
+    """Make a directory, and those above it, if it is absent; an existing one must be private.
 
+    :param directory: the directory.
+    :param mode: the permissions of a new one.
     :raises ConfigurationError: it cannot be made, or see :func:`refuse_foreign`.
     """
     try:
@@ -116,8 +132,12 @@ def make_directory(directory: Path, mode: int) -> None:
 
 
 def read_limited(path: Path, kind: str, limit: int = 65536) -> bytes:
-    """The content of a regular file that somebody else may have made.
+    """The content of a regular file that may have been made by another user.
 
+    :param path: the file.
+    :param kind: what the error message calls it.
+    :param limit: the most that is read, in bytes.
+    :returns: the content.
     :raises ConfigurationError: it cannot be read, is no regular file, or is longer than ``limit``.
     """
     try:
@@ -134,9 +154,12 @@ def read_limited(path: Path, kind: str, limit: int = 65536) -> bytes:
 
 
 def clear_unfinished(directory: Path, name: str = "") -> None:
-    """Remove what a writer that was killed left of the file ``name``, or of any file.
+    """Remove the temporary files of a writer that was killed.
 
-    The caller sees to it that nobody is writing there.
+    The caller sees to it that no other process is writing there.
+
+    :param directory: where they are.
+    :param name: the file that they are for; empty for any.
     """
     for unfinished in directory.glob(f".{glob.escape(name)}*{_UNFINISHED}"):
         unfinished.unlink(missing_ok=True)
@@ -144,9 +167,12 @@ def clear_unfinished(directory: Path, name: str = "") -> None:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """While the block runs, no other writer is in the directory.
+    """Keep other writers out of the directory while the block runs.
 
-    What a writer that was killed left unfinished is cleared away first.
+    Temporary files of a writer that was killed are removed first.
+
+    :param directory: the directory.
+    :returns: a context manager.
     """
     descriptor = lock_file(directory / _LOCK_NAME)
     try:
@@ -157,10 +183,12 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def lock_file(path: Path, *, wait: bool = True) -> int:
-    """Take the exclusive lock on ``path``, a file that is made if absent and never removed.
+    """Take the exclusive lock on ``path``, a file that is created if absent and never removed.
 
-    :returns: a descriptor; closing it, or the end of the process, gives the lock back.
-    :raises BlockingIOError: somebody else has it, and ``wait`` is false.
+    :param path: the file.
+    :param wait: whether to wait for another holder of the lock.
+    :returns: a descriptor; closing it, or the end of the process, releases the lock.
+    :raises BlockingIOError: another process has it, and ``wait`` is false.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE)
     try:

@@ -34,10 +34,17 @@ _PURPOSES = {
 def sign(
     authority: Authority, request: Request, output: Path, days: int, *, overwrite: bool = False
 ) -> Certificate:
-    """Issue, record, write: in this order, so that nothing is out that is not recorded.
+    """Issue, record, write: in this order, so that no certificate is given out that is not
+    recorded.
 
-    :raises ConfigurationError: ``output`` is there and ``overwrite`` is false; or the key of the
-        request is one whose certificate was revoked.
+    :param authority: which signs.
+    :param request: what was asked for.
+    :param output: the file for the certificate.
+    :param days: how long it is valid, at least 1.
+    :param overwrite: replace an existing file.
+    :returns: the certificate.
+    :raises ConfigurationError: ``output`` exists and ``overwrite`` is false; or a certificate of
+        the request's key was revoked.
     """
     clear_output(output, overwrite=overwrite)
     with authority.record() as database:
@@ -66,7 +73,12 @@ def _refuse_revoked(database: Database, request: Request) -> None:
 
 
 def current_certificates(directory: Path, request: Request) -> list[Certificate]:
-    """The certificates that the key of the request has, and that are still good."""
+    """The certificates for the key of a request that are neither expired nor revoked.
+
+    :param directory: the authority's.
+    :param request: the request.
+    :returns: the certificates.
+    """
     now = datetime.now(UTC)
     return [
         certificate
@@ -78,11 +90,14 @@ def current_certificates(directory: Path, request: Request) -> list[Certificate]
 def revoke(
     authority: Authority, which: str, reason: x509.ReasonFlags, days: int
 ) -> tuple[Entry, x509.CertificateRevocationList, bool]:
-    """Revoke a certificate and make ``root.crl`` anew. One that is revoked already stays so.
+    """Revoke a certificate and make ``root.crl`` anew. One that was revoked before stays as it is.
 
+    :param authority: which has issued it.
     :param which: a file with the certificate, or its serial number in hexadecimal.
+    :param reason: why (RFC 5280, section 5.3.1).
+    :param days: until the next CRL is due, at least 1.
     :returns: its entry, the CRL, and whether it was revoked before.
-    :raises ConfigurationError: it is none of this authority's.
+    :raises ConfigurationError: the authority has not issued it.
     """
     with authority.record() as database:
         entry = _find(database, authority.shown, which)
@@ -93,7 +108,12 @@ def revoke(
 
 
 def others_of(directory: Path, revoked: Entry) -> list[Entry]:
-    """The certificates with the same subject that are still good."""
+    """The certificates with the same subject that are neither expired nor revoked.
+
+    :param directory: the authority's.
+    :param revoked: the certificate that they are compared with.
+    :returns: their entries.
+    """
     now = datetime.now(UTC)
     return [
         entry
@@ -147,9 +167,11 @@ class Listed:
 
 
 def listed(database: Database, soon: timedelta) -> Iterator[Listed]:
-    """What is on record.
+    """What is on record, for ``pgtls list``.
 
-    :param soon: how long before its end a certificate is ``expiring``.
+    :param database: the record.
+    :param soon: how long before its expiry a certificate is ``expiring``.
+    :returns: a line for each certificate.
     """
     now = datetime.now(UTC)
     for entry in database.entries:

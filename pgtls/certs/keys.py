@@ -55,11 +55,15 @@ def key_in(
     password: Password = None,
     overwrite: bool = False,
 ) -> IssuerKey:
-    """The key that waits in ``path`` for its certificate, or else a new one, written there.
+    """The key in ``path`` that has no certificate yet, or else a new one, written there.
 
-    :param new_password: what a new one is encrypted with.
-    :param password: of the one that is there.
-    :raises ConfigurationError: there is something else in ``path``, or it is not private.
+    :param path: the key file.
+    :param key_type: the kind of a new key.
+    :param new_password: to encrypt a new one with; None leaves it unencrypted.
+    :param password: of the existing one.
+    :param overwrite: replace an existing key.
+    :returns: the key.
+    :raises ConfigurationError: ``path`` is something else, or it is not private.
     """
     refuse_symlink(path)
     if path.exists() and not overwrite:
@@ -70,9 +74,12 @@ def key_in(
 
 
 def issuer_key(path: Path, password: Password = None) -> IssuerKey:
-    """The key in ``path``.
+    """Read the key in ``path``.
 
-    :raises ConfigurationError: it cannot be read, or is of a kind that is not made here.
+    :param path: the key file.
+    :param password: of the key.
+    :returns: the key.
+    :raises ConfigurationError: it cannot be read, or is not ECDSA, RSA or Ed25519.
     """
     refuse_symlink(path)
     return signing_key(load_private_key(path, password), path)
@@ -81,8 +88,10 @@ def issuer_key(path: Path, password: Password = None) -> IssuerKey:
 def signing_key(key: crypto.PKey, path: Path) -> IssuerKey:
     """A key that OpenSSL has read, to make certificates and requests with.
 
+    :param key: the key.
     :param path: where it is from, for the error message.
-    :raises ConfigurationError: it is of a kind that is not made here.
+    :returns: the same, as cryptography has it.
+    :raises ConfigurationError: it is not ECDSA, RSA or Ed25519.
     """
     try:
         usable = key.to_cryptography_key()
@@ -96,23 +105,40 @@ def signing_key(key: crypto.PKey, path: Path) -> IssuerKey:
 
 
 def public_key_der(key: IssuerKey) -> bytes:
-    """Its public half as SubjectPublicKeyInfo."""
+    """The public key as SubjectPublicKeyInfo.
+
+    :param key: the private key.
+    :returns: it in DER.
+    """
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def key_pem(key: IssuerKey, password: bytes | None) -> bytes:
-    """The key as it goes into a file: PKCS#8."""
+    """The key as it goes into a file.
+
+    :param key: the key.
+    :param password: to encrypt it with, None leaves it unencrypted.
+    :returns: PKCS#8 in PEM.
+    """
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def signing_hash(key: IssuerKey) -> hashes.SHA256 | None:
-    """What the key signs with; Ed25519 has its hash built in."""
+    """The hash that a signature by the key is made with.
+
+    :param key: the key.
+    :returns: SHA-256; None for Ed25519, which has one built in.
+    """
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
 def describe_key(key: PublicKey) -> str:
-    """Its kind and size, for a person to read."""
+    """A key's kind and size.
+
+    :param key: the key.
+    :returns: a text for people, such as ``RSA, 2048 bits``.
+    """
     match key:
         case rsa.RSAPublicKey():
             return f"RSA, {key.key_size} bits"
@@ -126,7 +152,11 @@ def describe_key(key: PublicKey) -> str:
 
 
 def refuse_weak(key: PublicKey) -> None:
-    """:raises ConfigurationError: no certificate should be made for this key."""
+    """Refuse a key that is too weak to be certified.
+
+    :param key: the key of a request.
+    :raises ConfigurationError: it is too small, or of a kind that is not certified.
+    """
     match key:
         case rsa.RSAPublicKey() if key.key_size not in _RSA_BITS:
             least, most = _RSA_BITS[0], _RSA_BITS[-1]

@@ -44,6 +44,9 @@ _HOST_NAME = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
 def general_names(names: Iterable[str]) -> list[x509.GeneralName]:
     """Host names and addresses as subject alternative names, each once, in the order given.
 
+    :param names: host names, international ones and those that begin with ``*.`` included, and
+        addresses.
+    :returns: the alternative names.
     :raises ConfigurationError: some are neither (all of those are named), or there are none.
     """
     found: dict[x509.GeneralName, None] = {}
@@ -83,13 +86,21 @@ def _host_name(host: str) -> x509.DNSName:
 
 
 def common_name(alternatives: Sequence[x509.GeneralName]) -> x509.Name:
-    """The first name, where it fits; else the first that does, else an empty subject."""
+    """The first name that fits a common name, as a subject.
+
+    :param alternatives: the alternative names.
+    :returns: the subject; empty where none fits.
+    """
     texts = [str(name.value) for name in alternatives]
     return distinguished_name(next((text for text in texts if len(text) <= _MAX_COMMON_NAME), None))
 
 
 def distinguished_name(common_name: str | None) -> x509.Name:
-    """A name that is just a common name, cut to the length that it may have; or empty."""
+    """A subject that is just a common name.
+
+    :param common_name: cut to the 64 characters that it may have; None for an empty subject.
+    :returns: the subject.
+    """
     if common_name is None:
         return x509.Name([])
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:_MAX_COMMON_NAME])])
@@ -99,8 +110,10 @@ def subject_field(name: str, value: str) -> x509.NameAttribute[str]:
     """One field of a subject.
 
     :param name: as in :data:`SUBJECT_FIELDS` or :data:`SHORT_NAMES`.
-    :raises ConfigurationError: it is not one of them; or the value is too long, empty, or not to
-        be read by a person as it is.
+    :param value: its value.
+    :returns: the field.
+    :raises ConfigurationError: the name is not one of them; or the value is too long, empty, or not
+        printable.
     """
     long_name = SHORT_NAMES.get(name, name)
     if long_name not in SUBJECT_FIELDS:
@@ -123,7 +136,9 @@ def subject_field(name: str, value: str) -> x509.NameAttribute[str]:
 def role_field(role: str) -> x509.NameAttribute[str]:
     """The common name of a client certificate.
 
-    :raises ConfigurationError: no role of PostgreSQL's can be called so.
+    :param role: the role, at most 63 bytes in UTF-8.
+    :returns: the field.
+    :raises ConfigurationError: PostgreSQL can have no role of that name.
     """
     if len(role.encode("utf-8", "replace")) > _MAX_ROLE:
         raise ConfigurationError(f"the name of a role has at most {_MAX_ROLE} bytes")
@@ -131,6 +146,11 @@ def role_field(role: str) -> x509.NameAttribute[str]:
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Text from somebody else as a terminal may get it, on one line, and not too much of it."""
+    """Text from outside, safe for a terminal: on one line, and cut.
+
+    :param text: the text.
+    :param most: the most characters that are left.
+    :returns: the text with other characters escaped.
+    """
     cut = text if len(text) <= most else text[:most] + "..."
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)

@@ -33,7 +33,13 @@ class Issuer:
 
 
 def root_certificate(name: str, key: IssuerKey, days: int) -> x509.Certificate:
-    """An authority's own certificate: for end entities only, no authorities below it."""
+    """An authority's own certificate: for end entities only, with no authorities below it.
+
+    :param name: the common name.
+    :param key: its key.
+    :param days: how long it is valid, at least 1.
+    :returns: the certificate.
+    """
     subject = distinguished_name(name)
     now = datetime.now(UTC)
     own_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
@@ -51,7 +57,14 @@ def root_certificate(name: str, key: IssuerKey, days: int) -> x509.Certificate:
 def server_certificate(
     issuer: Issuer, alternatives: Sequence[x509.GeneralName], key: PublicKey, days: int
 ) -> x509.Certificate:
-    """A certificate for TLS servers of these names; the first is the common name too."""
+    """A certificate for TLS servers of these names; the first is the common name too.
+
+    :param issuer: certificate and key of the authority.
+    :param alternatives: the names.
+    :param key: the server's public key.
+    :param days: how long it is valid, at least 1.
+    :returns: the certificate.
+    """
     subject = common_name(alternatives)
     builder = _leaf(issuer, subject, key, days, ExtendedKeyUsageOID.SERVER_AUTH).add_extension(
         x509.SubjectAlternativeName(alternatives), critical=not subject.rdns
@@ -62,7 +75,14 @@ def server_certificate(
 def client_certificate(
     issuer: Issuer, subject: x509.Name, key: PublicKey, days: int
 ) -> x509.Certificate:
-    """A certificate for TLS clients."""
+    """A certificate for TLS clients.
+
+    :param issuer: certificate and key of the authority.
+    :param subject: the subject.
+    :param key: the client's public key.
+    :param days: how long it is valid, at least 1.
+    :returns: the certificate.
+    """
     builder = _leaf(issuer, subject, key, days, ExtendedKeyUsageOID.CLIENT_AUTH)
     return builder.sign(issuer.key, signing_hash(issuer.key))
 
@@ -70,7 +90,14 @@ def client_certificate(
 def revocation_list(
     issuer: Issuer, revoked: Iterable[x509.RevokedCertificate], number: int, days: int
 ) -> x509.CertificateRevocationList:
-    """A CRL that is to be renewed within ``days``."""
+    """A CRL whose next update is due within ``days``.
+
+    :param issuer: certificate and key of the authority.
+    :param revoked: what is revoked.
+    :param number: the CRL's number, greater than that of the one before.
+    :param days: until the next update, at least 1.
+    :returns: the CRL.
+    """
     now = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -86,9 +113,11 @@ def revocation_list(
 
 
 def check_issuer(certificate: x509.Certificate) -> None:
-    """Whether certificates can be made with it: somebody else may have made it.
+    """Check that certificates can be issued with an authority's certificate that was made
+    elsewhere.
 
-    :raises ValueError: ``cryptography`` cannot take over its subject or its end.
+    :param certificate: the authority's.
+    :raises ValueError: ``cryptography`` cannot read its subject or its expiry.
     """
     try:
         builder = x509.CertificateBuilder().issuer_name(certificate.subject)

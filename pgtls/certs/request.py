@@ -51,9 +51,11 @@ class CertificationRequest:
 
     @classmethod
     def read(cls, data: bytes) -> CertificationRequest | None:
-        """The first request in PEM, or one in DER; None where there is none.
+        """Read the first request in PEM, or one in DER.
 
-        :raises ValueError: what is there is damaged.
+        :param data: the content of a file.
+        :returns: the request, None without one.
+        :raises ValueError: it is damaged.
         """
         der = _block(data, REQUESTS)
         if der is None:
@@ -130,7 +132,9 @@ def read_request(path: Path, root: Certificate, *, renew: bool = False) -> Reque
 
     :param path: PEM or DER.
     :param root: the authority's certificate.
-    :param renew: take a certificate that the authority itself made, too: its key was shown then.
+    :param renew: accept a certificate of the authority's own too: its key was checked when it was
+        issued.
+    :returns: the request.
     :raises ConfigurationError: it cannot be read, the signature is wrong, the key is weak, or the
         subject is not one that can be certified.
     """

@@ -46,10 +46,14 @@ def mkcert(
     """Make ``server.crt`` and ``server.key`` in ``directory``, and the authority if it is absent,
     with a first ``root.crl``.
 
-    :param force: take the place of a server certificate that is there; never of an authority.
+    :param directory: the authority's.
+    :param names: of the server: host names and addresses.
+    :param force: replace an existing server certificate; never an authority.
+    :param key_type: the kind of new keys.
     :param password: of ``root.key``.
     :param new_password: to encrypt a new ``root.key`` with.
-    :raises ConfigurationError: there is a server certificate; or a name or a file cannot be used.
+    :returns: what was written.
+    :raises ConfigurationError: a server certificate exists; or a name or a file cannot be used.
     """
     general_names(names)  # its complaints come before anything is made
     make_directory(directory, 0o755)
@@ -67,7 +71,10 @@ def mkcert(
 def renew(directory: Path, names: Sequence[str] = (), password: Password = None) -> ServerFiles:
     """A new ``server.crt`` for the same key and, unless others are given, the same names.
 
+    :param directory: the authority's.
+    :param names: of the server; empty for those in the certificate.
     :param password: of ``root.key``.
+    :returns: what was written.
     :raises ConfigurationError: there is none to renew; or a name or a file cannot be used.
     """
     make_directory(directory, 0o755)
@@ -81,7 +88,11 @@ def renew(directory: Path, names: Sequence[str] = (), password: Password = None)
 
 
 def names_of(certificate: Certificate) -> list[str]:
-    """The names that it was made for; none where they cannot be read."""
+    """The names that a certificate was made for.
+
+    :param certificate: the server's.
+    :returns: the names; none where they cannot be read.
+    """
     try:
         names = [alternative_text(name) for name in certificate.alternative_names]
     except ValueError:
@@ -107,9 +118,15 @@ def write_server_files(
     """What :func:`mkcert` does, for a caller that holds the directory's lock and has decided that
     ``server.crt`` and ``server.key`` may be overwritten.
 
-    A ``server.key`` without a ``server.crt`` is used as it is, so that whoever was interrupted can
-    simply begin again.
+    A ``server.key`` without a ``server.crt`` is used as it is, so that an interrupted command can
+    be repeated.
 
+    :param directory: the authority's.
+    :param names: of the server: host names and addresses.
+    :param key_type: the kind of new keys.
+    :param password: of ``root.key``.
+    :param new_password: to encrypt a new ``root.key`` with.
+    :returns: what was written.
     :raises ConfigurationError: a name or a file cannot be used.
     """
     root_crt, server_crt = directory / "root.crt", directory / "server.crt"
