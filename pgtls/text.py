@@ -8,5 +8,9 @@ _UNCLEAN = re.compile(rb"[^\x20-\x7e]")
 
 
 def clean_ascii(text: bytes) -> str:
-    r"""Keep printable ASCII, write every other byte as ``\xXX`` (``src/common/string.c``)."""
+    r"""Keep printable ASCII, write every other byte as ``\xXX`` (``src/common/string.c``).
+
+    :param text: bytes from a peer.
+    :returns: the text.
+    """
     return _UNCLEAN.sub(lambda byte: b"\\x%02x" % ord(byte[0]), text).decode("ascii")

@@ -21,12 +21,20 @@ class CertificateCommand(click.Command):
     """A command whose failures are one line each on standard error, and exit status 1."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What every command has in common."""
+        """Write the exit statuses, which all commands have in common, below the help.
+
+        :param ctx: click's context.
+        :param formatter: what the help is written to.
+        """
         formatter.write_paragraph()
         formatter.write_text("Exit status: 0 done, 1 refused or failed, 2 wrong usage.")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
+        """Run the command.
+
+        :param ctx: click's context.
+        :returns: what the command returns.
+        """
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
@@ -49,7 +57,13 @@ class SubjectField(click.ParamType[tuple[str, str]]):
     name = "NAME=VALUE"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
-        """Take it apart."""
+        """Split ``NAME=VALUE``.
+
+        :param value: the word of the command line.
+        :param param: click's parameter, for the error.
+        :param ctx: click's context, for the error.
+        :returns: name and value.
+        """
         if isinstance(value, tuple):
             return value
         name, equals, text = str(value).partition("=")
@@ -98,7 +112,12 @@ passphrase_option = click.option(
 
 
 def key_type_option(default: KeyType | None, help_text: str) -> Callable[..., Any]:
-    """``--key-type``."""
+    """The option ``--key-type``.
+
+    :param default: the kind without it.
+    :param help_text: its help.
+    :returns: a decorator for a command.
+    """
     return click.option(
         "--key-type",
         type=click.Choice(KeyType, case_sensitive=False),
@@ -108,7 +127,12 @@ def key_type_option(default: KeyType | None, help_text: str) -> Callable[..., An
 
 
 def days_option(default: int, help_text: str) -> Callable[..., Any]:
-    """``--days``."""
+    """The option ``--days``.
+
+    :param default: the number without it.
+    :param help_text: its help.
+    :returns: a decorator for a command.
+    """
     return click.option(
         "--days",
         type=click.IntRange(1, 3650),
@@ -119,7 +143,12 @@ def days_option(default: int, help_text: str) -> Callable[..., Any]:
 
 
 def passphrase_of(path: Path, file: Path | None) -> Callable[[], bytes]:
-    """Who asks for the passphrase of the key in ``path``, once, if it turns out to have one."""
+    """The passphrase of an existing key, asked for only if the key turns out to be encrypted.
+
+    :param path: the key file, for the prompt.
+    :param file: the file named by ``--passphrase-file``; None to ask at the terminal.
+    :returns: a function that returns the passphrase, and asks once.
+    """
 
     @cache
     def ask() -> bytes:
@@ -131,7 +160,12 @@ def passphrase_of(path: Path, file: Path | None) -> Callable[[], bytes]:
 
 
 def new_passphrase(path: Path, file: Path | None) -> bytes:
-    """A passphrase for a new key in ``path``."""
+    """The passphrase for a new key.
+
+    :param path: the key file, for the prompt.
+    :param file: the file named by ``--passphrase-file``; None to ask at the terminal, twice.
+    :returns: the passphrase.
+    """
     if file is not None:
         return _first_line(file)
     return _typed(f"New passphrase for {path}", confirm=True)
@@ -166,6 +200,9 @@ def report(
 
     :param facts: for JSON, as they are; ``next`` and ``warnings`` are added.
     :param lines: for people.
+    :param as_json: print ``facts`` in place of ``lines``.
+    :param next_steps: what to do next.
+    :param warnings: what to look at; on standard error for people.
     :param mark: what each line for people begins with.
     """
     said = list(warnings)

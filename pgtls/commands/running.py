@@ -15,6 +15,7 @@ T = TypeVar("T")
 def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     """Run a coroutine function, which is given the reactor, to its end. Once in a process.
 
+    :param main: the coroutine function.
     :returns: what it returns.
     :raises Exception: what it raises.
     """

@@ -26,6 +26,10 @@ def add_defaults(
 ) -> dict[str, str]:
     """All parameters that have a value: given, from the service file, environment or default.
 
+    :param given: the parameters of the connection string.
+    :param environ: the environment.
+    :param home: the home directory, None where there is none.
+    :returns: values by keyword.
     :raises ConfigurationError: the service cannot be read.
     """
     from_environment = {}
@@ -42,7 +46,11 @@ def add_defaults(
 
 
 def home_directory(environ: Mapping[str, str]) -> Path | None:
-    """The user's home directory as libpq finds it: ``HOME``, else the user database."""
+    """The user's home directory as libpq finds it: ``HOME``, else the user database.
+
+    :param environ: the environment.
+    :returns: the directory; None where there is none.
+    """
     if environ.get("HOME"):
         return Path(environ["HOME"])
     try:
@@ -52,7 +60,11 @@ def home_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def session_parameters(environ: Mapping[str, str]) -> dict[str, str]:
-    """Parameters of the session that only an environment variable sets."""
+    """Parameters of the session that only an environment variable sets.
+
+    :param environ: the environment.
+    :returns: values by parameter, such as ``datestyle`` for PGDATESTYLE.
+    """
     parameters = {}
     for variable, name in SESSION_VARIABLES.items():
         value = environ.get(variable)
@@ -71,8 +83,12 @@ def _default_sslmode(values: Mapping[str, str], environ: Mapping[str, str]) -> S
 def service_parameters(
     given: Mapping[str, str], environ: Mapping[str, str], home: Path | None
 ) -> dict[str, str]:
-    """The parameters of the service that is asked for; none where none is.
+    """The parameters of the service that is asked for.
 
+    :param given: the parameters of the connection string.
+    :param environ: the environment.
+    :param home: the home directory, None where there is none.
+    :returns: values by keyword; empty where no service is named.
     :raises ConfigurationError: the service cannot be read.
     """
     service = given.get("service", environ.get("PGSERVICE"))

@@ -39,6 +39,7 @@ _KEYWORD = re.compile("[a-z_]+")
 def parse_text(text: str) -> dict[str, str]:
     """Read a connection string, as PQconninfoParse() does.
 
+    :param text: the connection string, in either form.
     :returns: the parameters that the text names, each once; the last mention counts.
     :raises ConfigurationError: at the first mistake.
     """
@@ -48,7 +49,11 @@ def parse_text(text: str) -> dict[str, str]:
 
 
 def format_text(options: Mapping[str, str]) -> str:
-    """Write a connection string in keyword/value form: what :func:`parse_text` reads back."""
+    """Write a connection string in keyword/value form: what :func:`parse_text` reads back.
+
+    :param options: values by keyword.
+    :returns: the connection string.
+    """
     return " ".join(f"{keyword}={_quote(value)}" for keyword, value in options.items())
 
 
@@ -56,12 +61,21 @@ def excerpt(text: str, *, secret: bool = False) -> str:
     """``text`` for an error message, hidden where it may be, or hold, a piece of a password.
 
     An ``@`` in it says that it came from before the host of a URI.
+
+    :param text: a part of a connection string.
+    :param secret: whether it is a password.
+    :returns: the part, or what stands for it.
     """
     return "***" if secret or "@" in text else text
 
 
 def require_c_string(name: str, text: str) -> None:
-    """:raises ConfigurationError: ``text`` has a NUL, or a surrogate that stands for no byte."""
+    """Check that a value can be a C string, as libpq's values are.
+
+    :param name: the keyword, for the error message.
+    :param text: the value.
+    :raises ConfigurationError: ``text`` has a NUL, or a surrogate that stands for no byte.
+    """
     if "\0" in text:
         raise ConfigurationError(f"{name} must not contain a NUL character")
     try:

@@ -49,10 +49,11 @@ class Programs:
 
 
 def run_as(directory: Path) -> RunAs:
-    """Whom PostgreSQL runs as on ``directory``.
+    """The account that PostgreSQL runs under; it refuses to run as root.
 
-    :returns: nothing where we are not root. Otherwise the directory's owner, or if that is root
-        the user :data:`SYSTEM_USER`, who is added to the system if need be.
+    :param directory: the database's directory.
+    :returns: nothing where we are not root. Otherwise the directory's owner or, if that is root,
+        the user :data:`SYSTEM_USER`, which is added to the system if need be.
     :raises ConfigurationError: there is no such user.
     """
     if os.geteuid() != 0:
@@ -87,6 +88,8 @@ def _system_user() -> pwd.struct_passwd:
 def find_programs(account: RunAs) -> Programs:
     """The installed programs, or a copy of them that ``account`` can reach.
 
+    :param account: the account that runs them.
+    :returns: where they are.
     :raises ConfigurationError: the package is missing, or its programs do not run here.
     """
     package = _package()

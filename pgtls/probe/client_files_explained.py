@@ -37,7 +37,11 @@ class Roots(Sentences):
 
 
 def roots(conninfo: ConnInfo) -> Roots:
-    """By which roots the server's chain is verified."""
+    """The root certificates that the server's chain is verified by.
+
+    :param conninfo: the connection string.
+    :returns: the roots, and what is to be said of them.
+    """
     if conninfo.sslrootcert == "system":
         return Roots(["The server's chain, by the system's collection of authorities."])
     path = file_of(conninfo, conninfo.sslrootcert, "root.crt")
@@ -72,7 +76,11 @@ def _tilde(path: str) -> list[str]:
 
 
 def revocation(conninfo: ConnInfo) -> Sentences:
-    """What is checked against which CRL, where a chain is verified."""
+    """The CRLs that a chain is checked against.
+
+    :param conninfo: the connection string.
+    :returns: what is to be said of them.
+    """
     named = [each for each in (conninfo.sslcrl, conninfo.sslcrldir) if each is not None]
     default = file_of(conninfo, None, "root.crl")
     if not named and default is not None and default.exists():
@@ -118,7 +126,11 @@ def _add_crl(found: Sentences, path: str) -> None:
 
 
 def client_certificate(conninfo: ConnInfo) -> Sentences:
-    """What the client shows of itself."""
+    """The certificate that the client sends.
+
+    :param conninfo: the connection string.
+    :returns: what is to be said of it.
+    """
     path = file_of(conninfo, conninfo.sslcert, "postgresql.crt")
     if conninfo.sslcertmode is SSLCertMode.DISABLE:
         traps = ["sslcertmode=disable: sslcert is not sent."] if conninfo.sslcert else []

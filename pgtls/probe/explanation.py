@@ -62,7 +62,12 @@ class Explanation:
 
 
 def explain_conninfo(text: str, environ: Mapping[str, str]) -> Explanation:
-    """Explain a connection string, as it is read in this environment."""
+    """Explain a connection string, as it is read in this environment.
+
+    :param text: the connection string.
+    :param environ: the environment, for the PG* variables and HOME.
+    :returns: what libpq does with it.
+    """
     environ = {k: v for k, v in environ.items() if ENVIRONMENT.get(k) not in _NO_MATTER}
     try:
         given = {k: v for k, v in parse_text(text).items() if k not in _NO_MATTER}

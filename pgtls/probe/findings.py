@@ -50,7 +50,11 @@ class Finding:
 
 
 def findings(survey: Survey) -> list[Finding]:
-    """All of them, in the order in which they are to be read."""
+    """What a survey found, in the order in which it is shown.
+
+    :param survey: the survey.
+    :returns: the findings.
+    """
     return [
         *_ssl_request(survey),
         *_gssenc_request(survey),
@@ -65,8 +69,12 @@ def findings(survey: Survey) -> list[Finding]:
 
 
 def days_left(survey: Survey, now: datetime | None = None) -> int | None:
-    """Whole days until the first certificate of the chain expires, negative if it has; None where
-    there is none."""
+    """Whole days until the first certificate of the chain expires.
+
+    :param survey: the survey.
+    :param now: the time, in UTC; None for the present one.
+    :returns: the days, negative after the expiry; None without a certificate.
+    """
     ends = [
         datetime.fromisoformat(each["not_after"])
         for each in survey.chain
@@ -270,7 +278,12 @@ def _in_tls(sslmode: SSLMode) -> tuple[Status, str, str]:
 
 
 def next_step(survey: Survey, error: str) -> str:
-    """What to do about an error, as far as its words tell."""
+    """What to do about an error, as far as its text tells.
+
+    :param survey: the survey.
+    :param error: the error message.
+    :returns: a sentence; empty where nothing is known to help.
+    """
     trust = f"pgtls trust {survey.host}:{survey.port}"
     for words, step in (
         ("root certificate file", trust if survey.root_sent else "its root into root.crt"),

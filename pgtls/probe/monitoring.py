@@ -64,7 +64,13 @@ class Checks(click.ParamType[tuple[Check, ...]]):
     name = "CHECK,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Check, ...]:
-        """Take it apart."""
+        """Split the list of checks.
+
+        :param value: the word of the command line, such as ``expiry=14d,pfs``.
+        :param param: click's parameter, for the error.
+        :param ctx: click's context, for the error.
+        :returns: the checks.
+        """
         if isinstance(value, tuple):
             return value
         try:
@@ -109,6 +115,9 @@ def _check(name: str) -> Check:
 async def run_checks(surveyor: Surveyor, checks: Sequence[Check]) -> list[Outcome]:
     """Ask what the checks need, each question once.
 
+    :param surveyor: asks the server.
+    :param checks: what to check.
+    :returns: the outcome of each check.
     :raises PgTLSError: the server cannot be reached.
     """
     await surveyor.first_look()
@@ -120,7 +129,12 @@ async def run_checks(surveyor: Surveyor, checks: Sequence[Check]) -> list[Outcom
 
 
 def plugin_line(outcomes: Sequence[Outcome], seconds: float) -> tuple[State, str]:
-    """The state of it all, and the one line that says it, the worst first."""
+    """The state of all checks, and the line that Nagios shows, the worst one first.
+
+    :param outcomes: of the checks.
+    :param seconds: how long they took.
+    :returns: state and line.
+    """
     ordered = sorted(outcomes, key=lambda each: -_SEVERITY.index(each.state))
     worst = ordered[0].state
     # A vertical bar would begin the performance data.

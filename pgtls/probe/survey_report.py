@@ -24,12 +24,21 @@ _STYLES = {
 
 
 def as_json(survey: Survey, found: Iterable[Finding]) -> dict[str, Any]:
-    """The survey's fields, and ``findings``."""
+    """The survey for ``--json``.
+
+    :param survey: the survey.
+    :param found: its findings.
+    :returns: the survey's fields, and ``findings``.
+    """
     return {**attrs.asdict(survey), "findings": [attrs.asdict(each) for each in found]}
 
 
 def show(survey: Survey, found: Iterable[Finding]) -> None:
-    """The table."""
+    """Print the survey as a table.
+
+    :param survey: the survey.
+    :param found: its findings.
+    """
     where = survey.host if survey.address in ("", survey.host) else survey.address
     named = survey.host if where == survey.host else f"{survey.host} ({where})"
     title = Text(legible(f"{named}, port {survey.port}"))
