@@ -246,8 +246,11 @@ class ClientLeg(Leg):
 
     def _too_late(self, startup: StartupMessage) -> None:
         self._limit = None
+        tried = self._search.unfinished() if self._search is not None else ""
         self._give_up()
-        self._refused(startup, ConnectFailed("authentication_timeout is over"))
+        error = ConnectFailed("authentication_timeout is over")
+        self._log_refusal(startup, f"{error}: {tried}")
+        self._end(error)
 
     def _give_up(self) -> None:
         search = self._stop_waiting()
@@ -283,13 +286,16 @@ class ClientLeg(Leg):
             self.dataReceived(early)
 
     def _refused(self, startup: StartupMessage, error: PgTLSError) -> None:
+        self._log_refusal(startup, str(error))
+        self._end(error)
+
+    def _log_refusal(self, startup: StartupMessage, error: str) -> None:
         _log.error(
             "{client}: {who} upstream: {error}",
             client=self._address,
             who=who(startup),
             error=error,
         )
-        self._end(error)
 
     def _end(self, error: PgTLSError) -> None:
         self.transport.write(error_for_client(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from operator import length_hint
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -113,6 +114,7 @@ class Search:
         self._protocol: PgTLSClientProtocol | None = None
         self._limit: IDelayedCall | None = None
         self._turns = 0
+        self._began = 0.0  # with this host, by the reactor's clock
         self._ended: Callable[[Found], None] | None = ended
 
     def begin(self) -> None:
@@ -123,6 +125,17 @@ class Search:
         """Close the attempt, and tell nobody how it has ended."""
         self._ended = None
         self._give_up()
+
+    def unfinished(self) -> str:
+        """Describe the attempt that goes on, for the log of who gives it up.
+
+        :returns: which host, for how many seconds, and which other hosts have not been tried.
+        """
+        seconds = self._reactor.seconds() - self._began
+        text = f"{self._place.where} was tried for {seconds:.1f} s"
+        if waiting := length_hint(self._hosts):
+            text += f"; {waiting} more not tried: set connect_timeout to have the next one tried"
+        return text
 
     def _shuffled(self, hosts: Sequence[Host]) -> Sequence[Host]:
         if self._conninfo.load_balance_hosts == "random":
@@ -150,6 +163,7 @@ class Search:
             if known is not None:
                 self._begin(known)
                 return
+            self._place, self._began = host, self._reactor.seconds()
             timeout = self._conninfo.connect_timeout or TCP_TIMEOUT
             self._waiting = self._names.places(host, timeout)
             self._waiting.addCallbacks(self._found, self._not_found).addErrback(self._broken)
@@ -174,7 +188,7 @@ class Search:
 
     def _begin(self, place: Host) -> None:
         """At an address."""
-        self._place = place
+        self._place, self._began = place, self._reactor.seconds()
         conninfo = self._conninfo
         if conninfo.connect_timeout is not None:
             self._limit = self._reactor.callLater(conninfo.connect_timeout, self._late)

@@ -224,6 +224,24 @@ class UpstreamRefuses(GatewayCase):
             upstream = f"host={HOST} port={silent.getsockname()[1]} sslmode=require"
             gateway = self.gateway("--authentication-timeout", "0.5", "--upstream", upstream)
             self.assertIn("authentication_timeout is over", refusal(gateway.conninfo()))
+            self.assertRegex(
+                gateway.log(), r"over: connection to server .* was tried for 0\.\d s\n"
+            )
+
+    def test_one_that_never_answers_in_front_of_another(self) -> None:
+        """Without connect_timeout it uses up the time; the log says so, and what to do."""
+        with closing(socket.create_server((HOST, 0))) as silent:
+            port, good = silent.getsockname()[1], postgres(17).port
+            upstream = f"host={HOST},{HOST} port={port},{good} sslmode=require"
+            gateway = self.gateway("--authentication-timeout", "0.5", "--upstream", upstream)
+            self.assertIn("authentication_timeout is over", refusal(gateway.conninfo()))
+            self.assertRegex(
+                gateway.log(),
+                f'at "{HOST}", port {port} was tried for 0\\.\\d s; 1 more not tried: set conn',
+            )
+            upstream = upstream.replace("require", "prefer") + " connect_timeout=2"
+            patient = self.gateway("--upstream", upstream)
+            self.assertEqual(query(patient.conninfo(), PORT), good)
 
 
 class SSLSetting(GatewayCase):
