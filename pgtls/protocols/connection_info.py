@@ -14,7 +14,11 @@ CLOSE_TIMEOUT = 10.0
 
 
 def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
-    """What was negotiated on a transport, from either end; None in plaintext."""
+    """What TLS agreed on, on a client's or a server's transport.
+
+    :param transport: the transport of an application's protocol.
+    :returns: the TLS; None in plaintext.
+    """
     # Not ISSLTransport.providedBy(): a wrapper such as haproxy's took its interfaces from the
     # transport before TLS began.
     handle = getattr(transport, "getHandle", lambda: None)()
@@ -22,7 +26,11 @@ def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
 
 
 def own_certificate(transport: ITransport) -> Certificate | None:
-    """The certificate that this end shows the other one; None in plaintext."""
+    """The certificate that this end has sent to the other one.
+
+    :param transport: the transport.
+    :returns: the certificate; None in plaintext.
+    """
     handle = getattr(transport, "getHandle", lambda: None)()
     if not isinstance(handle, Connection):
         return None
@@ -31,7 +39,11 @@ def own_certificate(transport: ITransport) -> Certificate | None:
 
 
 def address_text(address: IAddress | None) -> str:
-    """An address as PostgreSQL's log shows it: ``host(port)``, ``[local]`` for a Unix socket."""
+    """An address as PostgreSQL's log shows it: ``host(port)``, ``[local]`` for a Unix socket.
+
+    :param address: the address.
+    :returns: the text.
+    """
     if isinstance(address, IPv4Address | IPv6Address):
         return f"{address.host}({address.port})"
     return "[local]" if isinstance(address, UNIXAddress) else str(address)

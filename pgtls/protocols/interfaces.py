@@ -15,11 +15,16 @@ class IPostgreSQLApplication(IProtocol):
     """
 
     def startup_received(startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
-        """The client opened a session. What it sends from now on comes to ``dataReceived``.
+        """The client has opened a session. What it sends from now on comes to ``dataReceived``.
 
+        :param startup: what it asks for.
         :param tls: what was negotiated; None in plaintext.
         """
 
     def cancel_requested(request: CancelRequest, tls: NegotiatedTLS | None) -> None:
         """The client asks to cancel another session's statement. It expects no answer; close the
-        connection when the request has been carried out."""
+        connection when the request has been carried out.
+
+        :param request: the key of that session.
+        :param tls: what was negotiated; None in plaintext.
+        """

@@ -74,7 +74,11 @@ class PgTLSServerEndpoint:
         self._tls = None if listener.ssl is SSL.OFF else ServerTLS(listener.tls)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; the application's protocols come up with the StartupMessage."""
+        """Listen. The application's protocols are built when the StartupMessage is complete.
+
+        :param protocolFactory: the application's factory.
+        :returns: fires with the port.
+        """
         factory = PgTLSServerFactory(
             protocolFactory, self._tls, self._listener, reactor=self._reactor
         )

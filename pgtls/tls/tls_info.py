@@ -56,7 +56,11 @@ class NegotiatedTLS:
 
 
 def describe(connection: Connection) -> NegotiatedTLS:
-    """The facts of a connection whose handshake is complete."""
+    """The TLS of a connection whose handshake is complete.
+
+    :param connection: the connection, of either end.
+    :returns: version, cipher, group, ALPN and the peer's certificate.
+    """
     version, cipher, bits, alpn = version_cipher_alpn(connection)
     return _facts(version, cipher, bits, _group(connection), alpn, shown_by_peer(connection))
 
@@ -82,7 +86,11 @@ def _facts(
 
 
 def is_ephemeral(cipher: str) -> bool:
-    """Whether a TLS 1.2 cipher suite, by OpenSSL's name, makes a new key for each connection."""
+    """Whether a TLS 1.2 cipher suite, by OpenSSL's name, makes a new key for each connection.
+
+    :param cipher: the suite's name.
+    :returns: whether it is forward secret.
+    """
     return cipher.startswith(("ECDHE-", "DHE-", "ADH-", "AECDH-"))
 
 
@@ -94,13 +102,21 @@ def _group(connection: Connection) -> str | None:
 
 
 def shown_by_peer(connection: Connection) -> Certificate | None:
-    """The certificate of the other end; None where it showed none."""
+    """The certificate of the other end.
+
+    :param connection: the connection.
+    :returns: the certificate; None where it sent none.
+    """
     shown = connection.get_peer_certificate()
     return Certificate.of_openssl(shown) if shown is not None else None
 
 
 def chain_of_peer(connection: Connection) -> list[Certificate]:
-    """All certificates that a server sent, its own first."""
+    """All certificates that a server sent.
+
+    :param connection: a client's connection.
+    :returns: the certificates, the server's own first.
+    """
     return [Certificate.of_openssl(each) for each in connection.get_peer_cert_chain() or []]
 
 
@@ -122,6 +138,9 @@ def certificate_facts(certificate: Certificate) -> CertificateFacts:
     Names are distinguished names in RFC 2253 order; times are ISO 8601 in UTC; the SHA-256
     fingerprint is in lowercase hexadecimal; the serial number is in hexadecimal as openssl
     prints it.
+
+    :param certificate: the certificate.
+    :returns: the fields, for JSON.
     """
     return {
         "subject": certificate.subject_text,
@@ -135,8 +154,11 @@ def certificate_facts(certificate: Certificate) -> CertificateFacts:
 
 
 def names(certificate: Certificate) -> list[str]:
-    """What it is for: DNS names, IP addresses, e-mail addresses and URIs of the subject
-    alternative name, in their order; the CNs where it has none of them.
+    """What a certificate is for: DNS names, IP addresses, e-mail addresses and URIs of the subject
+    alternative name, in their order; the common names where it has none of them.
+
+    :param certificate: the certificate.
+    :returns: the names, as text.
     """
     try:
         found = [alternative_text(name) for name in certificate.alternative_names]
@@ -155,7 +177,11 @@ def names(certificate: Certificate) -> list[str]:
 
 
 def alternative_text(name: AlternativeName) -> str | None:
-    """An alternative name as text; None for one that is none."""
+    """An alternative name as text; None for one that is none.
+
+    :param name: one of the subject alternative names.
+    :returns: the text; None for a kind without one.
+    """
     if name.type is NameType.ADDRESS:
         try:
             return str(ip_address(name.value))

@@ -66,8 +66,9 @@ class InvalidLength(ValueError):
 def split_packet(buffer: bytes) -> tuple[Packet, bytes] | None:
     """Take the first packet of the startup phase off ``buffer``.
 
-    :returns: the packet and what stands behind it; None while it is incomplete.
-    :raises InvalidLength: as soon as the length word is there and out of bounds.
+    :param buffer: what has been received and not taken yet.
+    :returns: the packet and the bytes behind it; None while it is incomplete.
+    :raises InvalidLength: as soon as the length word is complete and out of bounds.
     """
     if len(buffer) < 4:
         return None
@@ -101,6 +102,8 @@ class StartupMessage:
     def parse(cls, packet: Packet) -> StartupMessage:
         """Read the parameters as ProcessStartupPacket() does.
 
+        :param packet: a packet whose code is a protocol version.
+        :returns: the message.
         :raises InvalidLayout: the terminator is not the last byte.
         """
         body = packet.body
@@ -120,14 +123,24 @@ class StartupMessage:
     def build(
         cls, parameters: dict[bytes, bytes], major: int = 3, minor: int = 0
     ) -> StartupMessage:
-        """Make the message from its parameters."""
+        """Make the message from its parameters.
+
+        :param parameters: names and values, without NUL; ``user`` is needed.
+        :param major: protocol version, first half.
+        :param minor: protocol version, second half.
+        :returns: the message.
+        """
         pairs = tuple(parameters.items())
         strings = b"".join(name + b"\0" + value + b"\0" for name, value in pairs) + b"\0"
         raw = struct.pack("!IHH", 8 + len(strings), major, minor) + strings
         return cls(raw, major, minor, pairs)
 
     def get(self, name: bytes) -> bytes | None:
-        """The value of a parameter, None where it is not there."""
+        """The value of a parameter.
+
+        :param name: its name.
+        :returns: the last value of that name; None where it is absent.
+        """
         return dict(self.parameters).get(name)
 
     @property
@@ -154,7 +167,12 @@ class CancelRequest:
 
     @classmethod
     def parse(cls, packet: Packet) -> CancelRequest:
-        """:raises ValueError: no key, or a key longer than MAX_CANCEL_KEY_LENGTH."""
+        """Read the key of a CancelRequest.
+
+        :param packet: a packet with CANCEL_REQUEST_CODE.
+        :returns: the request.
+        :raises ValueError: no key, or a key longer than MAX_CANCEL_KEY_LENGTH.
+        """
         if len(packet.body) < 4:
             raise ValueError("invalid length of cancel request packet")
         if not 0 < len(packet.body) - 4 <= MAX_CANCEL_KEY_LENGTH:
@@ -163,7 +181,11 @@ class CancelRequest:
 
     @classmethod
     def build(cls, key: bytes) -> CancelRequest:
-        """Make the request from the body of a BackendKeyData message."""
+        """Make the request from the body of a BackendKeyData message.
+
+        :param key: process ID (4 bytes) and secret key (1 to 256 bytes).
+        :returns: the request.
+        """
         return cls(struct.pack("!II", 8 + len(key), CANCEL_REQUEST_CODE) + key, key)
 
 
@@ -182,7 +204,14 @@ class ErrorResponse:
     def fatal(
         cls, sqlstate: str, message: str, *, detail: str = "", hint: str = ""
     ) -> ErrorResponse:
-        """A FATAL error in PostgreSQL's form."""
+        """A FATAL error in PostgreSQL's form.
+
+        :param sqlstate: five characters (PostgreSQL documentation, "PostgreSQL Error Codes").
+        :param message: the primary message.
+        :param detail: more about it; empty for none.
+        :param hint: what to do about it; empty for none.
+        :returns: the error, to be sent with :meth:`encode`.
+        """
         fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message}
         if detail:
             fields["D"] = detail
@@ -192,7 +221,12 @@ class ErrorResponse:
 
     @classmethod
     def parse(cls, body: bytes, raw: bytes) -> ErrorResponse:
-        """Read the body of an ``E`` message; what cannot be read is left out."""
+        """Read the body of an ``E`` message; a part that cannot be read is left out.
+
+        :param body: what follows the length word.
+        :param raw: the whole message, to be passed on as it came.
+        :returns: the error.
+        """
         fields = {}
         for part in body.split(b"\0"):
             if part:
