@@ -109,7 +109,8 @@ class Commands(FromCode):
         group = resolve(self.arguments[0])
         whole = click.Context(group, info_name="pgtls", **group.context_settings)
         contexts = [whole]
-        for name, command in group.commands.items():
+        for name in group.list_commands(whole):
+            command = group.get_command(whole, name)
             contexts.append(click.Context(command, info_name=name, parent=whole))
         for context in contexts:
             yield from section(context.command_path, context.get_help().splitlines())

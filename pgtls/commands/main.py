@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
-from pgtls.commands.client_certificate import install, keygen
-from pgtls.commands.explain import explain
-from pgtls.commands.issued import crl, list_issued, revoke
-from pgtls.commands.mkcert import mkcert
-from pgtls.commands.probe import probe
-from pgtls.commands.signing import client_conf, sign
-from pgtls.commands.trust import trust
+#: Where each command is, and the beginning of its help: what is not asked for is not imported.
+_COMMANDS = {
+    "client-conf": (
+        "signing:client_conf",
+        "Print client.conf, for the users of this site (step 1 of 4).",
+    ),
+    "crl": ("issued:crl", "Make root.crl, the list of revoked certificates, anew."),
+    "explain": (
+        "explain:explain",
+        "Say what a libpq client will do with CONNINFO, without connecting.",
+    ),
+    "install": (
+        "client_certificate:install",
+        "Check the certificate that your DBA sent, and put it where libpq looks (step 4 of 4).",
+    ),
+    "keygen": (
+        "client_certificate:keygen",
+        "Make your private key, and the request to have it certified (step 2 of 4).",
+    ),
+    "list": (
+        "issued:list_issued",
+        "List what the authority has issued: to whom, until when, revoked or not.",
+    ),
+    "mkcert": (
+        "mkcert:mkcert",
+        "Make a certificate for the server NAME..., and the authority that signs it.",
+    ),
+    "probe": ("probe:probe", "Connect as a client would under CONNINFO, and say what happened."),
+    "revoke": ("issued:revoke", "Revoke a certificate, for good, and make root.crl anew."),
+    "sign": ("signing:sign", "Sign a user's request: postgresql.crt, beside it (step 3 of 4)."),
+    "trust": (
+        "trust:trust",
+        "Trust the server HOST from now on, as ssh does with a host that it meets first.",
+    ),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _CommandsWhenAskedFor(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"pgtls.commands.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Their list, as click has it."""
+        limit = formatter.width - 6 - max(map(len, _COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=text).get_short_help_str(limit))
+                    for name, (_, text) in sorted(_COMMANDS.items())
+                ]
+            )
+
+
+@click.group(cls=_CommandsWhenAskedFor, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pgtls")
 def main() -> None:
     """TLS for anything that speaks PostgreSQL.
@@ -31,10 +88,3 @@ def main() -> None:
     \b
         eval "$(_PGTLS_COMPLETE=bash_source pgtls)"
     """
-
-
-for command in (
-    *(mkcert, client_conf, keygen, sign, install, list_issued, revoke, crl, trust),
-    *(explain, probe),
-):
-    main.add_command(command)

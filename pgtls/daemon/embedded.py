@@ -24,7 +24,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from pgtls.certs.files import lock_file
+from pgtls.certs.files import lock_file, make_directory
 from pgtls.daemon.embedded_programs import Programs, RunAs, find_programs, run_as
 from pgtls.errors import ConfigurationError
 
@@ -82,7 +82,10 @@ class EmbeddedPostgreSQL:
     def _start(self, say: Callable[[str], None], undo: ExitStack) -> str:
         """:param undo: takes what must be done to stop."""
         directory = self._directory
-        directory.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # the server's user is then another one, who may own it
+            directory.mkdir(parents=True, exist_ok=True)
+        else:
+            make_directory(directory, 0o700)
         data = directory if (directory / "PG_VERSION").exists() else directory / "data"
         account = run_as(data if data.exists() else directory)
         programs = find_programs(account)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pgtls.certs.files import locked
+from pgtls.certs.files import locked, make_directory
 from pgtls.certs.names import general_names
 from pgtls.certs.server_files import names_of, write_server_files
 from pgtls.errors import ConfigurationError
@@ -45,18 +44,15 @@ def state_directory(option: str | None = None, environ: Mapping[str, str] = os.e
 
     :param option: what ``--state-dir`` says. Without it: systemd's ``$STATE_DIRECTORY``, else
         ``pgtls`` in ``$XDG_STATE_HOME``, which is ``~/.local/state`` if unset.
-    :raises ConfigurationError: it cannot be made, or everybody can write into it.
+    :raises ConfigurationError: it cannot be made, somebody else's, or others can write into it.
     """
     directory = _chosen(option, environ)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
+        make_directory(directory, 0o700)
+    except ConfigurationError as error:
         raise ConfigurationError(
-            f'state directory "{directory}" cannot be made: {error.strerror}'
-        ) from error
-    if directory.stat().st_mode & stat.S_IWOTH:
-        raise ConfigurationError(f'state directory "{directory}" is writable by everybody')
+            *(f"state directory: {mistake}" for mistake in error.mistakes)
+        ) from None
     return directory
 
 

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from pgtls.certs.authority import Authority
 from pgtls.certs.client_conf import read_client_conf
 from pgtls.certs.database import Entry
-from pgtls.commands.main import main
+from pgtls.commands.main import _COMMANDS, main
 from pgtls.errors import ConfigurationError
 from tests.support.authorities import AuthorityCase, certificate, hex_serial, openssl
 from tests.support.processes import environment
@@ -37,7 +38,35 @@ def days_left(path: Path) -> int:
     return (certificate(path).not_valid_after_utc - datetime.now(UTC)).days + 1
 
 
+def _command(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    return found
+
+
 class Every(AuthorityCase):
+    def test_the_list_of_commands_has_the_beginning_of_each_ones_help(self) -> None:
+        """It is written down apart from them, so that the list needs no import of them all."""
+        for name in main.list_commands(click.Context(main)):
+            text = _COMMANDS[name][1]
+            self.assertEqual(_command(name).get_short_help_str(1000), text)
+            self.assertEqual(_command(name).name, name)
+
+    def test_the_list_of_commands_imports_none_of_them(self) -> None:
+        code = (
+            "import sys; from pgtls.commands.main import main; "
+            "main(['--help'], standalone_mode=False); "
+            "print(sorted(name for name in sys.modules if name in ('twisted', 'OpenSSL')))"
+        )
+        out = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.assertTrue(out.stdout.endswith("\n[]\n"), out.stdout)
+
     def test_each_has_help_that_says_what_it_does(self) -> None:
         for name in COMMANDS:
             out = self.pgtls(name, "--help")
@@ -48,7 +77,7 @@ class Every(AuthorityCase):
         silent = [
             f"{name} {option.name}"
             for name in COMMANDS
-            for option in main.commands[name].params
+            for option in _command(name).params
             if option.param_type_name == "option" and not getattr(option, "help", None)
         ]
         self.assertEqual(silent, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import stat
 import subprocess
@@ -62,8 +63,27 @@ class Directory(SynchronousTestCase):
     def test_one_that_everybody_can_write_into_is_refused(self) -> None:
         self.top.mkdir()
         self.top.chmod(0o1777)
-        with self.assertRaisesRegex(ConfigurationError, "is writable by everybody"):
+        with self.assertRaisesRegex(ConfigurationError, "others can write into"):
             state_directory(str(self.top), {})
+
+    def test_one_that_its_group_can_write_into_is_refused(self) -> None:
+        self.top.mkdir()
+        self.top.chmod(0o770)
+        with self.assertRaisesRegex(
+            ConfigurationError, "^state directory: others can write into directory"
+        ):
+            state_directory(str(self.top), {})
+
+    def test_somebody_elses_is_refused(self) -> None:
+        self.top.mkdir()
+        link = self.top.with_name(f"{self.top.name}-link")
+        link.symlink_to(self.top)
+        self.patch(os, "geteuid", lambda: 12345)
+        for directory in (self.top, link):
+            with self.assertRaisesRegex(
+                ConfigurationError, "^state directory: directory .* belongs to"
+            ):
+                state_directory(str(directory), {})
 
     def test_one_that_cannot_be_made(self) -> None:
         self.top.write_text("a file")
