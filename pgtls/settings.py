@@ -158,17 +158,31 @@ def fields(kind: type[attrs.AttrsInstance]) -> Iterator[attrs.Attribute[Any]]:
 def read(kind: type[S], values: Mapping[str, object]) -> S:
     """Make the settings from values as a file or a command line has them.
 
+    :param kind: the class of settings.
+    :param values: a value for each setting that is not to have its default.
+    :returns: the settings.
     :raises ConfigurationError: with every unknown name and every value of the wrong form.
     """
-    known = {field.name for field in fields(kind)}
-    mistakes = [f'unknown setting "{name}"' for name in values if name not in known]
-    settings = _read(kind, values, mistakes)
+    settings, mistakes = read_all(kind, values)
     if mistakes:
-        raise ConfigurationError(*mistakes)
+        raise ConfigurationError(*mistakes.values())
     return settings
 
 
-def _read(kind: type[S], values: Mapping[str, object], mistakes: list[str]) -> S:
+def read_all(kind: type[S], values: Mapping[str, object]) -> tuple[S, dict[str, str]]:
+    """The same, and where there are mistakes go on: others may be found in what is good.
+
+    :param kind: the class of settings.
+    :param values: a value for each setting that is not to have its default.
+    :returns: the settings, with the default for each value of the wrong form; and the mistake for
+        each such setting and each unknown name.
+    """
+    known = {field.name for field in fields(kind)}
+    mistakes = {name: f'unknown setting "{name}"' for name in values if name not in known}
+    return _read(kind, values, mistakes), mistakes
+
+
+def _read(kind: type[S], values: Mapping[str, object], mistakes: dict[str, str]) -> S:
     converted: dict[str, object] = {}
     for field in attrs.fields(kind):
         if "group" in field.metadata:
@@ -177,5 +191,5 @@ def _read(kind: type[S], values: Mapping[str, object], mistakes: list[str]) -> S
             try:
                 converted[field.name] = field.metadata["convert"](values[field.name])
             except ValueError as error:
-                mistakes.append(f"{field.name} must be {error}, not {values[field.name]!r}")
+                mistakes[field.name] = f"{field.name} must be {error}, not {values[field.name]!r}"
     return kind(**converted)

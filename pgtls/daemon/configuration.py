@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 from pgtls import settings
+from pgtls.daemon.mistakes import Mistakes
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
 from pgtls.transport.listening_sockets import is_unix_socket
@@ -44,10 +45,18 @@ class DaemonSettings:
 
 @attrs.frozen
 class Configuration:
-    """All of it: what holds for the daemon, and each gateway's own."""
+    """All of it: what holds for the daemon, and each gateway's own.
+
+    :ivar daemon: the daemon's settings.
+    :ivar gateways: the gateways'.
+    :ivar mistakes: what is wrong with values so far. The settings that they are for have their
+        defaults, so that what is wrong with files and ports can be found as well: see
+        :func:`pgtls.daemon.gateway_loading.load_first`.
+    """
 
     daemon: DaemonSettings
     gateways: tuple[GatewayConfiguration, ...]
+    mistakes: Mistakes = attrs.field(factory=Mistakes)
 
     @classmethod
     def from_options(cls, values: Mapping[str, object]) -> Configuration:
@@ -55,18 +64,13 @@ class Configuration:
 
         :param values: the options that were given, by setting name.
         :returns: the configuration.
-        :raises ConfigurationError: with every mistake.
         """
         daemon_names = {field.name for field in settings.fields(DaemonSettings)}
         daemon = {name: value for name, value in values.items() if name in daemon_names}
         rest = {name: value for name, value in values.items() if name not in daemon_names}
-        mistakes: list[str] = []
-        configuration = cls(
-            _read(DaemonSettings, daemon, "", mistakes), (_gateway(rest, "", mistakes),)
-        )
-        if mistakes:
-            raise ConfigurationError(*mistakes)
-        return configuration
+        mistakes = Mistakes()
+        gateway = _gateway(rest, "", mistakes)
+        return cls(_read(DaemonSettings, daemon, "", mistakes), (gateway,), mistakes)
 
     @classmethod
     def from_toml(cls, path: Path) -> Configuration:
@@ -74,7 +78,7 @@ class Configuration:
 
         :param path: the file, ``pgtls.toml``.
         :returns: the configuration.
-        :raises ConfigurationError: with every mistake, each with its file and table.
+        :raises ConfigurationError: it cannot be read at all.
         """
         try:
             document = tomllib.loads(path.read_text("utf-8"))
@@ -83,35 +87,35 @@ class Configuration:
         except ValueError as error:  # TOML's grammar, or UTF-8's
             raise ConfigurationError(f"{path}: {error}") from error
         tables = document.pop("gateway", [])
+        mistakes = Mistakes()
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise ConfigurationError(f"{path}: write each gateway as a table [[gateway]]")
-        mistakes: list[str] = [] if tables else [f"{path}: there is no [[gateway]] table"]
+            tables = []
+            mistakes.add(f"{path}: write each gateway as a table [[gateway]]")
+        elif not tables:
+            mistakes.add(f"{path}: there is no [[gateway]] table")
         daemon = _read(DaemonSettings, document, f"{path}: ", mistakes)
         gateways = tuple(
             _gateway(table, f"{path}: gateway {number}: ", mistakes)
             for number, table in enumerate(tables, 1)
         )
-        if mistakes:
-            raise ConfigurationError(*mistakes)
-        return cls(daemon, gateways)
+        return cls(daemon, gateways, mistakes)
 
 
 def _gateway(
-    values: Mapping[str, object], location: str, mistakes: list[str]
+    values: Mapping[str, object], location: str, mistakes: Mistakes
 ) -> GatewayConfiguration:
     gateway = _read(GatewaySettings, values, location, mistakes)
     if is_unix_socket(gateway.listen):
         if values.get("ssl") == SSL.REQUIRE:
-            mistakes.append(f'{location}ssl must be "off" for a Unix socket: it never has TLS')
+            mistakes.add(f'{location}ssl must be "off" for a Unix socket: it never has TLS')
         gateway = attrs.evolve(gateway, listener=attrs.evolve(gateway.listener, ssl=SSL.OFF))
     return GatewayConfiguration(gateway, location)
 
 
 def _read(
-    kind: type[settings.S], values: Mapping[str, object], location: str, mistakes: list[str]
+    kind: type[settings.S], values: Mapping[str, object], location: str, mistakes: Mistakes
 ) -> settings.S:
-    try:
-        return settings.read(kind, values)
-    except ConfigurationError as error:
-        mistakes.extend(f"{location}{mistake}" for mistake in error.mistakes)
-        return kind()
+    read, wrong = settings.read_all(kind, values)
+    for name, mistake in wrong.items():
+        mistakes.add(f"{location}{mistake}", setting=name, location=location)
+    return read

@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +25,7 @@ from pgtls.daemon.gateway_loading import (
     upstream_endpoint,
     uses_default_certificate,
 )
+from pgtls.daemon.port_check import why_not_opened
 from pgtls.daemon.startup_notice import print_line, print_listening
 from pgtls.daemon.worker_pipe import SharedGateway, Task
 from pgtls.daemon.workers import Workers
@@ -122,7 +122,7 @@ class Daemon(MultiService):
         """Run every gateway, or none."""
         try:
             mistakes = [
-                f"{gateway.loaded.configuration.settings.listen}: {_why_not_opened(failure.value)}"
+                f"{gateway.loaded.configuration.settings.listen}: {why_not_opened(failure.value)}"
                 for gateway, (opened, failure) in zip(self.gateways, results, strict=True)
                 if not opened
             ]
@@ -231,10 +231,3 @@ class Daemon(MultiService):
 def _not_reloaded(mistakes: Sequence[object]) -> None:
     for mistake in mistakes:
         _log.error("not reloaded: {mistake}", mistake=mistake)
-
-
-def _why_not_opened(error: Exception) -> str:
-    reason = error.socketError if isinstance(error, CannotListenError) else error
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return str(reason)

@@ -12,6 +12,7 @@ from twisted.internet.endpoints import serverFromString
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.mistakes import Mistakes
+from pgtls.daemon.port_check import check_ports
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
@@ -45,8 +46,7 @@ def load_first(reactor: Any, configuration: Configuration) -> list[LoadedGateway
     :returns: the gateways, in their order.
     :raises ConfigurationError: with every mistake.
     """
-    daemon = configuration.daemon
-    mistakes = Mistakes()
+    daemon, mistakes = configuration.daemon, configuration.mistakes
     loaded = []
     for gateway in configuration.gateways:
         settings = gateway.settings
@@ -56,6 +56,8 @@ def load_first(reactor: Any, configuration: Configuration) -> list[LoadedGateway
         loaded += _load(
             reactor, gateway, daemon.state_dir, mistakes, parses_upstream=parses, quiet=False
         )
+    if mistakes.found:
+        check_ports([gateway.settings.listen for gateway in configuration.gateways], mistakes)
     mistakes.check()
     return loaded
 
@@ -92,7 +94,10 @@ def _load(
     """:returns: the gateway, unless its clients' side cannot be used."""
     tls = admission = upstream = None
     with mistakes.at(gateway.location):
-        tls = _server_tls(gateway.settings, state_dir, quiet=quiet)
+        if mistakes.found and uses_default_certificate(gateway.settings):
+            _check_without_certificate(gateway.settings.listener.tls)
+        else:
+            tls = _server_tls(gateway.settings, state_dir, quiet=quiet)
     with mistakes.at(gateway.location):
         admission = Admission(gateway.settings.listener)
     with mistakes.at(gateway.location):
@@ -111,6 +116,16 @@ def _server_tls(settings: GatewaySettings, state_dir: str, *, quiet: bool) -> Se
     if uses_default_certificate(settings):
         tls = _with_default_certificate(tls, daemons_certificate(state_dir))
     return ServerTLS(tls, quiet=quiet)
+
+
+def _check_without_certificate(tls: ServerTLSSettings) -> None:
+    """Find what is wrong where no certificate is made, since the start fails anyway."""
+    try:
+        ServerTLS(tls, quiet=True)
+    except ConfigurationError as error:
+        others = [each for each in error.mistakes if "ssl_cert_file" not in each]
+        if others:
+            raise ConfigurationError(*others) from None
 
 
 def daemons_certificate(state_dir: str) -> DefaultCertificate:

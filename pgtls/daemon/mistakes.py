@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,28 @@ class Mistakes:
 
     def __init__(self) -> None:
         self.found: list[str] = []
+        self._settings: dict[str, set[str]] = {}
+
+    def add(self, mistake: str, *, setting: str = "", location: str = "") -> None:
+        """There is a mistake.
+
+        :param mistake: in one sentence.
+        :param setting: the setting whose value is wrong, if it is that: nothing else is said of it
+            then, since that may only follow from the default in its place.
+        :param location: where that setting stands.
+        """
+        self.found.append(mistake)
+        if setting:
+            self._settings.setdefault(location, set()).add(setting)
+
+    def has(self, location: str, setting: str) -> bool:
+        """Whether the value of a setting is wrong.
+
+        :param location: where it stands.
+        :param setting: its name.
+        :returns: True if so.
+        """
+        return setting in self._settings.get(location, ())
 
     @contextmanager
     def at(self, location: str) -> Iterator[None]:
@@ -27,7 +50,10 @@ class Mistakes:
         try:
             yield
         except ConfigurationError as error:
-            self.found.extend(f"{location}{mistake}" for mistake in error.mistakes)
+            known = self._settings.get(location, ())
+            for mistake in error.mistakes:
+                if not any(re.search(rf"\b{re.escape(name)}\b", mistake) for name in known):
+                    self.found.append(f"{location}{mistake}")
 
     def check(self) -> None:
         """End here if anything is wrong.

@@ -29,9 +29,14 @@ class Admission:
             mistakes.append("map and ident_file are needed together")
         if listener.map and listener.clientcert is not ClientCert.VERIFY_FULL:
             mistakes.append("map needs clientcert = verify-full")
+        self._ident_map = None
+        try:
+            if listener.ident_file:
+                self._ident_map = IdentMap.load(listener.ident_file)
+        except ConfigurationError as error:
+            mistakes.extend(error.mistakes)
         if mistakes:
             raise ConfigurationError(*mistakes)
-        self._ident_map = IdentMap.load(listener.ident_file) if listener.ident_file else None
 
     def admit(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
         """Let the client in, or not.

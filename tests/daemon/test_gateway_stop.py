@@ -240,6 +240,7 @@ class DoesNotStart(SynchronousTestCase):
     def test_every_mistake_of_the_command_line(self) -> None:
         lines = self.refused(
             *("--ssl", "maybe", "--max-connections", "0", "--authentication-timeout", "soon"),
+            *("--upstream", f"host={HOST}"),
         )
         self.assertEqual(
             lines,
@@ -293,6 +294,7 @@ class DoesNotStart(SynchronousTestCase):
             [[gateway]]
             upstream = "host={HOST}"
             ssl = "off"
+            listen = "tcp:0:interface={HOST}"
             max_connections = "many"
             """
         )
@@ -305,6 +307,51 @@ class DoesNotStart(SynchronousTestCase):
                 "1000000, not 'many'",
             ],
         )
+
+    def test_mistakes_of_values_do_not_hide_those_of_files_and_ports(self) -> None:
+        with closing(socket.create_server((HOST, 0))) as taken:
+            port = taken.getsockname()[1]
+            lines = self.configured(
+                f"""
+                state_dir = "state"
+                shutdown_timeout = "long"
+                [[gateway]]
+                listen = "tcp:{port}:interface={HOST}"
+                upstream = "host={HOST} sslmode=maybe"
+                ssl = "perhaps"
+                ssl_cert_file = "missing.crt"
+                ssl_key_file = "missing.key"
+                clientcert = "verify-full"
+                map = 5
+                ident_file = "missing.ident"
+                [[gateway]]
+                listen = "tcp:0:interface={HOST}"
+                upstream = "host={HOST} sslmode=verify-full sslrootcert=missing.root"
+                ssl_min_protocol_version = "TLSv9"
+                [[gateway]]
+                listen = "unix:missing/socket"
+                upstream = "host={HOST}"
+                max_connections = 0
+                """
+            )
+        self.assertFalse((self.directory / "state").exists())
+        patterns = [
+            r"shutdown_timeout must be a number from 0 to 86400, not 'long'",
+            r"gateway 1: ssl must be .* not 'perhaps'",
+            r"gateway 1: map must be a string, not 5",
+            r"gateway 3: max_connections must be",
+            r"gateway 1: .*missing\.crt",
+            r"gateway 1: clientcert = verify-full needs ssl_ca_file",
+            r"gateway 1: .*missing\.ident",
+            r'gateway 1: upstream: invalid sslmode value: "maybe"',
+            r"gateway 2: .*TLSv9",
+            r"gateway 2: .*missing\.root",
+            rf"tcp:{port}:interface={HOST}: Address already in use",
+            r"unix:missing/socket: No such file or directory",
+        ]
+        for pattern in patterns:
+            self.assertEqual(len([line for line in lines if re.search(pattern, line)]), 1, pattern)
+        self.assertEqual(len(lines), len(patterns), "\n".join(lines))
 
     def test_every_mistake_in_what_the_settings_name(self) -> None:
         lines = self.configured(

@@ -1,0 +1,98 @@
+"""Whether ports could be opened, where other mistakes keep them closed: so that all are named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NoReturn
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IReactorTCP, IReactorUNIX
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.daemon.mistakes import Mistakes
+
+
+def why_not_opened(error: BaseException | None) -> str:
+    """Why a port is not open.
+
+    :param error: what its endpoint says.
+    :returns: a few words.
+    """
+    reason = error.socketError if isinstance(error, CannotListenError) else error
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return str(reason)
+
+
+def check_ports(listen: Iterable[str], mistakes: Mistakes) -> None:
+    """See which ports could not be opened; none of them is.
+
+    :param listen: endpoint strings.
+    :param mistakes: takes a sentence for each that could not.
+    """
+    reactor = _NothingOpened()
+    for description in listen:
+        with suppress(Exception):  # not an endpoint string, which has been said
+            endpoint = serverFromString(reactor, description)
+            endpoint.listen(Factory()).addErrback(_not_opened, description, mistakes)
+
+
+def _not_opened(failure: Failure, description: str, mistakes: Mistakes) -> None:
+    if failure.check(OSError):  # anything else: only opening it would tell
+        mistakes.add(f"{description}: {why_not_opened(failure.value)}")
+
+
+class _WouldOpen(Exception):
+    """It could be opened."""
+
+
+@implementer(IReactorTCP, IReactorUNIX)
+class _NothingOpened:
+    """A reactor as far as Twisted's endpoints listen with it; it opens nothing."""
+
+    def __init__(self) -> None:
+        self._bound: set[tuple[str, int]] = set()
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> NoReturn:
+        """Bind a socket, close it again."""
+        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        with socket.socket(family) as unused:
+            unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            unused.bind((interface, port))
+        if (interface, port) in self._bound:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        if port:
+            self._bound.add((interface, port))
+        raise _WouldOpen
+
+    def listenUNIX(
+        self,
+        address: str | bytes,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> NoReturn:
+        """See whether the directory is one that a socket can be made in."""
+        directory = os.path.dirname(os.path.abspath(address))
+        os.stat(directory)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        raise _WouldOpen
+
+    def connectTCP(self, *arguments: object, **named: object) -> NoReturn:
+        """Nothing connects."""
+        raise NotImplementedError
+
+    def connectUNIX(self, *arguments: object, **named: object) -> NoReturn:
+        """Nothing connects."""
+        raise NotImplementedError
