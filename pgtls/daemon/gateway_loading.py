@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.endpoints import serverFromString
+from twisted.logger import Logger
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.configuration import Configuration
@@ -23,9 +24,13 @@ from pgtls.gateway.gateway_configuration import (
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_tls import ServerTLS
-from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
+from pgtls.tls.validity import upstream_validities, warnings
 from pgtls.transport.shared_port import check_shareable
+from pgtls.wire.attempts import SSLMode
 from pgtls.wire.server_negotiation import SSL
+
+_log = Logger(namespace="pgtls.gateway")
 
 
 def uses_default_certificate(settings: GatewaySettings) -> bool:
@@ -105,6 +110,8 @@ def _load(
             conninfo = _parsed_upstream(gateway.settings.upstream)
             gateway = attrs.evolve(gateway, upstream=conninfo)
         upstream = upstream_endpoint(reactor, gateway.upstream)
+        if gateway.upstream is not None and not quiet:
+            _warn_of_expiry(gateway.location, gateway.upstream)
     return [LoadedGateway(gateway, tls, admission, upstream)] if admission is not None else []
 
 
@@ -183,6 +190,14 @@ def upstream_endpoint(reactor: Any, conninfo: ConnInfo | None) -> PgTLSClientEnd
     endpoint = PgTLSClientEndpoint(reactor, conninfo)
     endpoint.check()
     return endpoint
+
+
+def _warn_of_expiry(location: str, upstream: ConnInfo) -> None:
+    """Log what is over, or soon will be, of the files that a connection to the server uses. (What
+    clients see is :class:`ServerTLS`'s.)"""
+    if upstream.sslmode is not SSLMode.DISABLE:
+        for warning in warnings(upstream_validities(upstream), EXPIRY_WARNING):
+            _log.warn("{location}upstream: {warning}", location=location, warning=warning)
 
 
 def _check_listen(reactor: Any, description: str, workers: int) -> None:

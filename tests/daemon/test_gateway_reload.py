@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import ssl
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -202,6 +203,31 @@ class Reload(GatewayCase):
         self.refused(gateway)
         self.reload(gateway)
         self.sessions(gateway)
+
+    def test_what_has_expired_is_named_at_start_and_at_reload(self) -> None:
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        before = {"not_before": yesterday - timedelta(days=30), "not_after": yesterday}
+        clients, server = Authority("clients", **before), Authority("servers", **before)
+        ca = self.files.write("clients.crt", self.root.pem() + clients.pem())
+        crl = self.files.write("clients.crl", self.root.crl(expired=True))
+        roots = self.files.write("upstream.crt", server.pem())
+        self.files.pair("server", self.root.issue(["localhost"], cn="localhost", **before))
+        gateway = self.started(
+            f'ssl_ca_file = "{ca}"\nssl_crl_file = "{crl}"\n',
+            upstream=f"host={HOST} sslmode=verify-ca sslrootcert={roots}",
+        )
+        patterns = [
+            r'server\.crt" expired on .*: clients that verify it refuse to connect',
+            r'certificate "CN=clients" in ".*clients\.crt" expired on .*: no client certificate',
+            r'the CRL of "CN=reload" in ".*clients\.crl" expired on .*',
+            r'gateway 1: upstream: certificate "CN=servers" in ".*upstream\.crt" expired on .*: '
+            "no server certificate",
+        ]
+        for pattern in patterns:
+            self.assertEqual(len(gateway.wait_for_log(pattern)), 1, pattern)
+        self.reload(gateway)
+        for pattern in patterns:
+            self.assertEqual(len(gateway.wait_for_log(pattern, 2)), 2, pattern)
 
     def test_the_self_made_certificate(self) -> None:
         gateway = self.gateway(
