@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,19 @@ class Daemon(MultiService):
 
     :param reactor: Twisted's reactor.
     :param configuration: what to run.
+    :param stop_requested: tells whether it is to stop again, while it is being started.
     :raises ConfigurationError: with every mistake.
     """
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        configuration: Configuration,
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
+        self._stop_requested = stop_requested
         self._settings = settings = configuration.daemon
         self._embedded = EmbeddedPostgreSQL(Path(settings.embedded)) if settings.embedded else None
         # Where the names of files count from, wherever twistd goes from here (--rundir).
@@ -139,7 +146,7 @@ class Daemon(MultiService):
         self._reactor.callWhenRunning(self._print_listening)
 
     def _print_listening(self) -> None:
-        for gateway in self.gateways if self.running else ():
+        for gateway in self.gateways if self.running and not self._stop_requested() else ():
             settings = gateway.loaded.configuration.settings
             with self._in_directory():
                 certificate = (
@@ -163,13 +170,13 @@ class Daemon(MultiService):
         self._workers = Workers(
             self._reactor,
             Task(
-                worker=0,
                 workers=self._settings.workers,
                 gateways=shared,
                 directory=self._directory,
                 state_dir=self._settings.state_dir,
                 shutdown_timeout=self._settings.shutdown_timeout,
             ),
+            self._stop_requested,
         )
         self._workers.start()
 
@@ -209,23 +216,32 @@ class Daemon(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop listening, let sessions finish for ``shutdown_timeout``, then close them.
+        """Begin no more sessions, let those that are open finish for ``shutdown_timeout``, then
+        close them. The ports stay open until then, for their cancel requests.
 
         :returns: fires when nothing is left open.
         """
+        self.running = 0
         timeout = self._settings.shutdown_timeout
+        workers = self._workers
         count = sum(gateway.sessions for gateway in self.gateways)
-        stopped = super().stopService()  # type: ignore[no-untyped-call]
-        workers, self._workers = self._workers, None
         if workers is not None:
-            count = yield workers.stop()
+            count = workers.connections()
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
-        yield stopped
         if workers is not None:
-            yield workers.ended(timeout)
+            yield workers.stop(timeout)
+            self._workers = None
+        yield super().stopService()  # type: ignore[no-untyped-call]
         if self._embedded is not None:
             yield deferToThread(self._embedded.stop)
+
+    def end_sessions(self) -> None:
+        """Close all that :meth:`stopService` waits for, at once."""
+        if self._workers is not None:
+            self._workers.kill()
+        for gateway in self.gateways:
+            gateway.abort_sessions()
 
 
 def _not_reloaded(mistakes: Sequence[object]) -> None:

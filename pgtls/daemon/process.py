@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import Generator
 from contextlib import ExitStack
+from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,7 +18,9 @@ from twisted.logger import Logger
 
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
+from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
+from pgtls.daemon.signals import STOP_SIGNALS, Handler, signals
 from pgtls.daemon.text_log import quicken_text_logs
 from pgtls.protocols.places import descriptors
 
@@ -38,8 +41,9 @@ class DaemonProcess(Service):
     def __init__(self, reactor: Any, configuration: Configuration) -> None:
         self._reactor = reactor
         self._configuration = configuration
-        self._daemon = Daemon(reactor, configuration)
+        self._daemon = Daemon(reactor, configuration, self._stop_requested)
         self._undo = ExitStack()
+        self._stop_signalled = False
 
     def startService(self) -> None:
         """Make the process ready, and start the daemon.
@@ -47,17 +51,19 @@ class DaemonProcess(Service):
         :raises CannotStart: the daemon cannot be started.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        settings, gateways = self._configuration.daemon, self._configuration.gateways
         with ExitStack() as undo:
+            undo.callback(self._restore_signals)
+            # What is started from now on has to be stopped in good order.
+            signals.keep(signal.SIGHUP, *STOP_SIGNALS)
             undo.callback(quicken_text_logs())
-            if self._configuration.daemon.workers == 1:
+            undo.callback(use_monotonic_clock(self._reactor))
+            if settings.workers == 1:
                 dedicate(self._reactor)
-            gateways = self._configuration.gateways
             _allow_open_files(
                 sum(descriptors(g.settings.listener.max_connections) for g in gateways)
             )
-            undo.callback(
-                signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, self._reload_asked)
-            )
+            self._reactor.callWhenRunning(self._handle_signals)
             self._daemon.startService()
             self._undo = undo.pop_all()
 
@@ -73,9 +79,31 @@ class DaemonProcess(Service):
         finally:
             self._undo.close()
 
-    def _reload_asked(self, *_: object) -> None:
-        # A signal comes between any two steps of the program; the reload waits for its turn.
+    def _stop_requested(self) -> bool:
+        return self._stop_signalled or signals.stop_requested()
+
+    def _handle_signals(self) -> None:
+        if self.running:
+            handlers: dict[int, Handler] = dict.fromkeys(STOP_SIGNALS, self._stop)
+            signals.handle(handlers | {signal.SIGHUP: self._reload})
+
+    def _restore_signals(self) -> None:
+        if not self._stop_signalled:  # otherwise the process ends, whatever comes now
+            signals.restore()
+
+    # A signal comes between any two steps of the program; what it asks for waits for its turn.
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._daemon.reload)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """The first time in good order; the second time at once."""
+        if self.running and not self._stop_signalled:
+            stop = self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm
+            stop(number, frame)
+        else:
+            self._reactor.callFromThread(self._daemon.end_sessions)
+        self._stop_signalled = True
 
 
 def _allow_open_files(files: int) -> None:

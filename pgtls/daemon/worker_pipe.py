@@ -1,9 +1,9 @@
 """What the daemon and its workers say to each other, over pipes that nobody else has.
 
-The daemon sends a worker its task, and then words: ``reload``, ``stop``. The end of this pipe is
-the daemon's end. The worker sends lines: its log, each event as Twisted's JSON, which begins with
-``{``; and a word with a value in JSON: ``ready``, ``failed`` with the mistakes, and one line in
-answer to each word.
+The daemon gives a worker its task, in a file, and sends words: ``reload``, ``stop``. The end of
+this pipe is the daemon's end. The worker sends lines: its log, each event as Twisted's JSON, which
+begins with ``{``; and a word with a value in JSON: ``ready``; ``failed`` with the mistakes;
+``reloaded`` with the mistakes, once for each ``reload``; ``stopping``, in answer to ``stop``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import copyreg
 import os
 import pickle
-import struct
+import tempfile
 from collections.abc import Callable
 from threading import Lock
 from types import MappingProxyType
-from typing import Any
+from typing import IO
 
 import attrs
 from twisted.internet import main
@@ -25,7 +25,6 @@ from zope.interface import implementer
 
 from pgtls.gateway.gateway_configuration import GatewayConfiguration
 
-_LENGTH = struct.Struct("!I")
 _CHUNK = 65536
 
 
@@ -53,7 +52,6 @@ class SharedGateway:
 class Task:
     """What a worker is to do.
 
-    :ivar worker: its number, from 0.
     :ivar workers: how many there are.
     :ivar gateways: what to serve.
     :ivar directory: where the names of files count from.
@@ -62,7 +60,6 @@ class Task:
     :ivar counters: the descriptor of what they count in.
     """
 
-    worker: int
     workers: int
     gateways: tuple[SharedGateway, ...]
     directory: str
@@ -70,47 +67,58 @@ class Task:
     shutdown_timeout: float
     counters: int = -1
 
-    def send(self, descriptor: int) -> None:
-        """:raises OSError: nobody is there to take it."""
-        pickled = pickle.dumps(self)
-        write_all(descriptor, _LENGTH.pack(len(pickled)) + pickled)
+    def file(self) -> IO[bytes]:
+        """Write it down.
+
+        :returns: a file without a name.
+        :raises OSError: there is no room for it.
+        """
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open until a worker has it
+        pickle.dump(self, file)
+        file.flush()
+        return file
 
     @classmethod
-    def receive(cls, descriptor: int) -> Task:
-        """:raises EOFError: nobody sends it any more."""
-        (length,) = _LENGTH.unpack(_read_exactly(descriptor, _LENGTH.size))
-        # From the process that started this one, over a pipe of theirs.
-        task: Task = pickle.loads(_read_exactly(descriptor, length))  # noqa: S301
+    def read(cls, descriptor: int) -> Task:
+        """Read it.
+
+        :param descriptor: of the file, which is closed.
+        :returns: the task.
+        """
+        with os.fdopen(descriptor, "rb") as file:
+            # From the process that started this one, in a file that nobody else has.
+            file.seek(0)
+            task: Task = pickle.load(file)  # noqa: S301
         return task
 
 
-def _read_exactly(descriptor: int, count: int) -> bytes:
-    received = b""
-    while len(received) < count:
-        # Not one byte more: words follow.
-        chunk = os.read(descriptor, count - len(received))
-        if not chunk:
-            raise EOFError
-        received += chunk
-    return received
-
-
 def write_all(descriptor: int, data: bytes) -> None:
-    """:raises OSError: nobody reads any more."""
+    """Write to a pipe.
+
+    :param descriptor: the pipe's end.
+    :param data: what to write, all of it.
+    :raises OSError: nobody reads any more; or the pipe is full, if it does not block.
+    """
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 class LineWriter:
-    """Writes lines, from any thread, each whole. That nobody reads any more is no error here."""
+    """Writes lines, from any thread, each whole. That nobody reads any more is no error here.
+
+    :param descriptor: a pipe's end.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = Lock()
 
     def write(self, line: str) -> None:
-        """:param line: without its end."""
+        """Write a line.
+
+        :param line: without its end.
+        """
         with self._lock:
             try:
                 write_all(self._descriptor, line.encode() + b"\n")
@@ -122,6 +130,7 @@ class LineWriter:
 class LineReader:
     """Reads lines, and closes the descriptor at its end.
 
+    :param descriptor: a pipe's end.
     :param line: is called with each.
     :param end: is called when nothing comes any more.
     """
@@ -138,8 +147,11 @@ class LineReader:
         """The descriptor; -1 when it is closed."""
         return self._descriptor
 
-    def doRead(self) -> Any:
-        """:returns: what tells a reactor of the end; None before."""
+    def doRead(self) -> Exception | None:  # type: ignore[override] # as every reactor takes it
+        """Read what is there.
+
+        :returns: what tells a reactor of the end; None before.
+        """
         data = os.read(self._descriptor, _CHUNK)
         if not data:
             return main.CONNECTION_DONE

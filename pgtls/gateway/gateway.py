@@ -19,6 +19,7 @@ from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
 from pgtls.gateway.session import ClientLeg, Surroundings
 from pgtls.gateway.upstream_check import check_upstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import server_endpoint
@@ -166,15 +167,24 @@ class Gateway(Service):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Close the port, and let sessions finish for ``shutdown_timeout`` seconds.
+        """Let sessions finish for ``shutdown_timeout`` seconds, then close the port.
+
+        Until then the port stays open, as PostgreSQL's in its smart shutdown: sessions can cancel
+        their queries, and clients that want another session read why there is none.
 
         :returns: fires when no connection is left.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._upstream_check.cancel()
-        yield self.close_port()
         if self._factory is not None:
+            self._factory.refuse_sessions(SHUTTING_DOWN)
             yield self._factory.drain(self._shutdown_timeout)
+        yield self.close_port()
+
+    def abort_sessions(self) -> None:
+        """Close every connection at once: the end of :meth:`stopService` where nobody waits."""
+        if self._factory is not None:
+            self._factory.abort_all()
 
     def renew(self, loaded: LoadedGateway) -> None:
         """Serve connections that come from now on with what has been read anew; sessions stay as

@@ -101,13 +101,14 @@ class PgTLSServerFactory(Factory):
             self._abort(self.places.refused)
             return succeed(None)
         self._drained = Deferred()
-        abort = self.reactor.callLater(timeout, self._abort_all)
+        abort = self.reactor.callLater(timeout, self.abort_all)
         return self._drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
 
     def _in_use(self) -> bool:
         return bool(self.places.sessions or self.places.cancels)
 
-    def _abort_all(self) -> None:
+    def abort_all(self) -> None:
+        """Close every session and every cancel request at once."""
         self._abort([*self.places.sessions, *self.places.cancels])
 
     def _abort(self, connections: list[PgTLSServerProtocol]) -> None:

@@ -6,16 +6,18 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from time import monotonic
+from threading import Timer
+from time import monotonic, sleep
 
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import certificates
 from tests.support.gateway_daemon import BUG, TWIST, Gateway, GatewayCase, in_thread, wait_until
-from tests.support.processes import TIMEOUT, TWISTD, environment
+from tests.support.processes import TIMEOUT, TWISTD, alive, children, environment
 from tests.support.servers import HOST, free_port, postgres
 
 STOPPED = -signal.SIGTERM
@@ -23,9 +25,13 @@ STOPPED = -signal.SIGTERM
 
 
 class Stop(GatewayCase):
+    #: For what is the same with and without workers.
+    options: tuple[str, ...] = ()
+    listener: Mapping[str, str] = {}
+
     def started(self, *options: str) -> Gateway:
         upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
-        return self.gateway("--upstream", upstream, *options)
+        return self.gateway("--upstream", upstream, *options, **self.listener)
 
     def test_without_sessions_it_stops_at_once(self) -> None:
         gateway = self.started("--shutdown-timeout", "3600")
@@ -43,10 +49,52 @@ class Stop(GatewayCase):
             gateway.signal(signal.SIGTERM)
             gateway.wait_for_log("1 sessions have 3600 s to finish")
             self.assertEqual(session.execute("SELECT 'done'").fetchone(), ("done",))
-            with self.assertRaises(ConnectionRefusedError):
-                socket.create_connection(gateway.address)
             self.assertTrue(gateway.runs())
         self.assertEqual(gateway.wait(), STOPPED)
+
+    def test_until_then_it_refuses_new_sessions_and_passes_cancel_requests_on(self) -> None:
+        gateway = self.started("--shutdown-timeout", "3600", *self.options)
+        with psycopg.connect(gateway.conninfo(), autocommit=True) as session:
+            gateway.signal(signal.SIGTERM)
+            gateway.wait_for_log("1 sessions have 3600 s to finish")
+            for _ in range(4):  # whichever worker accepts it
+                with self.assertRaisesRegex(
+                    psycopg.OperationalError, "FATAL:  the database system is shutting down"
+                ):
+                    psycopg.connect(gateway.conninfo())
+                cancelling = Timer(0.2, session.cancel_safe)
+                cancelling.start()
+                with self.assertRaises(psycopg.errors.QueryCanceled):
+                    session.execute("SELECT pg_sleep(3600)")
+                cancelling.join()
+        self.assertEqual(gateway.wait(), STOPPED)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(gateway.address)
+
+    def test_a_second_signal_ends_it_at_once(self) -> None:
+        for first, second in (
+            (signal.SIGTERM, signal.SIGTERM),
+            (signal.SIGINT, signal.SIGTERM),
+            (signal.SIGTERM, signal.SIGINT),
+        ):
+            gateway = self.started("--shutdown-timeout", "3600", *self.options)
+            with closing(psycopg.connect(gateway.conninfo())) as session:
+                gateway.signal(first)
+                gateway.wait_for_log("1 sessions have 3600 s to finish")
+                gateway.signal(second)
+                self.assertEqual(gateway.wait(), -first)
+                with self.assertRaises(psycopg.OperationalError):
+                    session.execute("SELECT 1")
+            self.assertIsNone(BUG.search(gateway.log()), gateway.log())
+
+    def test_many_signals_at_once(self) -> None:
+        gateway = self.started("--shutdown-timeout", "3600", *self.options)
+        with closing(psycopg.connect(gateway.conninfo())):
+            for _ in range(5):
+                gateway.signal(signal.SIGTERM)
+                sleep(0.01)  # one that is pending already would not count
+            self.assertEqual(gateway.wait(), STOPPED)
+        self.assertIsNone(BUG.search(gateway.log()), gateway.log())
 
     def test_a_session_that_does_not_finish_is_closed(self) -> None:
         gateway = self.started("--shutdown-timeout", "0.5")
@@ -89,6 +137,93 @@ class Stop(GatewayCase):
         upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
         gateway = self.gateway("--upstream", upstream, program=TWIST)
         self.assertEqual(gateway.stop(), STOPPED)
+
+
+class StopWithWorkers(GatewayCase):
+    """What is the same with workers."""
+
+    options = ("--workers", "2")
+    listener = {"listen": f"tcp:0:interface={HOST}"}
+    started = Stop.started
+    test_it_refuses_new_sessions_and_passes_cancel_requests_on = (
+        Stop.test_until_then_it_refuses_new_sessions_and_passes_cancel_requests_on
+    )
+    test_a_second_signal_ends_it_at_once = Stop.test_a_second_signal_ends_it_at_once
+    test_many_signals_at_once = Stop.test_many_signals_at_once
+
+
+class Starting(SynchronousTestCase):
+    """Signals that come before it is ready."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+        files = certificates.Files(self.directory)
+        self.certificate, self.key = files.pair("server", certificates.localhost(), "secret")
+        self.port = free_port()
+
+    def starting(self, command: str, *options: str) -> subprocess.Popen[str]:
+        """A gateway that has got as far as its passphrase.
+
+        :param command: what gives it the passphrase, when the file "begun" is there.
+        """
+        process = subprocess.Popen(
+            [
+                *(*TWISTD, "-n", "pgtls", "--listen", f"tcp:{self.port}:interface={HOST}"),
+                *("--upstream", f"host={HOST}", "--ssl-cert-file", self.certificate),
+                *("--ssl-key-file", self.key, "--ssl-passphrase-command", command, *options),
+            ],
+            cwd=self.directory,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        wait_until((self.directory / "begun").exists, lambda: "it does not begin")
+        return process
+
+    def lines_until(self, process: subprocess.Popen[str], said: str) -> str:
+        """What it prints, up to a certain line."""
+        assert process.stdout
+        lines = ""
+        for line in process.stdout:
+            lines += line
+            if said in line:
+                return lines
+        raise AssertionError(lines)
+
+    def test_a_hangup_is_kept_until_it_is_ready(self) -> None:
+        process = self.starting("touch begun; sleep 0.5; echo secret")
+        process.send_signal(signal.SIGHUP)
+        lines = self.lines_until(process, "reloaded: new connections get")
+        self.assertIn("pgtls: listening on", lines)
+        process.terminate()
+        self.assertEqual(process.wait(TIMEOUT), STOPPED)
+
+    # The daemon itself gets the passphrase at once, its workers do not.
+    SLOW_FOR_WORKERS = "mkdir once 2>/dev/null || { touch begun; sleep 5; }; echo secret"
+
+    def test_stopped_while_its_workers_start_it_leaves_nothing(self) -> None:
+        process = self.starting(self.SLOW_FOR_WORKERS, "--workers", "2")
+        workers = children(process.pid)
+        self.assertEqual(len(workers), 2)
+        process.terminate()
+        self.assertEqual(process.wait(TIMEOUT), STOPPED)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((HOST, self.port))
+        self.assertFalse(any(alive(pid) for pid in workers))
+        self.assertFalse((self.directory / "twistd.pid").exists())
+
+    def test_killed_while_its_workers_start_it_leaves_nothing(self) -> None:
+        process = self.starting(self.SLOW_FOR_WORKERS, "--workers", "2")
+        workers = children(process.pid)
+        process.kill()
+        process.wait(TIMEOUT)
+        wait_until(lambda: not any(alive(pid) for pid in workers), lambda: "they live on")
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((HOST, self.port))
 
 
 class DoesNotStart(SynchronousTestCase):

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -16,20 +17,28 @@ import psycopg
 
 from tests.daemon.test_gateway import AS_SYSTEMD
 from tests.daemon.test_gateway_stop import STOPPED
-from tests.support import certificates
+from tests.support import certificates, processes
 from tests.support.certificates import Files
 from tests.support.gateway_daemon import Gateway, GatewayCase, wait_until
-from tests.support.processes import TWISTD
+from tests.support.processes import TWISTD, alive
 from tests.support.raw_client import answer, connect, startup_message
 from tests.support.servers import HOST, postgres
+
+IMPATIENT = (
+    sys.executable,
+    "-c",
+    "from pgtls.daemon import workers; workers.ANSWER_TIMEOUT = workers.END_TIMEOUT = 1.0; "
+    "from twisted.scripts.twistd import run; run()",
+    "-n",
+)
+"""``twistd`` whose workers have one second to answer, and to end."""
 
 LISTEN = f"tcp:0:interface={HOST}"
 
 
 def children(gateway: Gateway) -> list[int]:
     """The workers that there are now, in the order in which they were started."""
-    path = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children")
-    return sorted(int(number) for number in path.read_text().split())
+    return processes.children(gateway.pid)
 
 
 def sockets(pid: int) -> int:
@@ -45,12 +54,6 @@ def sessions_of(pid: int) -> int:
     """How many sessions a worker serves: a socket each for client and server, beside the one that
     listens."""
     return (sockets(pid) - 1) // 2
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    return False
 
 
 class WorkersCase(GatewayCase):
@@ -245,16 +248,46 @@ class Die(WorkersCase):
         gateway.wait_for_log(r"worker 2 \(process .*signal 6 \(SIGABRT\)")
         self.assertRegex(gateway.log(), r"(?s)Fatal Python error.*another one follows")
 
-    def test_without_the_daemon_they_finish_and_go(self) -> None:
+    def test_without_the_daemon_they_end_even_where_they_are_hung(self) -> None:
         gateway = self.started("--shutdown-timeout", "3600")
-        session = self.session(gateway)
+        self.both_serve(gateway)
         workers = children(gateway)
+        os.kill(workers[0], signal.SIGSTOP)
         gateway.signal(signal.SIGKILL)
         gateway.wait()
-        wait_until(lambda: not self.accepts(gateway), gateway.log)
-        self.assertTrue(self.works(session))
-        session.close()
         wait_until(lambda: not any(alive(pid) for pid in workers), gateway.log)
+        self.assertFalse(self.accepts(gateway))
+
+    def test_a_hung_one_does_not_hold_up_the_end(self) -> None:
+        gateway = self.started("--shutdown-timeout", "0.5", program=IMPATIENT)
+        session = self.session(gateway)
+        for pid in children(gateway):
+            if sessions_of(pid):
+                os.kill(pid, signal.SIGSTOP)
+        gateway.signal(signal.SIGTERM)
+        self.assertEqual(gateway.wait(), STOPPED)
+        self.assertFalse(self.works(session))
+
+    def test_a_hung_one_without_sessions_is_not_waited_for_as_long_as_they_are(self) -> None:
+        gateway = self.started("--shutdown-timeout", "3600", program=IMPATIENT)
+        victim = children(gateway)[0]
+        os.kill(victim, signal.SIGSTOP)
+        gateway.signal(signal.SIGTERM)
+        self.assertEqual(gateway.wait(), STOPPED)
+        self.assertIn(f"worker 1 (process {victim}) does not answer", gateway.log())
+
+    def test_a_reload_names_a_hung_one(self) -> None:
+        gateway = self.started(program=IMPATIENT)
+        victim = children(gateway)[0]
+        os.kill(victim, signal.SIGSTOP)
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_for_log(
+            rf"not reloaded: worker 1 \(process {victim}\) has not answered for 1 s"
+        )
+        os.kill(victim, signal.SIGCONT)
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_for_log("] reloaded: new connections get what is in the files now")
+        self.assertEqual(gateway.stop(), STOPPED)
 
     def accepts(self, gateway: Gateway) -> bool:
         with contextlib.suppress(ConnectionRefusedError), connect(gateway.address):

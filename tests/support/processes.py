@@ -232,3 +232,16 @@ class Daemon(_Child):
     def _missing(self, circumstance: str) -> re.Match[str]:
         self._waiting = None
         raise self._failure(circumstance)
+
+
+def children(pid: int) -> list[int]:
+    """A process's children, in the order in which they were started."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return sorted(int(number) for number in path.read_text().split())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not just its exit status."""
+    with suppress(OSError):
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False

@@ -1,0 +1,151 @@
+"""A worker: a process that serves the daemon's gateways, beside others that do the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Generator
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
+from zope.interface import implementer
+
+from pgtls.daemon.gateway_loading import load
+from pgtls.daemon.monotonic_clock import use_monotonic_clock
+from pgtls.daemon.reactor_waiting import dedicate
+from pgtls.daemon.shared_counters import ConnectionCounters
+from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
+from pgtls.errors import ConfigurationError
+from pgtls.gateway.gateway import Gateway
+from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.transport.shared_port import shared_endpoint
+
+
+@implementer(ILogObserver)
+class Reports:
+    """What the worker tells the daemon: words, and its log, which this is an observer of.
+
+    :param descriptor: the pipe to the daemon.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._writer = LineWriter(descriptor)
+
+    def say(self, word: str, value: object = None) -> None:
+        """Send a word.
+
+        :param word: one of :mod:`pgtls.daemon.worker_pipe`'s.
+        :param value: goes behind it, in JSON.
+        """
+        self._writer.write(f"{word} {json.dumps(value)}")
+
+    def __call__(self, event: LogEvent) -> None:
+        """Send an event of the log.
+
+        :param event: Twisted's.
+        """
+        self._writer.write(eventAsJSON(event))
+
+
+class Worker(MultiService):
+    """Serves the daemon's gateways, until it is told to stop or the daemon is gone.
+
+    :param reactor: Twisted's reactor.
+    :param task: what to serve.
+    :param worker: this worker's number, from 0.
+    :param control: the descriptor that the daemon's words come from.
+    :param reports: takes the answers.
+    :raises ConfigurationError: a file cannot be used.
+    """
+
+    def __init__(
+        self, reactor: Any, task: Task, worker: int, control: int, reports: Reports
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._task = task
+        self._reports = reports
+        counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
+        self._gateways = []
+        for number, (shared, loaded) in enumerate(zip(task.gateways, self._load(), strict=True)):
+            endpoint = shared_endpoint(
+                reactor,
+                shared.descriptor,
+                shared.configuration.settings.listen,
+                counters.lead(number, worker),
+            )
+            gateway = Gateway(
+                reactor,
+                loaded,
+                shutdown_timeout=task.shutdown_timeout,
+                endpoint=endpoint,
+                connections_everywhere=counters.everywhere(number, worker),
+                checks_upstream=False,
+            )
+            gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
+            self._gateways.append(gateway)
+        reactor.addReader(LineReader(control, self._told, self.end))
+
+    def _load(self) -> list[LoadedGateway]:
+        # What there is to warn of the daemon has warned of.
+        task = self._task
+        gateways = [shared.configuration for shared in task.gateways]
+        return load(self._reactor, gateways, task.state_dir, quiet=True)
+
+    def _told(self, word: bytes) -> None:
+        if word == b"reload":
+            self._reports.say("reloaded", self._reload())
+        else:
+            self.end()
+
+    def _reload(self) -> list[str]:
+        """:returns: the mistakes."""
+        try:
+            renewed = self._load()
+        except ConfigurationError as error:
+            return list(error.mistakes)
+        for gateway, loaded in zip(self._gateways, renewed, strict=True):
+            gateway.renew(loaded)
+        return []
+
+    def end(self) -> None:
+        """Let sessions finish for ``shutdown_timeout``, and end the process."""
+        if self.running:
+            self._stop_and_exit()
+
+    @inlineCallbacks
+    def _stop_and_exit(self) -> Generator[Deferred[Any], Any, None]:
+        self._reports.say("stopping")
+        yield self.stopService()  # type: ignore[no-untyped-call]
+        self._reactor.stop()
+
+
+def run(worker: int, task_file: int, control: int, report: int) -> None:
+    """Serve until the daemon says that it is enough, or is gone.
+
+    :param worker: this worker's number, from 0.
+    :param task_file: a descriptor of what to do, see :meth:`Task.read`.
+    :param control: the descriptor that the daemon's words come from.
+    :param report: the descriptor that takes the answers.
+    """
+    task = Task.read(task_file)
+    if os.getcwd() != task.directory:
+        os.chdir(task.directory)
+    reports = Reports(report)
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    dedicate(reactor)
+    use_monotonic_clock(reactor)  # type: ignore[arg-type]
+    try:
+        service = Worker(reactor, task, worker, control, reports)
+    except ConfigurationError as error:
+        reports.say("failed", error.mistakes)
+        sys.exit(1)
+    globalLogBeginner.beginLoggingTo([reports], discardBuffer=True, redirectStandardIO=False)
+    service.startService()  # type: ignore[no-untyped-call]
+    reports.say("ready")
+    run_reactor: Any = reactor.run
+    run_reactor(installSignalHandlers=False)
