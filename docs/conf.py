@@ -22,7 +22,8 @@ highlight_language = "none"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+python_maximum_signature_line_length = 90
+autodoc_default_options = {"members": True}
 
 # Pygments' SQL does not know $$.
 suppress_warnings = ["misc.highlighting_failure"]

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -210,6 +211,47 @@ def check_public_names(app: Sphinx, _exception: Exception | None) -> None:
             raise ValueError(f"docs/api.rst does not mention pgtls.{name}")
 
 
+class AsWritten(str):
+    """A piece of source whose repr() is itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def signature_as_written(
+    _app: Sphinx, what: str, _name: str, documented: object, *_: object
+) -> tuple[str, str | None] | None:
+    """A signature with its annotations as the source has them, and not what they stand for."""
+    if what not in {"class", "exception", "function", "method"}:
+        return None
+    try:
+        signature = inspect.signature(documented)
+    except (TypeError, ValueError):
+        return None
+    parameters = [
+        parameter.replace(
+            annotation=_as_written(parameter.annotation),
+            default=_shown_default(parameter.default),
+        )
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+    ]
+    returned = signature.return_annotation
+    shown = inspect.Signature(parameters)
+    return str(shown), returned if what in {"function", "method"} else None
+
+
+def _as_written(annotation: object) -> object:
+    return AsWritten(annotation) if isinstance(annotation, str) else annotation
+
+
+def _shown_default(default: object) -> object:
+    made_in_place = callable(default) and default is not inspect.Parameter.empty
+    return AsWritten("...") if made_in_place else default
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make the directives known to Sphinx."""
     app.add_directive("pgtls-settings", Settings)
@@ -217,5 +259,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("pgtls-interface", Interface)
     app.add_directive("pgtls-modules", Modules)
     app.add_directive("pgtls-log-events", LogEvents)
+    app.connect("autodoc-process-signature", signature_as_written)
     app.connect("build-finished", check_public_names)
     return {"parallel_read_safe": True}
