@@ -21,7 +21,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.key_encryption import legacy_cipher
 from pgtls.tls.openssl import key_fits, reason_of
-from pgtls.tls.pem import as_file, looks_like_pem
+from pgtls.tls.pem import is_der
 
 Path = str | os.PathLike[str]
 
@@ -33,14 +33,22 @@ _REFUSED_OF_ROOT = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
 _REFUSED_OF_USER = stat.S_IRWXG | stat.S_IRWXO
 
 
-def load_private_key(path: Path, password: Password = None) -> crypto.PKey:
+def load_private_key(path: Path, password: Password = None, *, der_too: bool = True) -> crypto.PKey:
     """Read a private key file: PEM, or DER that is not encrypted. Nothing is asked at a terminal.
 
+    :param path: the file.
     :param password: for an encrypted one; another does not need it.
+    :param der_too: a client of libpq's may have its key in DER, a server not.
+    :returns: the key.
     :raises ConfigurationError: the file is not a private one, or what is in it cannot be read.
     """
     what = f'private key file "{os.fspath(path)}"'
-    return parse_private_key(read_key_file(path), what, password)
+    data = read_key_file(path)
+    if is_der(data) and not der_too:
+        raise ConfigurationError(
+            f"could not load {what}: it is DER, and must be PEM: see openssl pkey -inform DER"
+        )
+    return parse_private_key(data, what, password)
 
 
 def read_key_file(path: Path) -> bytes:
@@ -98,8 +106,8 @@ def parse_private_key(data: bytes, what: str, password: Password = None) -> cryp
         )
     asking = _Asking(password, what)
     try:
-        if looks_like_pem(data):
-            return crypto.load_privatekey(crypto.FILETYPE_PEM, as_file(data), asking)
+        if not is_der(data):
+            return crypto.load_privatekey(crypto.FILETYPE_PEM, data, asking)
         return crypto.load_privatekey(crypto.FILETYPE_ASN1, data)
     except crypto.Error as error:
         raise ConfigurationError(f"could not load {what}: {asking.explain(error, data)}") from error
@@ -143,7 +151,7 @@ class _Asking:
         if self._secret:
             return f"{reason_of(error)}; it is encrypted, perhaps with another password"
         reason = "no private key in PEM or DER in it, or one of an unknown kind"
-        if data[:1] == b"\x30":
+        if is_der(data):
             reason += ", or in DER and encrypted, which OpenSSL does not read"
         return reason
 

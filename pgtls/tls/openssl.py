@@ -140,13 +140,13 @@ def use_key_pair(context: SSL.Context, chain: bytes, key: crypto.PKey) -> None:
 def use_chain(context: SSL.Context, chain: bytes) -> None:
     """SSL_CTX_use_certificate_chain_file() for what has been read already.
 
-    :param chain: PEM: the certificate itself first.
+    :param chain: PEM: the certificate itself first. Not encrypted: OpenSSL would ask for the
+        password at the terminal.
     :raises SSL.Error: OpenSSL refuses it.
     """
     # add_extra_chain_cert() holds intermediates for the context as a whole: each of several
     # certificates would be sent with those of all. Only the call that reads a file holds them by
-    # certificate. A password for one that is encrypted is asked of nobody.
-    context.set_passwd_cb(lambda *_: b"")
+    # certificate.
     with file_of(chain) as path:
         context.use_certificate_chain_file(path)
 

@@ -77,6 +77,15 @@ def looks_like_pem(data: bytes) -> bool:
     return bool(_next_name(_lines(data)))
 
 
+def is_der(data: bytes) -> bool:
+    """Whether a file is DER, and not PEM behind some text.
+
+    :param data: its content.
+    :returns: whether it begins as all that is meant here does: with a SEQUENCE.
+    """
+    return data[:1] == b"\x30" and not looks_like_pem(data)
+
+
 def as_file(data: bytes) -> bytes:
     """The octets that OpenSSL sees when it reads a file: each line up to its first NUL, and nothing
     after a line that begins with one.
@@ -97,7 +106,7 @@ def why_nothing(data: bytes) -> str:
     """
     if not data.strip():
         return "it is empty"
-    if data[:1] == b"\x30":
+    if is_der(data):
         return "it is DER, and must be PEM: see the option -inform DER of openssl"
     if _BEGIN in data and not looks_like_pem(data):
         if b"\r" in data and b"\n" not in data:

@@ -20,7 +20,7 @@ from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.openssl import reason_of
-from pgtls.tls.pem import CRLS, as_file, blocks, file_of, looks_like_pem, why_nothing
+from pgtls.tls.pem import CRLS, as_file, blocks, file_of, is_der, why_nothing
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.sources import pem_of
 
@@ -129,8 +129,7 @@ def _pem(source: CRLSource, parameter: str) -> bytes:
     if isinstance(source, x509.CertificateRevocationList):
         return source.public_bytes(Encoding.PEM)
     if isinstance(source, bytes):
-        is_pem = looks_like_pem(source) or source[:1] != b"\x30"
-        return source if is_pem else pem_of(source, CRLS[0])
+        return pem_of(source, CRLS[0]) if is_der(source) else source
     try:
         with open(source, "rb") as file:
             return file.read()

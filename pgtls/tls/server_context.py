@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 import attrs
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
@@ -36,14 +36,15 @@ from pgtls.tls.openssl import (
     set_groups,
     use_key_pair,
 )
+from pgtls.tls.pem import as_file
 from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, read_crls
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.sources import (
     CertificateSource,
     KeySource,
+    ask_for_certificates_of,
     load_key_pair,
     parse_roots,
-    read_authorities,
     read_pem,
 )
 from pgtls.tls.validity import listener_validities, warnings
@@ -180,7 +181,8 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     if len(certificates) != len(keys) or not certificates:
         raise ConfigurationError("both must name a file, and as many of them")
     for certificate, key_source in zip(certificates, keys, strict=True):
-        pair = load_key_pair(certificate, key_source, partial(_passphrase, tls, key_source))
+        password = partial(_passphrase, tls, key_source)
+        pair = load_key_pair(certificate, key_source, password, der_too=False)
         check_dsa_key(pair.key, tls.ssl_ciphers)
         use_key_pair(made.context, pair.chain.pem, pair.key)
         made.certificates.append(pair.chain.certificates[0])
@@ -231,21 +233,16 @@ def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
 
 def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
-    names: list[crypto.X509Name] = []
-    for source in _several(tls.ssl_ca_file):
-        pem, what = read_pem(source, "root certificate file")
+    sources = _several(tls.ssl_ca_file)
+    if not sources:
+        return
+    found = [read_pem(source, "root certificate file") for source in sources]
+    for pem, what in found:
         parse_roots(pem, what, made.context)
-        asked_for = read_authorities(pem)
-        if not asked_for:
-            raise ConfigurationError(
-                f"could not load {what}: a TRUSTED CERTIFICATE alone is none to ask clients for"
-            )
-        names += [each.openssl().get_subject() for each in asked_for]
-    if names:
-        made.context.set_client_ca_list(names)
-        made.context.set_verify(
-            SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, failure_noting(partial(_current_crls, tls))
-        )
+    ask_for_certificates_of(made.context, [as_file(pem) for pem, _ in found])
+    made.context.set_verify(
+        SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE, failure_noting(partial(_current_crls, tls))
+    )
 
 
 def _revocation(made: ServerContext, tls: ServerTLSSettings) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -28,7 +28,7 @@ from pgtls.tls.pem import (
     as_file,
     blocks,
     file_of,
-    looks_like_pem,
+    is_der,
     why_nothing,
 )
 
@@ -82,7 +82,7 @@ def read_pem(source: CertificateSource, kind: str) -> tuple[bytes, str]:
 
 def pem_or_der(data: bytes) -> bytes:
     """A certificate in PEM, where PEM or DER was given."""
-    return data if looks_like_pem(data) or data[:1] != b"\x30" else pem_of(data)
+    return pem_of(data) if is_der(data) else data
 
 
 def pem_of(der: bytes, name: str = "CERTIFICATE") -> bytes:
@@ -112,10 +112,13 @@ def parse_chain(pem: bytes, what: str) -> Chain:
     :raises ConfigurationError: they cannot be read.
     """
     try:
-        own, *others = _readable(pem, CERTIFICATES)
+        found = _legible(pem, CERTIFICATES)
+        if not found:
+            raise ValueError("no certificate in PEM in it")
         use_chain(lenient_context(), pem)
     except (SSL.Error, ValueError) as error:
         raise _unreadable(what, pem, error) from error
+    own, *others = found
     above = [block for block in others if block.name in PLAIN_CERTIFICATES]
     return Chain(pem, tuple(map(_certificate, (own, *above))))
 
@@ -130,7 +133,8 @@ def read_roots(
     :param sources: one, or several.
     :param kind: what a file is, for the error message.
     :param context: is made to trust them.
-    :raises ConfigurationError: they cannot be read, or there is none.
+    :returns: each; none for a file that has only CRLs, by which OpenSSL trusts nobody.
+    :raises ConfigurationError: OpenSSL cannot read one, or finds nothing in it.
     """
     if isinstance(sources, str | bytes | os.PathLike | x509.Certificate):
         sources = [sources]
@@ -138,7 +142,7 @@ def read_roots(
     for source in sources:
         pem, what = read_pem(source, kind)
         found += parse_roots(pem, what, context)
-    if not found:
+    if not sources:
         raise ConfigurationError("there is no root certificate")
     return found
 
@@ -149,7 +153,7 @@ def parse_roots(pem: bytes, what: str, context: SSL.Context | None = None) -> li
     :param what: what it was, for the error message.
     """
     try:
-        certificates = _readable(pem, CERTIFICATES)
+        certificates = _legible(pem, CERTIFICATES)
         with file_of(pem) as path:
             (context or SSL.Context(SSL.TLS_METHOD)).load_verify_locations(path)
     except (SSL.Error, ValueError) as error:
@@ -171,22 +175,32 @@ def load_roots(source: CertificateSource, kind: str = "root certificate file") -
     return store
 
 
-def read_authorities(pem: bytes) -> list[Certificate]:
-    """Whose certificates a server asks for: SSL_load_client_CA_file() passes over TRUSTED ones."""
-    return [_certificate(block) for block in blocks(pem, PLAIN_CERTIFICATES)]
+def ask_for_certificates_of(context: SSL.Context, roots: Iterable[bytes]) -> None:
+    """Name authorities to clients, as SSL_load_client_CA_file() finds them.
+
+    :param context: a server's.
+    :param roots: files of roots, in PEM.
+    :raises ConfigurationError: none is in them: a TRUSTED CERTIFICATE does not count.
+    """
+    try:
+        with file_of(b"\n".join(roots)) as path:
+            context.load_client_ca(path.encode())
+    except SSL.Error as error:
+        raise ConfigurationError(
+            "there is no authority to ask clients for certificates of (a TRUSTED CERTIFICATE, or "
+            "a CRL, is none)"
+        ) from error
 
 
-def _readable(pem: bytes, names: Sequence[str]) -> list[Block]:
+def _legible(pem: bytes, names: Sequence[str]) -> list[Block]:
     """The blocks of these names.
 
-    :raises ValueError: there is none, or one is damaged, or encrypted: OpenSSL would ask for its
-        password at the terminal.
+    :raises ValueError: one is damaged, or encrypted: OpenSSL would ask for its password at the
+        terminal.
     """
     found = blocks(pem, names)
     if any(b"ENCRYPTED" in block.header for block in found):
         raise ValueError("a certificate in it is encrypted")
-    if not found:
-        raise ValueError("no certificate in PEM in it")
     return found
 
 
@@ -204,11 +218,19 @@ def _unreadable(what: str, pem: bytes, error: Exception) -> ConfigurationError:
 
 
 def load_key_pair(
-    certificate: CertificateSource, key: KeySource, password: Password = None
+    certificate: CertificateSource,
+    key: KeySource,
+    password: Password = None,
+    *,
+    der_too: bool = True,
 ) -> KeyPair:
     """A certificate, with its intermediates, and the private key that belongs to it.
 
+    :param certificate: the certificate.
+    :param key: the key.
     :param password: for a key that is encrypted.
+    :param der_too: whether a key file may be DER.
+    :returns: both.
     :raises ConfigurationError: they cannot be read, or do not belong together.
     """
     chain = read_chain(certificate)
@@ -216,7 +238,7 @@ def load_key_pair(
         what = f'private key file "{os.fspath(key)}"'
         if not os.path.exists(key):
             raise ConfigurationError(f"certificate present, but not {what}")
-        private_key = load_private_key(key, password)
+        private_key = load_private_key(key, password, der_too=der_too)
     elif isinstance(key, bytes):
         what = "private key in memory"
         private_key = parse_private_key(key, what, password)

@@ -26,10 +26,11 @@ def connects(conninfo: str) -> Deferred[str]:
 
     :returns: libpq's complaint; empty where the connection came up.
     """
-    return deferToThread(_connects, conninfo)
+    return deferToThread(says, conninfo)
 
 
-def _connects(conninfo: str) -> str:
+def says(conninfo: str) -> str:
+    """:func:`connects`, at once: for a server of another process."""
     given = psycopg.conninfo.conninfo_to_dict(conninfo)
     every = psycopg.conninfo.make_conninfo(**{**_ALONE, **given})  # type: ignore[arg-type]
     # PQconnectdb() would hold the interpreter's lock, and with it the fake server.

@@ -5,16 +5,11 @@ Every row is also put to libpq itself, so the table cannot drift from what it cl
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from select import select
-from threading import Thread
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -22,14 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from psycopg import pq
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import CertificateNotVerified
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.server_identity import host_address, verify_server_name
 from pgtls.tls.sources import pem_of
-from pgtls.wire.messages import ErrorResponse
+from tests.support.one_handshake import VERIFIED, verify_full
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -304,7 +298,7 @@ class Rows(SynchronousTestCase):
         directory.mkdir()
         for names, host, expected in POSTGRESQL + MORE:
             said = libpq_says(directory, certificate(*names), host)
-            self.assertIn(expected or _VERIFIED, said, (names, host, said))
+            self.assertIn(expected or VERIFIED, said, (names, host, said))
 
 
 _LABELS = ["a", "B", "*", "xn--a", "1", "c d"]
@@ -333,7 +327,7 @@ class Properties(SynchronousTestCase):
         cert = certificate(common_names, alternatives)
         ours, theirs = complaint(cert, host), libpq_says(directory, cert, host)
         if ours is None or "embedded null" not in ours:
-            self.assertIn(ours or _VERIFIED, theirs)
+            self.assertIn(ours or VERIFIED, theirs)
 
     @given(st.binary(max_size=60), st.text(max_size=20))
     @example(bytes.fromhex("3000"), "db")
@@ -446,10 +440,6 @@ class ManyNames(SynchronousTestCase):
         self.assertLess(time.process_time() - started, 1)
 
 
-#: What the server answers to the StartupMessage, which libpq sends once it is content with it.
-_VERIFIED = "the StartupMessage has come"
-
-
 def libpq_says(directory: Path, cert: Certificate, host: str) -> str:
     """Have libpq connect with verify-full to a server that shows ``cert``; its error message."""
     root, server = directory / "root.crt", directory / "server.pem"
@@ -457,56 +447,4 @@ def libpq_says(directory: Path, cert: Certificate, host: str) -> str:
     root.write_bytes(pem_of(sign(AUTHORITY, [constraint]).der))
     key = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     server.write_bytes(pem_of(cert.der) + key)
-    parameters = {
-        b"host": host.encode().replace(b"'", b"\\'"),
-        b"hostaddr": b"127.0.0.1",
-        b"user": b"nobody",
-        b"sslmode": b"verify-full",
-        b"sslsni": b"0",
-        b"sslcert": b"none",
-        b"sslrootcert": bytes(root),
-    }
-    with serving(server) as port:
-        conninfo = b" ".join(name + b"='" + value + b"'" for name, value in parameters.items())
-        connection = pq.PGconn.connect_start(conninfo + b" port=%d" % port)
-        return finish(connection)
-
-
-_READING, _WRITING = pq.PollingStatus.READING, pq.PollingStatus.WRITING
-
-
-def finish(connection: pq.abc.PGconn) -> str:
-    """Drive libpq to the end of its attempt."""
-    try:
-        while (status := connection.connect_poll()) in (_READING, _WRITING):
-            socket_ = [connection.socket]
-            select(*((socket_, [], []) if status == _READING else ([], socket_, [])))
-        return connection.error_message.decode()
-    finally:
-        connection.finish()
-
-
-@contextlib.contextmanager
-def serving(certificate_and_key: Path) -> Iterator[int]:
-    """A server for one connection: SSLRequest, handshake, a refusal. Gives its port."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_and_key)
-    context.set_alpn_protocols(["postgresql"])
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = Thread(target=serve, args=(listener, context))
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            thread.join()
-
-
-def serve(listener: socket.socket, context: ssl.SSLContext) -> None:
-    """One connection."""
-    accepted, _ = listener.accept()
-    with accepted:
-        accepted.recv(8)
-        accepted.sendall(b"S")
-        with contextlib.suppress(OSError), context.wrap_socket(accepted, server_side=True) as tls:
-            if tls.recv(10000):
-                tls.sendall(ErrorResponse.fatal("28000", _VERIFIED).encode())
+    return verify_full(server, root, host)
