@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
+from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.signals import STOP_SIGNALS, Handler, signals
@@ -57,6 +58,7 @@ class DaemonProcess(Service):
             # What is started from now on has to be stopped in good order.
             signals.keep(signal.SIGHUP, *STOP_SIGNALS)
             undo.callback(quicken_text_logs())
+            append_to_log_files()
             undo.callback(use_monotonic_clock(self._reactor))
             if settings.workers == 1:
                 dedicate(self._reactor)
@@ -85,7 +87,7 @@ class DaemonProcess(Service):
     def _handle_signals(self) -> None:
         if self.running:
             handlers: dict[int, Handler] = dict.fromkeys(STOP_SIGNALS, self._stop)
-            signals.handle(handlers | {signal.SIGHUP: self._reload})
+            signals.handle(handlers | {signal.SIGHUP: self._reload, signal.SIGUSR1: self._rotate})
 
     def _restore_signals(self) -> None:
         if not self._stop_signalled:  # otherwise the process ends, whatever comes now
@@ -94,7 +96,11 @@ class DaemonProcess(Service):
     # A signal comes between any two steps of the program; what it asks for waits for its turn.
 
     def _reload(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(reopen_log_files)
         self._reactor.callFromThread(self._daemon.reload)
+
+    def _rotate(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(rotate_log_files)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         """The first time in good order; the second time at once."""
