@@ -24,6 +24,7 @@ from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import log_line, who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.search import Found, Search
 from pgtls.tls.tls_info import NegotiatedTLS
@@ -121,6 +122,8 @@ class UpstreamLeg(Leg):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
+        if is_tls_error(reason) and self._host is not None:
+            _log.error("{host}: {reason}", host=self._host.where, reason=tls_reason(reason))
         self._shared.cancels.keys.remove(self._key)
         if self._authentication is not None and isinstance(reason.value, PgTLSError):
             self._authentication.server_refused(reason.value)

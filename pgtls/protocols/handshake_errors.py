@@ -18,6 +18,15 @@ def printable(text: str) -> str:
     return shown.encode("unicode_escape").decode("ascii")
 
 
+def is_tls_error(reason: Failure) -> bool:
+    """Whether a connection has ended because TLS has failed: a record that is broken, an alert.
+
+    :param reason: what ``connectionLost`` gets.
+    :returns: False where TCP has ended or the peer has closed.
+    """
+    return isinstance(reason.value, SSL.Error) and not isinstance(reason.value, SSL.SysCallError)
+
+
 def tls_reason(reason: Failure) -> str:
     """Why a handshake failed, in OpenSSL's words, as libpq and PostgreSQL show them."""
     error = reason.value
@@ -25,8 +34,8 @@ def tls_reason(reason: Failure) -> str:
         return "SSL SYSCALL error: EOF detected"
     if isinstance(error, SSL.Error):
         queue = error.args[0] if error.args else []
-        words = [entry[2] for entry in queue if entry[2]]
-        return f"SSL error: {printable(words[-1])}" if words else "SSL error: unexpected eof"
+        words = [entry[2] for entry in queue if entry[2]]  # the first is the cause
+        return f"SSL error: {printable(words[0])}" if words else "SSL error: unexpected eof"
     if isinstance(error, ConnectionClosed):
         return "SSL SYSCALL error: EOF detected"
     return printable(str(error))

@@ -28,7 +28,7 @@ from zope.interface import alsoProvides, implementer
 from pgtls.policy.client_identity import ClientNotVerified
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, address_text, negotiated_tls
 from pgtls.protocols.connection_log import fields, log_line, tls_text
-from pgtls.protocols.handshake_errors import tls_reason
+from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
 from pgtls.protocols.places import Place
 from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
@@ -146,10 +146,14 @@ class PgTLSServerProtocol(Protocol):
         """The client is gone."""
         self.connected = 0  # Twisted leaves it at 1, and there is nothing left to close
         self._stop_timer()
+        if self._handshaking:
+            self._note_failed_handshake(reason)
+        elif is_tls_error(reason):
+            self._note(tls_reason(reason), {})
         if self._application is not None:
             self._application.connectionLost(reason)
         elif self._handshaking:
-            self._note_failed_handshake(reason)
+            pass  # that is all there is to say
         elif self._proxied is not None and self._proxied.interrupted:
             self._close(_INCOMPLETE_HEADER)
         else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.protocols.server_factory import PgTLSServerFactory
@@ -40,7 +42,7 @@ class ProxiedClientTests(SynchronousTestCase):
             self.protocol.dataReceived(piece)
 
     def gone(self) -> None:
-        self.protocol.connectionLost(self.protocol.wrappedProtocol)
+        self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def is_session_of(self, address: str) -> None:
         [line] = self.lines

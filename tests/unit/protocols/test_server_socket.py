@@ -13,6 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.transport.listening import listen as listen_at
 from pgtls.wire.server_negotiation import SSL
 from tests.support.processes import TIMEOUT, reactor
 from tests.support.raw_client import startup_message
@@ -53,7 +54,7 @@ class SocketOptions(Transports, TestCase):
             tcp_user_timeout=14000,
         )
         factory = PgTLSServerFactory(sessions, None, settings)
-        port = await serverFromString(reactor, listen).listen(factory)
+        port = await listen_at(serverFromString(reactor, listen), factory, reactor)
         self.addCleanup(port.stopListening)
         address = port.getHost()
         family = socket.AF_UNIX if hasattr(address, "name") else socket.AF_INET
