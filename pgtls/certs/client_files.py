@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from pgtls.certs.certification_request import CertificationRequest
 from pgtls.certs.client_conf import ClientConf
 from pgtls.certs.files import (
     locked,
@@ -22,7 +23,6 @@ from pgtls.certs.files import (
 )
 from pgtls.certs.keys import IssuerKey, KeyType, issuer_key, key_in, public_key_der, signing_hash
 from pgtls.certs.names import role_field
-from pgtls.certs.request import CertificationRequest
 from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.chain import verify_chain

@@ -17,89 +17,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pgtls.certs.certification_request import CertificationRequest, block_of
 from pgtls.certs.files import read_limited
 from pgtls.certs.keys import refuse_weak
 from pgtls.certs.names import SUBJECT_FIELDS, subject_field
 from pgtls.errors import ConfigurationError
-from pgtls.tls.certificate import Certificate, extensions
+from pgtls.tls.certificate import Certificate
 from pgtls.tls.chain import signed_by
-from pgtls.tls.der import INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, dotted, elements, first, inner
 from pgtls.tls.distinguished_name import DistinguishedName
-from pgtls.tls.pem import CERTIFICATES, REQUESTS, blocks, looks_like_pem
+from pgtls.tls.pem import CERTIFICATES
 
 _ALLOWED = {oid.dotted_string: name for name, (oid, _) in SUBJECT_FIELDS.items()}
-
-#: The attributes of a request that hold extensions: PKCS #9 (RFC 2985) and Microsoft's.
-_EXTENSION_REQUESTS = ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")
-
-_ATTRIBUTES = 0xA0
-
-
-@dataclass(frozen=True, slots=True)
-class CertificationRequest:
-    """A certificate request as it stands in DER (RFC 2986, section 4).
-
-    :ivar der: all of it.
-    :ivar public_key_der: the key, as SubjectPublicKeyInfo.
-    :ivar attributes: DER of each attribute.
-    """
-
-    der: bytes
-    subject: DistinguishedName
-    public_key_der: bytes
-    attributes: tuple[bytes, ...]
-
-    @classmethod
-    def read(cls, data: bytes) -> CertificationRequest | None:
-        """Read the first request in PEM, or one in DER.
-
-        :param data: the content of a file.
-        :returns: the request, None without one.
-        :raises ValueError: it is damaged.
-        """
-        der = _block(data, REQUESTS)
-        if der is None:
-            return None
-        fields = inner(first(der, SEQUENCE).content)
-        expected = [INTEGER, SEQUENCE, SEQUENCE]
-        if [field.tag for field in fields[:3]] != expected:
-            return None
-        attributes = [
-            attribute.content
-            for field in fields[3:]
-            if field.tag == _ATTRIBUTES
-            for attribute in elements(field.content)
-        ]
-        subject = DistinguishedName.parse(fields[1].content)
-        return cls(der, subject, fields[2].whole, tuple(attributes))
-
-    def is_signed_by_its_key(self) -> bool:
-        """Whether the sender has shown the private key.
-
-        :raises ValueError: it cannot be told: the signature is of an unknown kind.
-        """
-        try:
-            return x509.load_der_x509_csr(self.der).is_signature_valid
-        except Exception as error:  # cryptography's are of many kinds
-            raise ValueError(str(error)) from error
-
-    def extensions(self) -> Iterator[str]:
-        """The types of the extensions that are asked for.
-
-        :raises ValueError: they cannot be read.
-        """
-        for attribute in self.attributes:
-            oid, values = elements(attribute)
-            if oid.tag == OBJECT_IDENTIFIER and dotted(oid.content) in _EXTENSION_REQUESTS:
-                for value in inner(values.whole, SET):
-                    yield from (name for name, _ in extensions(value.content))
-
-
-def _block(data: bytes, names: tuple[str, ...]) -> bytes | None:
-    """The first block of these names; DER as it is."""
-    if not looks_like_pem(data):
-        return data
-    return next((block.der for block in blocks(data, names)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +111,7 @@ def _read(data: bytes, what: str, root: Certificate, renew: bool) -> Request:
 
 def _certificate(data: bytes) -> Certificate | None:
     """The certificate in there; None where it is something else."""
-    der = _block(data, CERTIFICATES)
+    der = block_of(data, CERTIFICATES)
     certificate = Certificate(der) if der is not None else None
     try:
         if certificate is not None:
