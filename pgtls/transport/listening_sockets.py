@@ -78,33 +78,42 @@ class _ListeningReactor:
         self, address: Any, factory: Any, *arguments: Any, **options: Any
     ) -> IListeningPort:
         """As the reactor's."""
-        _remove_stale_lock(os.fsdecode(address))
+        _remove_stale_files(os.fsdecode(address))
         reactor = cast(IReactorUNIX, self._reactor)
         return reactor.listenUNIX(address, factory, *arguments, **options)
 
 
-def _remove_stale_lock(path: str) -> None:
-    """Remove a socket on which nobody listens, if it has a lock file, and that file. The process
-    that it names may be another one now: the only one of a container is number 1 each time.
+def _remove_stale_files(path: str) -> None:
+    """Remove a socket on which nobody listens, and its lock file. The process that this one names
+    may be another one now: the only one of a container is number 1 each time.
 
-    :raises CannotListenError: somebody listens.
+    :raises CannotListenError: somebody listens, or a file cannot be removed.
     """
     lock = f"{path}.lock"
-    if path.startswith("\0") or not os.path.islink(lock):
+    left = [path] * _is_socket(path) + [lock] * os.path.islink(lock)
+    if path.startswith("\0") or not left:
         return
+    if not _is_listened_on(path):
+        try:
+            for name in left:
+                os.unlink(name)
+        except OSError as error:
+            reason = f'"{error.filename}" cannot be removed: {error.strerror}'
+            raise CannotListenError(None, path, OSError(error.errno, reason)) from error
+    elif lock in left:
+        reason = f'process {os.readlink(lock)} listens there, as its lock file "{lock}" says'
+        raise CannotListenError(None, path, OSError(errno.EADDRINUSE, reason))
+
+
+def _is_listened_on(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.setblocking(False)
         try:
             client.connect(path)
-        except BlockingIOError:
-            pass  # somebody listens, and the queue is full
-        except OSError:
-            for left in (path, lock) if _is_socket(path) else (lock,):
-                with suppress(FileNotFoundError):
-                    os.unlink(left)
-            return
-    reason = f'process {os.readlink(lock)} listens there, as its lock file "{lock}" says'
-    raise CannotListenError(None, path, OSError(errno.EADDRINUSE, reason))
+        except OSError as error:
+            # Otherwise somebody listens, whose queue is full, or who takes no connection from us.
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
 
 
 def _is_socket(path: str) -> bool:

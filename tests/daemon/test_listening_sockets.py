@@ -94,6 +94,22 @@ class OurUnixSocket(GatewayCase):
         psycopg.connect(conninfo).close()
         gateway.stop()
 
+    def test_a_socket_on_which_nobody_listens_does_not_count(self) -> None:
+        with closing(socket.socket(socket.AF_UNIX)) as killed:
+            killed.bind(str(self.path))
+        gateway = self.gateway("--upstream", upstream(), listen=f"unix:{self.path}:lockfile=0")
+        conninfo = f"host={self.directory} user=postgres dbname=postgres"
+        psycopg.connect(conninfo).close()
+        gateway.stop()
+
+    def test_a_file_that_is_no_socket_stays(self) -> None:
+        self.path.write_text("somebody's")
+        self.addCleanup(self.path.unlink)
+        self.addCleanup(self.lock.unlink)  # Twisted leaves it where it cannot bind
+        with self.assertRaisesRegex(GatewayFailed, "Address already in use"):
+            self.start()
+        self.assertEqual(self.path.read_text(), "somebody's")
+
     def test_a_lock_of_one_that_runs_is_named(self) -> None:
         first = self.start()
         with self.assertRaisesRegex(
