@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import react
 
+from pgtls.daemon.monotonic_clock import use_monotonic_clock
+
 T = TypeVar("T")
 
 
@@ -23,6 +25,7 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     errors: list[Exception] = []
 
     async def kept(reactor: IReactorCore) -> None:
+        use_monotonic_clock(reactor)  # type: ignore[arg-type] # the process is ours alone
         try:
             results.append(await main(reactor))
         except Exception as error:

@@ -1,10 +1,25 @@
-"""Makes ``twistd pgtls`` and the ``pgtls:`` endpoint strings known to Twisted."""
+"""Makes ``twistd pgtls`` and the ``pgtls:`` endpoint strings known to Twisted.
+
+Every ``twistd`` imports this, whatever it runs: pgtls itself is imported when it is asked for.
+"""
+
+from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
 from twisted.application.service import ServiceMaker
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
 
-from pgtls.protocols.strings import ClientStringParser, ServerStringParser
+if TYPE_CHECKING:
+    from pgtls.transport.reactor import IReactor
 
 
 class GatewayMaker(ServiceMaker):
@@ -14,10 +29,40 @@ class GatewayMaker(ServiceMaker):
     @property
     def options(self) -> object:
         """The options of the command line."""
-        from pgtls.daemon.signals import signals  # noqa: PLC0415 - for this plugin alone
+        from pgtls.daemon.signals import signals  # noqa: PLC0415
 
         signals.keep(signal.SIGHUP)
         return super().options  # type: ignore[misc]
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class ClientStrings:
+    """``pgtls:`` for ``clientFromString``."""
+
+    prefix = "pgtls"
+
+    def parseStreamClient(
+        self, reactor: IReactor, *args: str, **kwargs: str
+    ) -> IStreamClientEndpoint:
+        """As :class:`pgtls.protocols.strings.ClientStringParser` has it."""
+        from pgtls.protocols.strings import ClientStringParser  # noqa: PLC0415
+
+        return ClientStringParser().parseStreamClient(reactor, *args, **kwargs)
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class ServerStrings:
+    """``pgtls:`` for ``serverFromString``."""
+
+    prefix = "pgtls"
+
+    def parseStreamServer(
+        self, reactor: IReactor, *args: str, **kwargs: str
+    ) -> IStreamServerEndpoint:
+        """As :class:`pgtls.protocols.strings.ServerStringParser` has it."""
+        from pgtls.protocols.strings import ServerStringParser  # noqa: PLC0415
+
+        return ServerStringParser().parseStreamServer(reactor, *args, **kwargs)
 
 
 gateway = GatewayMaker(
@@ -26,5 +71,5 @@ gateway = GatewayMaker(
     "TLS for anything that speaks PostgreSQL.",
     "pgtls",
 )
-client_endpoint = ClientStringParser()
-server_endpoint = ServerStringParser()
+client_endpoint = ClientStrings()
+server_endpoint = ServerStrings()
