@@ -19,7 +19,12 @@ S = TypeVar("S", bound="attrs.AttrsInstance")
 
 
 def text(default: str, help_text: str) -> Any:
-    """A setting that is text: a name, a path, a list in OpenSSL's form."""
+    """A setting that is text: a name, a path, a list in OpenSSL's form.
+
+    :param default: its value where none is given.
+    :param help_text: one line of help.
+    :returns: a field of an attrs class.
+    """
 
     def convert(value: object) -> str:
         if not isinstance(value, str) or "\0" in value:
@@ -30,7 +35,12 @@ def text(default: str, help_text: str) -> Any:
 
 
 def boolean(default: bool, help_text: str) -> Any:
-    """A setting that is on or off: TOML's booleans, or the words that PostgreSQL takes."""
+    """A setting that is on or off: TOML's booleans, or the words that PostgreSQL takes.
+
+    :param default: its value where none is given.
+    :param help_text: one line of help.
+    :returns: a field of an attrs class.
+    """
     words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
     def convert(value: object) -> bool:
@@ -44,7 +54,12 @@ def boolean(default: bool, help_text: str) -> Any:
 
 
 def choice(default: StrEnum, help_text: str) -> Any:
-    """A setting with a few words to choose from."""
+    """A setting with a few words to choose from.
+
+    :param default: its value where none is given, one of an enum whose members are the words.
+    :param help_text: one line of help.
+    :returns: a field of an attrs class.
+    """
     kind = type(default)
     allowed = " or ".join(f'"{word}"' for word in kind)
 
@@ -138,7 +153,11 @@ def number(
 
 
 def group(kind: type[attrs.AttrsInstance]) -> Any:
-    """Settings of another class, under their own names."""
+    """Settings of another class, under their own names.
+
+    :param kind: the other class.
+    :returns: a field of an attrs class.
+    """
     return attrs.field(factory=kind, metadata={"group": kind})
 
 
@@ -147,7 +166,11 @@ def _setting(default: object, convert: Callable[[object], object], help_text: st
 
 
 def fields(kind: type[attrs.AttrsInstance]) -> Iterator[attrs.Attribute[Any]]:
-    """Every setting of a class, those of its groups included."""
+    """Every setting of a class, those of its groups included.
+
+    :param kind: a class of settings.
+    :returns: the fields.
+    """
     for field in attrs.fields(kind):
         if "group" in field.metadata:
             yield from fields(field.metadata["group"])

@@ -20,7 +20,9 @@ _SCRAM_KEY_LENGTH = 32
 def find_mistakes(values: Mapping[str, str], hosts: Iterable[Host]) -> Iterator[str]:
     """Every mistake, one sentence each, in the order of libpq's checks.
 
+    :param values: values by keyword, defaults included.
     :param hosts: the hosts, as far as they are known.
+    :returns: the sentences.
     """
     yield from _require_auth(values)
     for keyword, allowed in CHOICES.items():
@@ -38,9 +40,11 @@ def find_mistakes(values: Mapping[str, str], hosts: Iterable[Host]) -> Iterator[
 
 
 def tls_version(text: str) -> str | None:
-    """The name of a TLS version as PostgreSQL writes it; None where no bound is meant.
+    """The name of a TLS version as PostgreSQL writes it.
 
-    :raises ValueError: no such version.
+    :param text: the value of ``ssl_min_protocol_version`` or ``ssl_max_protocol_version``.
+    :returns: the name; None where no bound is meant.
+    :raises ValueError: there is no such version.
     """
     if not text:
         return None
@@ -48,15 +52,22 @@ def tls_version(text: str) -> str | None:
 
 
 def oldest_protocol(values: Mapping[str, str]) -> tuple[int, int]:
-    """The oldest version of the protocol that is acceptable."""
+    """The oldest version of the protocol that is acceptable: ``min_protocol_version``.
+
+    :param values: values by keyword.
+    :returns: major and minor number.
+    """
     return PROTOCOL_VERSIONS[values.get("min_protocol_version", "3.0")]
 
 
 def newest_protocol(values: Mapping[str, str]) -> tuple[int, int]:
-    """The version of the protocol to ask for.
+    """The version of the protocol to ask for: ``max_protocol_version``.
 
-    Older servers and poolers break off at one that they do not know, so that it is 3.0 where
-    nothing else is asked for, and where 3.0 is not too old anyway.
+    Older servers and poolers close the connection at one that they do not know. So it is 3.0 where
+    nothing else is asked for, and where 3.0 is not too old.
+
+    :param values: values by keyword.
+    :returns: major and minor number.
     """
     default = "latest" if oldest_protocol(values) > PROTOCOL_VERSIONS["3.0"] else "3.0"
     return PROTOCOL_VERSIONS[values.get("max_protocol_version", default)]

@@ -87,8 +87,10 @@ class ConnInfo:
     def parse(cls, text: str, environ: Mapping[str, str], home: Path | None = None) -> ConnInfo:
         """Read a connection string in either form.
 
+        :param text: the connection string: keywords and values, or a URI.
         :param environ: the environment, for the PG* variables and HOME.
         :param home: a home directory in place of the user's.
+        :returns: what it means, with defaults.
         :raises ConfigurationError: with every mistake; of the grammar only the first one.
         """
         return cls._complete(parse_text(text), environ, home)
@@ -99,6 +101,10 @@ class ConnInfo:
     ) -> ConnInfo:
         """Take parameters by name, as PQconnectdbParams() does: an empty one counts as not given.
 
+        :param parameters: values by keyword.
+        :param environ: the environment, for the PG* variables and HOME.
+        :param home: a home directory in place of the user's.
+        :returns: what they mean, with defaults.
         :raises ConfigurationError: with every mistake; where a name is unknown, only the names.
         """
         unknown = [keyword for keyword in parameters if keyword not in OPTIONS]

@@ -76,7 +76,11 @@ def default_host() -> str:
 
 
 def parse_integer(text: str) -> int | None:
-    """An integer as libpq reads one: 32 bits, blanks and a sign allowed. None for anything else."""
+    """An integer as libpq reads one: 32 bits, blanks and a sign allowed.
+
+    :param text: the value.
+    :returns: the integer; None for anything else.
+    """
     found = _INTEGER.fullmatch(text)
     # The limit on the length is Python's own: int() refuses thousands of digits.
     if found is None or len(text) > 1000:
@@ -88,6 +92,8 @@ def parse_integer(text: str) -> int | None:
 def parse_hosts(values: Mapping[str, str]) -> tuple[Host, ...]:
     """The hosts in the order in which they are written.
 
+    :param values: values by keyword: ``host``, ``hostaddr`` and ``port``.
+    :returns: the hosts, at least one.
     :raises ConfigurationError: with every mistake in them.
     """
     triples = _match(values.get("host", ""), values.get("hostaddr", ""), values.get("port", ""))

@@ -44,7 +44,9 @@ def state_directory(option: str | None = None, environ: Mapping[str, str] = os.e
 
     :param option: what ``--state-dir`` says. Without it: systemd's ``$STATE_DIRECTORY``, else
         ``pgtls`` in ``$XDG_STATE_HOME``, which is ``~/.local/state`` if unset.
-    :raises ConfigurationError: it cannot be made, somebody else's, or others can write into it.
+    :param environ: the environment.
+    :returns: its path.
+    :raises ConfigurationError: it cannot be made, is another user's, or is writable for others.
     """
     directory = _chosen(option, environ)
     try:
@@ -76,10 +78,12 @@ def _chosen(option: str | None, environ: Mapping[str, str]) -> Path:
 def default_certificate(state_dir: Path, names: Sequence[str] = ()) -> DefaultCertificate:
     """The gateway's own certificate: made once, with an authority, and used from then on.
 
-    It is made anew, by the same authority, when its end is near, when it lacks a name that is
-    wanted now (it keeps the others), or when its files do not fit together.
+    It is renewed, by the same authority, when it expires soon, when it lacks a name that is wanted
+    now (it keeps the others), or when its files do not fit together.
 
+    :param state_dir: the state directory.
     :param names: host names and addresses that clients will use, besides this machine's own.
+    :returns: the certificate's files.
     :raises ConfigurationError: a name or a file cannot be used.
     """
     wanted = [*_LOOPBACK, *_usable(socket.gethostname()), *names]

@@ -21,8 +21,12 @@ class ChannelBinding:
         self._warned: set[str] = set()
 
     def editor(self, client: ITransport, upstream: ITransport) -> Callable[[bytes], bytes] | None:
-        """What is to be done with the server's authentication messages on their way to the client;
-        None where nothing is."""
+        """How the server's authentication messages are to be changed on their way to the client.
+
+        :param client: the transport of the client.
+        :param upstream: the transport of the server.
+        :returns: takes a message, gives the one to send; None where nothing is to be changed.
+        """
         server_leg = negotiated_tls(upstream)
         if server_leg is None or server_leg.certificate is None:
             return None
@@ -33,8 +37,10 @@ class ChannelBinding:
         return None if cause is None else CauseTold(cause)
 
     def compare(self, shown: Certificate, upstreams: Certificate) -> str | None:
-        """Compare what the gateway shows clients with what the server shows the gateway.
+        """Compare the gateway's certificate with the server's.
 
+        :param shown: the one that clients get from the gateway.
+        :param upstreams: the one that the gateway gets from the server.
         :returns: in a sentence, how they differ; None where they do not.
         """
         if shown == upstreams:

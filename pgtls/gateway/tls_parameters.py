@@ -13,8 +13,13 @@ from pgtls.tls.tls_info import NegotiatedTLS
 
 
 def tls_parameters(tls: NegotiatedTLS | None, address: IAddress | None) -> dict[str, str]:
-    """The startup parameters. All of them always, empty where there is nothing to say: a client
-    could define those that were left out."""
+    """The startup parameters about a client. All of them always, empty where there is nothing to
+    say: a client could define those that were left out.
+
+    :param tls: the client's TLS; None in plaintext.
+    :param address: the client's address.
+    :returns: values by name, such as ``pgtls.client_dn``.
+    """
     certificate = tls.certificate if tls is not None else None
     return {
         "pgtls.version": tls.version if tls is not None else "",

@@ -59,9 +59,12 @@ def check_upstream(
     binding: ChannelBinding,
     clock: IReactorTime,
 ) -> Deferred[None]:
-    """Connect once, and log what is there.
+    """Connect to the upstream once, and log the outcome.
 
+    :param upstream: where to connect.
     :param shown: the certificates that the gateway shows its clients; none without TLS.
+    :param binding: compares the certificates.
+    :param clock: for the time limit.
     :returns: fires when it is done; never fails. Cancelling it ends the check.
     """
     checking = Deferred.fromCoroutine(_check(upstream, shown, binding))

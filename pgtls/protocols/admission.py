@@ -39,8 +39,10 @@ class Admission:
             raise ConfigurationError(*mistakes)
 
     def admit(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
-        """Let the client in, or not.
+        """Check that a client may have the session that it asks for.
 
+        :param startup: what it asks for.
+        :param tls: its TLS; None in plaintext.
         :raises ClientNotVerified: it has no certificate, or none for this role.
         """
         check_client(

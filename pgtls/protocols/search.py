@@ -51,8 +51,10 @@ class Names:
     def places(self, host: Host, timeout: float) -> Deferred[list[Host]]:
         """A host, once for each of its addresses.
 
-        :param timeout: seconds that looking may take.
-        :returns: fails with ConnectFailed where there is none.
+        :param host: as the connection string has it.
+        :param timeout: seconds that the lookup may take.
+        :returns: fires with the host once for each address; fails with ConnectFailed where there is
+            none.
         """
         return Deferred.fromCoroutine(self._places(host, timeout))
 

@@ -22,8 +22,6 @@ from pgtls.tls.keylog import keylog_to
 from pgtls.tls.libpq_files import crl_sources, password_of, read_key_pair, read_roots
 from pgtls.tls.openssl import (
     POSTGRESQL,
-    forbid_renegotiation_and_compression,
-    forbid_resumption,
     use_key_pair,
 )
 from pgtls.tls.record_size import Connection
@@ -32,6 +30,7 @@ from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.server_identity import verify_server_name
 from pgtls.tls.sources import CertificateSource, KeySource, load_key_pair
 from pgtls.tls.sources import read_roots as read_given_roots
+from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from pgtls.tls.tls_info import shown_by_peer
 from pgtls.tls.verify_failures import failure_noting, failure_of
 from pgtls.tls.versions import set_versions

@@ -54,7 +54,10 @@ def load_private_key(path: Path, password: Password = None, *, der_too: bool = T
 def read_key_file(path: Path) -> bytes:
     """The content of a private key file that is as private as it must be.
 
-    :raises ConfigurationError: it cannot be read, or others than its owner might read or write it.
+    :param path: the file.
+    :returns: its content.
+    :raises ConfigurationError: it cannot be read, or users other than its owner might read or write
+        it.
     """
     name = os.fspath(path)
     try:
@@ -96,6 +99,7 @@ def parse_private_key(data: bytes, what: str, password: Password = None) -> cryp
     :param data: it, and in PEM anything around it.
     :param what: what is read, for the error message.
     :param password: for an encrypted one; another does not need it.
+    :returns: the key.
     :raises ConfigurationError: it cannot be read, or not with this password.
     """
     if cipher := legacy_cipher(data):
@@ -163,6 +167,8 @@ _LONGEST_PASSWORD = 1024
 def check_key_matches(certificate: Certificate, key: crypto.PKey, what: str) -> None:
     """Check that ``key`` is the private half of the key in ``certificate``.
 
+    :param certificate: the certificate.
+    :param key: the private key.
     :param what: what the key is from, for the error message.
     :raises ConfigurationError: it is not.
     """

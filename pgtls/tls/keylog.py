@@ -20,6 +20,8 @@ def keylog_to(context: SSL.Context, path: Path) -> None:
     The file is created with mode 0600 and stays open as long as the context lives. Who reads it
     can decrypt every connection, so a file that others may read is refused.
 
+    :param context: whose handshakes.
+    :param path: the file.
     :raises ConfigurationError: it cannot be opened, is no regular file or a symbolic link, belongs
         to another user, or has wider permissions.
     """

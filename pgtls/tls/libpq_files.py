@@ -22,7 +22,13 @@ _VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
 
 
 def file_of(conninfo: ConnInfo, named: str | None, default: str) -> Path | None:
-    """The file that a parameter names, else libpq's default; None where there is no home."""
+    """The file that a parameter names, else libpq's default.
+
+    :param conninfo: the connection string.
+    :param named: the parameter's value; None where it is not given.
+    :param default: the name of the default in ``~/.postgresql``.
+    :returns: the file; None where there is no home directory.
+    """
     if named is not None:
         return Path(named)
     directory = conninfo.default_directory
@@ -31,7 +37,11 @@ def file_of(conninfo: ConnInfo, named: str | None, default: str) -> Path | None:
 
 def crl_sources(conninfo: ConnInfo) -> list[str]:
     """The files and directories of CRLs that are read: ``sslcrl`` and ``sslcrldir``, else
-    ``root.crl`` in the default directory where there is one, and roots are not the system's."""
+    ``root.crl`` in the default directory where there is one, and roots are not the system's.
+
+    :param conninfo: the connection string.
+    :returns: their paths.
+    """
     named = [each for each in (conninfo.sslcrl, conninfo.sslcrldir) if each is not None]
     default = file_of(conninfo, None, "root.crl")
     if named or conninfo.sslrootcert == "system" or default is None:
@@ -42,6 +52,7 @@ def crl_sources(conninfo: ConnInfo) -> list[str]:
 def read_roots(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Certificate] | None:
     """The certificates of ``sslrootcert``, or of ``root.crt`` in the default directory.
 
+    :param conninfo: the connection string.
     :param context: is made to trust them.
     :returns: None where there is no such file and the sslmode does without.
     :raises ConfigurationError: the file is needed, or cannot be read.
@@ -65,6 +76,7 @@ def read_roots(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[C
 def read_key_pair(conninfo: ConnInfo) -> KeyPair | None:
     """The client's certificate with its intermediates, and its key: ``sslcert``, ``sslkey``.
 
+    :param conninfo: the connection string.
     :returns: None where there is no certificate file.
     :raises ConfigurationError: there is one, and it or its key cannot be used.
     """
@@ -91,5 +103,9 @@ def _is_there(path: Path) -> bool:
 
 
 def password_of(conninfo: ConnInfo) -> bytes | None:
-    """The password of an encrypted key."""
+    """The password of an encrypted key: ``sslpassword``.
+
+    :param conninfo: the connection string.
+    :returns: the password; None where none is given.
+    """
     return conninfo.sslpassword.encode() if conninfo.sslpassword else None

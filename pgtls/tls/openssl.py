@@ -3,12 +3,6 @@
 Each function takes a pyOpenSSL ``Context`` that no connection has used yet. Where pyOpenSSL lacks
 the call, ``OpenSSL._util.lib`` is asked for it, and nowhere else in pgtls. A test for each fails on
 the day that pyOpenSSL gains a public one.
-
-One wish stays open: neither pyOpenSSL nor its ``lib`` has ``SSL_CTX_set_num_tickets``. A server
-therefore sends each TLS 1.3 client two session tickets, some 500 bytes. With
-:func:`forbid_resumption` they are names of sessions that nobody keeps, and resume nothing. Who
-wants them gone sets ``NumTickets = 0`` in the ``system_default`` section of the file that the
-environment variable ``OPENSSL_CONF`` names; a library must not do that to its process.
 """
 
 from __future__ import annotations
@@ -32,6 +26,8 @@ def select_alpn(context: SSL.Context) -> None:
     """Select ``postgresql`` from what a client offers; offered without it, the handshake ends.
 
     A client that offers nothing is accepted. PostgreSQL's ``alpn_cb`` does the same.
+
+    :param context: the server's.
     """
     lib.SSL_CTX_set_alpn_select_cb(context._context, _select, ffi.NULL)
 
@@ -57,20 +53,6 @@ def _select(_ssl: Any, name: Any, length: Any, offered: Any, size: int, _argumen
     return lib.SSL_TLSEXT_ERR_ALERT_FATAL  # type: ignore[no-any-return]
 
 
-def forbid_resumption(context: SSL.Context) -> None:
-    """No session tickets, no session cache, as PostgreSQL has it.
-
-    Both are needed: with either alone, OpenSSL resumes TLS 1.3 sessions.
-    """
-    context.set_options(SSL.OP_NO_TICKET)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-
-
-def forbid_renegotiation_and_compression(context: SSL.Context) -> None:
-    """No renegotiation in TLS 1.2, and no compression (CRIME)."""
-    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-
-
 def set_groups(context: SSL.Context, groups: str) -> None:
     """Set the key exchange groups, as ``ssl_groups``.
 
@@ -78,6 +60,7 @@ def set_groups(context: SSL.Context, groups: str) -> None:
     ffdhe groups of RFC 7919 too. A list without those leaves TLS 1.2 clients that offer them
     no DHE suite, whatever parameters were loaded (RFC 7919, section 4).
 
+    :param context: the context.
     :param groups: names with colons between them, the preferred one first, for example
         ``X25519MLKEM768:X25519:prime256v1``.
     :raises ConfigurationError: a name that this OpenSSL does not know, or none at all.
@@ -109,7 +92,11 @@ def _groups_mistake(groups: str) -> str:
 
 
 def verify_error_text(error: int) -> str:
-    """OpenSSL's words for what a verify callback gets as a number."""
+    """OpenSSL's text for the error number that a verify callback gets.
+
+    :param error: X509_V_ERR_...
+    :returns: the text.
+    """
     text: bytes = ffi.string(lib.X509_verify_cert_error_string(error))
     return text.decode()
 
@@ -120,7 +107,9 @@ def use_key_pair(context: SSL.Context, chain: bytes, key: crypto.PKey) -> None:
     A context takes one of each kind of key: with RSA and ECDSA, OpenSSL uses what the client
     can verify.
 
+    :param context: the context.
     :param chain: PEM: the certificate itself first.
+    :param key: the private key.
     :raises ConfigurationError: OpenSSL refuses them, for a weak key for example, or they do not
         belong together.
     """
@@ -140,6 +129,7 @@ def use_key_pair(context: SSL.Context, chain: bytes, key: crypto.PKey) -> None:
 def use_chain(context: SSL.Context, chain: bytes) -> None:
     """SSL_CTX_use_certificate_chain_file() for what has been read already.
 
+    :param context: the context.
     :param chain: PEM: the certificate itself first. Not encrypted: OpenSSL would ask for the
         password at the terminal.
     :raises SSL.Error: OpenSSL refuses it.
@@ -161,6 +151,9 @@ def lenient_context() -> SSL.Context:
 def key_fits(certificate: crypto.X509, key: crypto.PKey) -> bool:
     """Whether a private key is the one for the key in a certificate: X509_check_private_key().
 
+    :param certificate: the certificate.
+    :param key: the private key.
+    :returns: whether it is.
     :raises SSL.Error: the certificate's key is of no kind that TLS uses.
     """
     context = lenient_context()
@@ -172,7 +165,11 @@ def key_fits(certificate: crypto.X509, key: crypto.PKey) -> bool:
 
 
 def reason_of(error: SSL.Error | crypto.Error) -> str:
-    """OpenSSL's words for what went wrong: the first, as libpq shows them."""
+    """OpenSSL's text for an error: the first in its queue, as libpq shows it.
+
+    :param error: the exception.
+    :returns: the text.
+    """
     queue = error.args[0] if error.args else []
     words = [entry[2] for entry in queue if entry[2]] if isinstance(queue, list) else []
     return words[0] if words else str(error) or "OpenSSL gives no reason"
@@ -186,6 +183,7 @@ def version_cipher_alpn(connection: SSL.Connection) -> tuple[str, str, int, byte
     """What a handshake agreed on: ``get_protocol_version_name()``, ``get_cipher_name()``,
     ``get_cipher_bits()`` and ``get_alpn_proto_negotiated()`` in one, which costs 40 % less.
 
+    :param connection: the connection.
     :returns: empty names and no bits where there has been no handshake.
     """
     ssl = connection._ssl
@@ -300,6 +298,7 @@ class Records:
     def seal(self, data: bytes | memoryview, start: int) -> int:
         """Make records of plaintext, for :meth:`take`.
 
+        :param data: the plaintext.
         :param start: the bytes of ``data`` before it have been taken already.
         :returns: up to where it has been taken now: PIECE bytes more, if there are as many.
         :raises SSL.Error: OpenSSL cannot.

@@ -30,8 +30,6 @@ from pgtls.tls.ciphers import (
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import (
-    forbid_renegotiation_and_compression,
-    forbid_resumption,
     select_alpn,
     set_groups,
     use_key_pair,
@@ -47,6 +45,7 @@ from pgtls.tls.sources import (
     parse_roots,
     read_pem,
 )
+from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from pgtls.tls.validity import listener_validities, warnings
 from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions

@@ -65,7 +65,9 @@ class KeyPair:
 def read_pem(source: CertificateSource, kind: str) -> tuple[bytes, str]:
     """The PEM of a source, and what to call the source in an error message.
 
+    :param source: a path, or PEM, DER or an object in memory.
     :param kind: what a file is, for that.
+    :returns: the PEM; and the name of the source for an error message.
     :raises ConfigurationError: a file cannot be opened.
     """
     if isinstance(source, x509.Certificate):
@@ -81,14 +83,20 @@ def read_pem(source: CertificateSource, kind: str) -> tuple[bytes, str]:
 
 
 def pem_or_der(data: bytes) -> bytes:
-    """A certificate in PEM, where PEM or DER was given."""
+    """A certificate in PEM, whether PEM or DER was given.
+
+    :param data: the certificate.
+    :returns: it in PEM.
+    """
     return pem_of(data) if is_der(data) else data
 
 
 def pem_of(der: bytes, name: str = "CERTIFICATE") -> bytes:
     """DER as PEM.
 
-    :param name: what it is.
+    :param der: the object.
+    :param name: its kind, in the BEGIN line.
+    :returns: it in PEM.
     """
     text = base64.b64encode(der).decode()
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
@@ -98,7 +106,9 @@ def pem_of(der: bytes, name: str = "CERTIFICATE") -> bytes:
 def read_chain(source: CertificateSource, kind: str = "certificate file") -> Chain:
     """A certificate and its intermediates, as SSL_CTX_use_certificate_chain_file() finds them.
 
+    :param source: a path, or PEM, DER or an object in memory.
     :param kind: what a file is, for the error message.
+    :returns: the chain.
     :raises ConfigurationError: they cannot be read.
     """
     pem, what = read_pem(source, kind)
@@ -106,9 +116,11 @@ def read_chain(source: CertificateSource, kind: str = "certificate file") -> Cha
 
 
 def parse_chain(pem: bytes, what: str) -> Chain:
-    """The same from what has been read.
+    """As :func:`read_chain`, from what has been read.
 
+    :param pem: the content.
     :param what: what it was, for the error message.
+    :returns: the chain.
     :raises ConfigurationError: they cannot be read.
     """
     try:
@@ -148,9 +160,12 @@ def read_roots(
 
 
 def parse_roots(pem: bytes, what: str, context: SSL.Context | None = None) -> list[Certificate]:
-    """The same from what has been read, for one source.
+    """As :func:`read_roots`, from what has been read, for one source.
 
+    :param pem: the content.
     :param what: what it was, for the error message.
+    :param context: is made to trust them.
+    :returns: the certificates.
     """
     try:
         certificates = _legible(pem, CERTIFICATES)
@@ -162,10 +177,12 @@ def parse_roots(pem: bytes, what: str, context: SSL.Context | None = None) -> li
 
 
 def load_roots(source: CertificateSource, kind: str = "root certificate file") -> crypto.X509Store:
-    """What a file of roots makes OpenSSL trust.
+    """A store of what a file of roots makes OpenSSL trust.
 
+    :param source: a path, or PEM, DER or an object in memory.
     :param kind: what a file is, for the error message.
-    :raises ConfigurationError: it cannot be read, or nothing is in it.
+    :returns: the store.
+    :raises ConfigurationError: it cannot be read, or is empty.
     """
     pem, what = read_pem(source, kind)
     parse_roots(pem, what)

@@ -22,9 +22,11 @@ _UCRED = struct.Struct("iII")
 
 
 def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
-    """Set ``keepalives`` and what belongs to it; as in libpq, ``tcp_user_timeout`` too needs it on.
+    """Set ``keepalives`` and its companions; as in libpq, ``tcp_user_timeout`` too needs it on.
 
-    :raises ConnectFailed: the system does not take a value.
+    :param connection: the socket.
+    :param conninfo: the connection string.
+    :raises ConnectFailed: the system does not accept a value.
     """
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not conninfo.keepalives:
@@ -43,9 +45,11 @@ def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
 
 
 def check_peer(connection: socket.socket, requirepeer: str) -> None:
-    """Check that the process at the other end of a Unix socket runs as that user.
+    """Check that the process at the other end of a Unix socket runs as the user of ``requirepeer``.
 
-    :raises NegotiationRefused: it does not, or it cannot be told.
+    :param connection: the socket.
+    :param requirepeer: the user's name.
+    :raises NegotiationRefused: it does not, or it cannot be determined.
     """
     if not hasattr(socket, "SO_PEERCRED"):
         raise NegotiationRefused("requirepeer parameter is not supported on this platform")

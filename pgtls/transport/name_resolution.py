@@ -41,7 +41,12 @@ class _Receiver:
 
 
 def resolve(reactor: IReactorPluggableNameResolver, name: str) -> Deferred[list[str]]:
-    """The addresses of a name, in the resolver's order; none where it has none. Never blocks."""
+    """Look a name up. Never blocks.
+
+    :param reactor: Twisted's.
+    :param name: the name.
+    :returns: fires with its addresses, in the resolver's order; none where it has none.
+    """
     receiver = _Receiver()
     reactor.nameResolver.resolveHostName(receiver, name, transportSemantics="TCP")
     return receiver.done
@@ -57,7 +62,11 @@ def _is_a_name(name: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def known_place(host: Host) -> Host | None:
-    """A host with its address; None where only a resolver knows it."""
+    """A host with its address; None where only a resolver knows it.
+
+    :param host: as the connection string has it.
+    :returns: the host; None where its name is to be looked up.
+    """
     if host.unix_path is not None or host.hostaddr:
         return host
     try:
@@ -71,6 +80,9 @@ async def places(reactor: IReactorPluggableNameResolver, host: Host) -> list[Hos
     """A host that is a name, once for each of its addresses, as libpq tries them one after the
     other.
 
+    :param reactor: Twisted's.
+    :param host: as the connection string has it.
+    :returns: the host once for each of its addresses.
     :raises ConnectFailed: the name has no address.
     """
     # Twisted's resolver never answers where Python cannot encode the name.
@@ -83,6 +95,9 @@ async def places(reactor: IReactorPluggableNameResolver, host: Host) -> list[Hos
 async def check_address(reactor: IReactorPluggableNameResolver, name: str, address: str) -> None:
     """Check that a name, as it resolves now, has the address that was connected to.
 
+    :param reactor: Twisted's.
+    :param name: the host's name.
+    :param address: the address that was connected to.
     :raises CertificateNotVerified: it has not.
     """
     found = await resolve(reactor, name)

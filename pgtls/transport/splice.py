@@ -30,10 +30,12 @@ class Pipe:
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _SIZE)
 
     def pass_on(self, source: int, to: int) -> tuple[int, bytes]:
-        """Pass on what is in one socket to another, both of which do not block.
+        """Move what there is to read from one non-blocking socket to another.
 
-        :returns: how many bytes were read, 0 at the end; and those that the other one did not
-            take, be it full or broken: the next write will tell.
+        :param source: descriptor of the first.
+        :param to: descriptor of the second.
+        :returns: how many bytes were read, 0 at the end; and those that the other socket did not
+            take, because it is full or broken: the next write will tell.
         :raises OSError: as reading would; or, where the pipe is then not usable, nothing was read.
         """
         # Should anything go wrong in between, no other connection may get what is left inside.

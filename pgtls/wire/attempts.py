@@ -74,7 +74,13 @@ class Attempts:
         *,
         unix_socket: bool = False,
     ) -> Attempts:
-        """The attempts for one host. A Unix socket never gets TLS, whatever the sslmode."""
+        """The attempts for one host. A Unix socket never gets TLS, whatever the sslmode.
+
+        :param sslmode: libpq's ``sslmode``.
+        :param negotiation: libpq's ``sslnegotiation``.
+        :param unix_socket: whether it is one.
+        :returns: the attempts, in their order.
+        """
         return cls((Method.PLAIN,) if unix_socket else _METHODS[sslmode], negotiation)
 
     @property
@@ -89,7 +95,12 @@ class Attempts:
 
 
 def combination_error(sslmode: SSLMode, negotiation: SSLNegotiation) -> str | None:
-    """libpq's complaint about a combination that it refuses before connecting."""
+    """libpq's error for a combination that it refuses before connecting.
+
+    :param sslmode: libpq's ``sslmode``.
+    :param negotiation: libpq's ``sslnegotiation``.
+    :returns: the message; None for a combination that is allowed.
+    """
     if negotiation is SSLNegotiation.DIRECT and not sslmode.tls_required:
         return (
             f'weak sslmode "{sslmode}" may not be used with sslnegotiation=direct '

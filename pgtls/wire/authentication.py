@@ -55,6 +55,7 @@ class AuthenticationRequest:
         """Read a message.
 
         :param message: all of it, type byte included; at least 9 bytes.
+        :returns: the request.
         """
         code = int.from_bytes(message[HEADER_SIZE : HEADER_SIZE + 4], "big")
         names: list[bytes] = []

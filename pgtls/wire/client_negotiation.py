@@ -96,7 +96,11 @@ Action = Send | StartTLS | Ready | Report | Reconnect | NextHost | Fail
 
 
 def rejection(error: ServerRejected) -> Event:
-    """What to call an ErrorResponse: SQLSTATEs of class 28 are about who asks."""
+    """The event for an ErrorResponse: SQLSTATEs of class 28 are about the client's identity.
+
+    :param error: the server's error.
+    :returns: the event.
+    """
     return Event.AUTHFAIL if error.response.sqlstate.startswith("28") else Event.BACKENDERROR
 
 
@@ -150,7 +154,11 @@ class ClientNegotiation:
         return self._attempts.negotiation is SSLNegotiation.DIRECT
 
     def connected(self, error: PgTLSError | None = None) -> list[Action]:
-        """The connection is up: the opening move; none where the peer is the wrong one already."""
+        """The connection is up.
+
+        :param error: why the peer is not the one wanted; None where it is.
+        :returns: what to do: the first request, or to fail.
+        """
         report = Report(self._opening)
         if error is not None:
             return [report, *self._fail(error)]
@@ -163,7 +171,11 @@ class ClientNegotiation:
         return [report, Send(SSL_REQUEST)]
 
     def receive(self, data: bytes) -> list[Action]:
-        """Bytes from the server."""
+        """Bytes from the server.
+
+        :param data: what came, of any length.
+        :returns: what to do.
+        """
         if self._state is _REPLY and data:
             return self._reply(data[:1], data[1:])
         if self._state is _FIRST_ANSWER:
@@ -173,9 +185,11 @@ class ClientNegotiation:
     def handshake_completed(
         self, alpn: str | None, not_verified: PgTLSError | None = None
     ) -> list[Action]:
-        """TLS is up; ``alpn`` is the protocol that the server selected.
+        """The TLS handshake is complete.
 
-        :param not_verified: why it is not the server that it should be; None where it is.
+        :param alpn: the protocol that the server selected; None without ALPN.
+        :param not_verified: why the server's certificate is not accepted; None where it is.
+        :returns: what to do.
         """
         if self._state is not _HANDSHAKE:
             return []
@@ -190,14 +204,22 @@ class ClientNegotiation:
         return reports + (self._refused(not_verified) if not_verified else self._session(b""))
 
     def handshake_failed(self, error: PgTLSError) -> list[Action]:
-        """TLS did not come up, be it for the chain of the server's certificate."""
+        """The TLS handshake failed, also because of the server's certificate chain.
+
+        :param error: why.
+        :returns: what to do.
+        """
         if self._state is not _HANDSHAKE:
             return []
         reports: list[Action] = [Report(Event.DIRECTSSLREJECT)] if self._direct else []
         return reports + self._refused(error)
 
     def lost(self, error: PgTLSError | None = None) -> list[Action]:
-        """The connection is gone; ``error`` where more is known than that."""
+        """The connection is closed.
+
+        :param error: why, where more is known than that.
+        :returns: what to do.
+        """
         if self._state is _DONE:
             return []
         return self._fail(error or ConnectFailed(CLOSED_UNEXPECTEDLY))

@@ -144,7 +144,11 @@ class ServerNegotiation:
         self._open_requests = {SSL_REQUEST_CODE, GSSENC_REQUEST_CODE}
 
     def receive(self, data: bytes) -> list[Action]:
-        """Bytes from the client. At most one packet and one chunk are ever held."""
+        """Bytes from the client. At most one packet and one chunk are ever held.
+
+        :param data: what came, of any length.
+        :returns: what to do.
+        """
         if self._state in (_DONE, _HANDSHAKE) or not data:
             return []
         self._buffer += data
@@ -162,7 +166,11 @@ class ServerNegotiation:
         return self._packet(packet)
 
     def handshake_completed(self, alpn: str | None) -> list[Action]:
-        """TLS is up; ``alpn`` is the protocol selected, None where the client offered none."""
+        """The TLS handshake is complete.
+
+        :param alpn: the protocol that was selected; None where the client offered none.
+        :returns: what to do.
+        """
         if self._state is not _HANDSHAKE:
             return []
         self._state = _PACKET

@@ -46,7 +46,9 @@ def with_tls_parameters(startup: StartupMessage, parameters: Mapping[str, str]) 
     Values become printable ASCII (other bytes ``\xXX``, as in ``application_name``). Where the
     whole would exceed MAX_PACKET_LENGTH, the longest of our values are cut and end in ``...``.
 
+    :param startup: the client's message.
     :param parameters: names, with the prefix, and values.
+    :returns: the message to send to the server.
     :raises ProtocolViolation: what the client sent leaves no room for them.
     """
     kept = [pair for name, value in startup.parameters for pair in _kept(name, value)]
@@ -66,6 +68,9 @@ def without_our_switches(options: bytes) -> bytes:
 
     ``-c pgtls.x=y``, ``-cpgtls.x=y``, ``--pgtls.x=y``, behind other switches in one argument
     (``-Ecpgtls.x=y``) too. What getopt() does not take for a switch stays: the server refuses it.
+
+    :param options: the value, as the client sent it.
+    :returns: the value without them.
     """
     arguments = _split_options(options)
     kept: list[bytes] = []

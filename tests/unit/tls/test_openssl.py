@@ -10,12 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.openssl import (
-    forbid_renegotiation_and_compression,
-    forbid_resumption,
     select_alpn,
     set_groups,
     use_key_pair,
 )
+from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from tests.support.certificates import Authority, Issued, Key, Kind, localhost
 from tests.support.in_memory import (
     client_context,
