@@ -26,8 +26,9 @@ from cryptography.x509.oid import NameOID
 
 from pgtls.certs.files import read_limited
 from pgtls.certs.keys import KeyType
-from pgtls.certs.names import SUBJECT_FIELDS, printable, subject_field
+from pgtls.certs.names import SUBJECT_FIELDS, subject_field
 from pgtls.errors import ConfigurationError
+from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.chain import signed_by
 from pgtls.tls.sources import parse_chain, pem_of

@@ -14,9 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pgtls.certs.authority import Authority
 from pgtls.certs.database import Database, Entry
 from pgtls.certs.files import clear_output, write_file
-from pgtls.certs.names import printable
 from pgtls.certs.request import Request
 from pgtls.errors import ConfigurationError
+from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.certificate import serial_hex as serial_text
 from pgtls.tls.chain import signed_by

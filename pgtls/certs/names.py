@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from pgtls.errors import ConfigurationError
+from pgtls.text import printable
 
 #: The longest common name that RFC 5280 has room for (ub-common-name).
 _MAX_COMMON_NAME = 64
@@ -143,14 +144,3 @@ def role_field(role: str) -> x509.NameAttribute[str]:
     if len(role.encode("utf-8", "replace")) > _MAX_ROLE:
         raise ConfigurationError(f"the name of a role has at most {_MAX_ROLE} bytes")
     return subject_field("commonName", role)
-
-
-def printable(text: str, most: int = 200) -> str:
-    """Text from outside, safe for a terminal: on one line, and cut.
-
-    :param text: the text.
-    :param most: the most characters that are left.
-    :returns: the text with other characters escaped.
-    """
-    cut = text if len(text) <= most else text[:most] + "..."
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)

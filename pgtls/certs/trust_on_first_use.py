@@ -24,8 +24,8 @@ from pgtls.certs.files import (
     refuse_symlink,
     write_file,
 )
-from pgtls.certs.names import printable
 from pgtls.errors import CertificateNotVerified, ConfigurationError
+from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.chain import signed_by, verify_chain
 from pgtls.tls.pem import looks_like_pem

@@ -15,7 +15,7 @@ from pgtls.certs import client_files
 from pgtls.certs.client_conf import read_client_conf
 from pgtls.certs.expiry import SOON
 from pgtls.certs.keys import KeyType
-from pgtls.certs.names import printable, role_field
+from pgtls.certs.names import role_field
 from pgtls.commands.reporting import (
     CertificateCommand,
     force_option,
@@ -28,6 +28,7 @@ from pgtls.commands.reporting import (
     user_option,
 )
 from pgtls.errors import ConfigurationError
+from pgtls.text import printable
 from pgtls.tls.tls_info import certificate_facts
 
 
@@ -149,7 +150,7 @@ def install(
         {"postgresql_crt": str(target), "certificate": facts},
         [f"{target}: {printable(facts['subject'])}, until {end:%Y-%m-%d}"],
         as_json=as_json,
-        next_steps=[f"psql {printable(conninfo, len(conninfo))}"],
+        next_steps=[f"psql {conninfo}"],
         warnings=found,
     )
 

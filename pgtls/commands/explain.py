@@ -13,7 +13,7 @@ import click
 
 from pgtls.commands.reporting import json_option
 from pgtls.probe.explanation import Explanation, explain_conninfo
-from pgtls.probe.probing import legible
+from pgtls.text import printable
 
 
 @click.command()
@@ -42,7 +42,7 @@ def explain(conninfo: str, as_json: bool) -> None:
         click.echo(json.dumps(attrs.asdict(found)))
     else:
         for line in _lines(found):
-            click.echo(_fitted(legible(line)))
+            click.echo(_fitted(printable(line, None)))
     sys.exit(2 if found.refused else 1 if found.fails else 0)
 
 

@@ -20,11 +20,12 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.probe.findings import findings
 from pgtls.probe.monitoring import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
-from pgtls.probe.probing import Result, legible, run_probe
+from pgtls.probe.probing import Result, run_probe
 from pgtls.probe.survey import Survey
 from pgtls.probe.survey_report import as_json as survey_json
 from pgtls.probe.survey_report import show as show_survey
 from pgtls.probe.surveyor import Surveyor
+from pgtls.text import printable
 
 __all__ = ["Result", "probe", "run_probe"]
 
@@ -123,7 +124,7 @@ def _check(conninfo: str, checks: Sequence[Check], as_json: bool) -> None:
     try:
         parsed = ConnInfo.parse(conninfo, os.environ)
     except ConfigurationError as error:
-        outcomes = [Outcome(State.UNKNOWN, legible(str(error)))]
+        outcomes = [Outcome(State.UNKNOWN, printable(str(error), None))]
     else:
         outcomes = _outcomes(parsed, checks)
     state, line = plugin_line(outcomes, time.monotonic() - start)
@@ -131,7 +132,7 @@ def _check(conninfo: str, checks: Sequence[Check], as_json: bool) -> None:
         named = [{**attrs.asdict(each), "state": each.state.name} for each in outcomes]
         click.echo(json.dumps({"state": state.name, "line": line, "checks": named}))
     else:
-        click.echo(legible(line))
+        click.echo(printable(line, None))
     sys.exit(state)
 
 
@@ -154,5 +155,5 @@ def _show(result: Result) -> None:
         for name, value in (facts or {}).items():
             shown = ", ".join(value) if isinstance(value, list) else str(value)
             # As Text: to rich, a certificate's "[red]" would be markup.
-            table.add_row(f"{heading} {name.replace('_', ' ')}", Text(legible(shown)))
+            table.add_row(f"{heading} {name.replace('_', ' ')}", Text(printable(shown, None)))
     Console().print(table)

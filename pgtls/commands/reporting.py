@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from pgtls.certs.keys import KeyType
-from pgtls.certs.names import printable
 from pgtls.errors import ConfigurationError, PgTLSError
+from pgtls.text import printable
 from pgtls.tls.key_file import read_key_file
 
 
@@ -47,7 +47,7 @@ class CertificateCommand(click.Command):
             name = f'"{error.filename}": ' if error.filename else ""
             mistakes = [f"{name}{error.strerror or error}"]
         for mistake in mistakes:
-            click.echo(f"pgtls {self.name}: {' '.join(mistake.split())}", err=True)
+            say(f"pgtls {self.name}: {' '.join(mistake.split())}", err=True)
         return ctx.exit(1)
 
 
@@ -187,6 +187,15 @@ def _first_line(file: Path) -> bytes:
     return line
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line, in which nothing can steer a terminal, whoever wrote it.
+
+    :param line: what to print.
+    :param err: on standard error.
+    """
+    click.echo(printable(line, None), err=err)
+
+
 def report(
     facts: dict[str, Any],
     lines: Iterable[str],
@@ -208,11 +217,11 @@ def report(
     said = list(warnings)
     if as_json:
         whole = {**facts, "warnings": said, "next": list(next_steps)}
-        click.echo(json.dumps(whole, ensure_ascii=False, default=str))
+        click.echo(json.dumps(whole, default=str))
         return
     for line in lines:
-        click.echo(line)
+        say(line)
     for number, step in enumerate(next_steps):
-        click.echo(f"{mark}{'      ' if number else 'Next: '}{step}")
+        say(f"{mark}{'      ' if number else 'Next: '}{step}")
     for warning in said:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)

@@ -14,7 +14,7 @@ from pgtls.certs.client_conf import ClientConf, subject_of
 from pgtls.certs.database import Database
 from pgtls.certs.files import clear_output, refuse_foreign, write_file
 from pgtls.certs.keys import KeyType, describe_key
-from pgtls.certs.names import SUBJECT_FIELDS, printable
+from pgtls.certs.names import SUBJECT_FIELDS
 from pgtls.certs.request import Request, read_request
 from pgtls.commands.reporting import (
     CertificateCommand,
@@ -28,8 +28,10 @@ from pgtls.commands.reporting import (
     passphrase_of,
     passphrase_option,
     report,
+    say,
 )
 from pgtls.errors import ConfigurationError
+from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.sources import read_chain
 from pgtls.tls.tls_info import certificate_facts
@@ -73,8 +75,8 @@ def client_conf(
         clear_output(output, overwrite=force)
         write_file(output, text.encode(), overwrite=force)
     name = output or "client.conf"
-    click.echo(f"SHA-256 of root.crt, for your users to compare: {root.fingerprint}", err=True)
-    click.echo(f"Next: users run: pgtls keygen --conf {shlex.quote(str(name))}", err=True)
+    say(f"SHA-256 of root.crt, for your users to compare: {root.fingerprint}", err=True)
+    say(f"Next: users run: pgtls keygen --conf {shlex.quote(str(name))}", err=True)
 
 
 def _fields_of(root: Certificate) -> Iterator[tuple[str, str]]:
@@ -164,7 +166,7 @@ def _show(directory: Path, asked: Request, *, quiet: bool) -> None:
             f"Note: this key has certificate {certificate.serial_hex} until {end:%Y-%m-%d}"
         )
     for line in lines:
-        click.echo(line, err=quiet)
+        say(line, err=quiet)
 
 
 def _agreed() -> bool:

@@ -16,13 +16,13 @@ from twisted.internet.interfaces import IReactorTCP
 
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
-from pgtls.certs.names import printable
 from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, roots_of
-from pgtls.commands.reporting import CertificateCommand, json_option, report, user_option
+from pgtls.commands.reporting import CertificateCommand, json_option, report, say, user_option
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import CertificateNotVerified, ConfigurationError
 from pgtls.probe.server_chain import ServerChain, failure, failure_with_roots, fetch_chain
+from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import certificate_facts
 
@@ -199,9 +199,9 @@ def _ask(shown: ServerChain, file: RootFile) -> str:
             "with what the server's DBA says, and give it with --fingerprint"
         )
     if shown.name_error:
-        click.echo(f"Note: {printable(shown.name_error)}: verify-full will refuse it.", err=True)
+        say(f"Note: {shown.name_error}: verify-full will refuse it.", err=True)
     if file.content.strip():
-        click.echo(f"Note: no root in {file.path} verifies this server.", err=True)
+        say(f"Note: no root in {file.path} verifies this server.", err=True)
     with _interruptible():
         if not click.confirm(f"Trust {shown.place} from now on?", err=True):
             raise CertificateNotVerified("not trusted; nothing was written")
@@ -231,7 +231,7 @@ def _facts(shown: ServerChain) -> dict[str, Any]:
 
 def _show(shown: ServerChain, *, as_json: bool) -> None:
     """What the server sent, before anything is asked; never where JSON goes."""
-    click.echo(f"{shown.place} shows:", err=as_json)
+    say(f"{shown.place} shows:", err=as_json)
     for number, certificate in enumerate(shown.chain):
         facts = certificate_facts(certificate)
         names = ", ".join(facts["names"]) if number == 0 else facts["subject"]
@@ -242,7 +242,7 @@ def _show(shown: ServerChain, *, as_json: bool) -> None:
             f"    {trusting.fingerprint(certificate)}",
             f"    SHA-256 {certificate.fingerprint}",
         ):
-            click.echo(line, err=as_json)
+            say(line, err=as_json)
 
 
 def _warn_of_change(shown: ServerChain, path: Path) -> None:
@@ -275,7 +275,7 @@ def _report(
     steps = [f'psql "host={shown.host} port={port} dbname=DB user=ROLE sslmode=verify-full{file}"']
     found = []
     if refused:
-        found = [f"sslmode=verify-full does not succeed: {printable(refused)}"]
+        found = [f"sslmode=verify-full does not succeed: {refused}"]
         steps = ["ask the DBA for a certificate that is for the name you use; or use its name"]
         if shown.name_error is None:
             steps = []

@@ -14,8 +14,9 @@ from enum import StrEnum
 
 from pgtls.errors import CertificateNotVerified
 from pgtls.policy.ident_map import IdentMap
+from pgtls.text import log_name
 from pgtls.tls.certificate import Certificate, NameType
-from pgtls.tls.distinguished_name import COMMON_NAME, printable
+from pgtls.tls.distinguished_name import COMMON_NAME
 from pgtls.wire.messages import ErrorResponse
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "ClientNotVerified",
     "check_client",
     "identities",
-    "printable",
 ]
 
 INVALID_AUTHORIZATION_SPECIFICATION = "28000"
@@ -120,11 +120,11 @@ def check_client(
         certificate.subject.rfc2253()
         names = identities(certificate, clientname if full else ClientName.CN)
     except ValueError as error:
-        raise _refused(role, f"{_failed(printable(role))}: {error}") from error
+        raise _refused(role, f"{_failed(log_name(role))}: {error}") from error
     if not full:
         return ""
     if not names:
-        no_name = f"{_failed(printable(role))}: client certificate contains no user name"
+        no_name = f"{_failed(log_name(role))}: client certificate contains no user name"
         raise _refused(role, no_name)
     reasons = []
     for name in names:
@@ -152,7 +152,7 @@ def _mismatch(role: str, clientname: ClientName, reasons: list[str]) -> ClientNo
     return _refused(
         role,
         "certificate validation (clientcert=verify-full) failed for user "
-        f'"{printable(role)}": {clientname} mismatch: {"; ".join(shown)}',
+        f'"{log_name(role)}": {clientname} mismatch: {"; ".join(shown)}',
     )
 
 

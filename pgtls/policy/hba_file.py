@@ -31,7 +31,7 @@ from pgtls.policy.hba import (
 )
 from pgtls.policy.regular_expression import RegularExpression
 from pgtls.policy.tokenizer import AuthFileError, AuthToken, TokenizedAuthLine, tokenize_auth_file
-from pgtls.tls.distinguished_name import printable
+from pgtls.text import log_name
 
 #: PostgreSQL's methods that are the server's business.
 _OTHER_METHODS = (
@@ -177,7 +177,7 @@ def _text(token: AuthToken) -> str:
 
 
 def _shown(token: AuthToken) -> str:
-    return printable(token.string)
+    return log_name(token.string)
 
 
 def _connection_type(token: AuthToken) -> ConnectionType:
@@ -206,7 +206,7 @@ def _database(token: AuthToken) -> NamePattern:
 def _role(token: AuthToken) -> NamePattern:
     if not token.quoted and token.string[:1] == b"+":
         raise _InvalidLine(
-            f'membership in role "{printable(token.string[1:])}" cannot be checked here, since '
+            f'membership in role "{log_name(token.string[1:])}" cannot be checked here, since '
             "only the server knows it: name the roles, or give a regular expression"
         )
     return _keyword(token, Keyword.ALL) or _name(token)
@@ -219,7 +219,7 @@ def _name(token: AuthToken) -> NamePattern:
     try:
         return RegularExpression(pattern, captures=False)
     except ValueError as error:
-        raise _InvalidLine(f'invalid regular expression "{printable(pattern)}": {error}') from error
+        raise _InvalidLine(f'invalid regular expression "{log_name(pattern)}": {error}') from error
 
 
 def _address(fields: _Fields) -> AddressPattern:
@@ -270,7 +270,7 @@ def _ip_address(text: str, what: str) -> IPAddress | None:
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
             return None
-        raise _InvalidLine(f'invalid IP {what} "{printable(numeric)}": {error.strerror}') from error
+        raise _InvalidLine(f'invalid IP {what} "{log_name(numeric)}": {error.strerror}') from error
     return ip_address(str(found[0][4][0]).partition("%")[0])
 
 
@@ -304,7 +304,7 @@ class _Options:
         """:raises _InvalidLine: as ``parse_hba_auth_opt`` says it."""
         name, equals, value = text.partition("=")
         if not equals:
-            raise _InvalidLine(f"authentication option not in name=value format: {printable(text)}")
+            raise _InvalidLine(f"authentication option not in name=value format: {log_name(text)}")
         if name == "map":
             if self.method is not AuthMethod.CERT:
                 raise self._only_for(name, "ident, peer, gssapi, sspi, and cert")
@@ -314,12 +314,12 @@ class _Options:
         elif name == "clientname":
             self._require_hostssl(name)
             if value not in list(ClientName):
-                raise _InvalidLine(f'invalid value for clientname: "{printable(value)}"')
+                raise _InvalidLine(f'invalid value for clientname: "{log_name(value)}"')
             self.clientname = ClientName(value)
         elif name in _OTHER_OPTIONS:
             raise self._only_for(name, _OTHER_OPTIONS[name])
         else:
-            raise _InvalidLine(f'unrecognized authentication option name: "{printable(name)}"')
+            raise _InvalidLine(f'unrecognized authentication option name: "{log_name(name)}"')
 
     def _read_clientcert(self, value: str) -> None:
         self._require_hostssl("clientcert")
@@ -328,7 +328,7 @@ class _Options:
                 'clientcert can only be set to "verify-full" when using "cert" authentication'
             )
         if value not in (ClientCert.VERIFY_CA, ClientCert.VERIFY_FULL):
-            raise _InvalidLine(f'invalid value for clientcert: "{printable(value)}"')
+            raise _InvalidLine(f'invalid value for clientcert: "{log_name(value)}"')
         self.clientcert = ClientCert(value)
 
     def _require_hostssl(self, name: str) -> None:

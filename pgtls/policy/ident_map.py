@@ -27,7 +27,7 @@ from pgtls.policy.tokenizer import (
     TokenizedAuthLine,
     tokenize_auth_file,
 )
-from pgtls.tls.distinguished_name import printable
+from pgtls.text import log_name
 
 #: The longest name, in bytes, that a map is asked about.
 MAX_NAME_LENGTH = 8191
@@ -74,7 +74,7 @@ class IdentLine:
         usermap, system_user, pg_user = (field[0] for field in line.fields[:3])
         if not pg_user.quoted and pg_user.string.startswith(b"+"):
             raise _InvalidLine(
-                f'membership in role "{printable(pg_user.string[1:])}" cannot be checked here: '
+                f'membership in role "{log_name(pg_user.string[1:])}" cannot be checked here: '
                 "name the database users, give a regular expression, or all"
             )
         return cls(
@@ -104,7 +104,7 @@ class IdentLine:
             return False
         first = match.groups[0] if match.groups else None
         if first is None:
-            pattern, asked = printable(self.system_user.string[1:]), printable(self.pg_user.string)
+            pattern, asked = log_name(self.system_user.string[1:]), log_name(self.pg_user.string)
             raise _NoSubexpression(
                 f'regular expression "{pattern}" has no subexpressions as requested by '
                 f'backreference in "{asked}"'
@@ -177,8 +177,8 @@ class IdentMap:
             if wanted == name:
                 return None
             return (
-                f"provided user name ({printable(role)}) and authenticated user name "
-                f"({printable(system_user)}) do not match"
+                f"provided user name ({log_name(role)}) and authenticated user name "
+                f"({log_name(system_user)}) do not match"
             )
         slow: list[str] = []
         if max(len(wanted), len(name)) <= MAX_NAME_LENGTH:
@@ -189,8 +189,8 @@ class IdentMap:
             except _NoSubexpression as error:
                 return str(error)
         no_match = (
-            f'no match in usermap "{printable(map_name)}" for user "{printable(role)}" '
-            f'authenticated as "{printable(system_user)}"'
+            f'no match in usermap "{log_name(map_name)}" for user "{log_name(role)}" '
+            f'authenticated as "{log_name(system_user)}"'
         )
         return "; ".join([no_match, *slow])
 
@@ -215,7 +215,7 @@ def _compiled(token: AuthToken, *, captures: bool) -> RegularExpression | None:
     try:
         return RegularExpression(pattern, captures=captures)
     except ValueError as error:
-        raise _InvalidLine(f'invalid regular expression "{printable(pattern)}": {error}') from error
+        raise _InvalidLine(f'invalid regular expression "{log_name(pattern)}": {error}') from error
 
 
 def _octets(text: str) -> bytes:

@@ -14,6 +14,7 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.text import printable
 from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
 from pgtls.wire.messages import StartupMessage
@@ -56,7 +57,8 @@ class Result:
         """No usable connection came out."""
         self.outcome = "fail"
         earlier = [f"before that: {note}" for note in getattr(error, "__notes__", [])]
-        self.error = legible("; ".join(" ".join(text.split()) for text in [str(error), *earlier]))
+        words = "; ".join(" ".join(text.split()) for text in [str(error), *earlier])
+        self.error = printable(words, None)
 
 
 class _Session(Protocol):
@@ -139,11 +141,3 @@ def startup_message(conninfo: ConnInfo) -> StartupMessage | None:
 def _as_given(text: str) -> bytes:
     """The bytes of the command line or the environment, whatever their encoding is."""
     return text.encode("utf-8", "surrogateescape")
-
-
-def legible(text: str) -> str:
-    """What a server said, with everything escaped that could steer a terminal."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgtls.probe.findings import Finding, Status
-from pgtls.probe.probing import legible
 from pgtls.probe.survey import Survey
+from pgtls.text import printable
 
 _STYLES = {
     Status.OK: "green",
@@ -41,7 +41,7 @@ def show(survey: Survey, found: Iterable[Finding]) -> None:
     """
     where = survey.host if survey.address in ("", survey.host) else survey.address
     named = survey.host if where == survey.host else f"{survey.host} ({where})"
-    title = Text(legible(f"{named}, port {survey.port}"))
+    title = Text(printable(f"{named}, port {survey.port}", None))
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("asked", no_wrap=True)
     table.add_column("")
@@ -52,7 +52,7 @@ def show(survey: Survey, found: Iterable[Finding]) -> None:
         table.add_row(
             each.name,
             Text(each.status, _STYLES[each.status]),
-            Text(legible(each.found)),
-            Text(legible(each.next)),
+            Text(printable(each.found, None)),
+            Text(printable(each.next, None)),
         )
     Console().print(table)

@@ -6,7 +6,7 @@ from time import time
 
 from twisted.logger import Logger, LogLevel
 
-from pgtls.protocols.handshake_errors import printable
+from pgtls.text import log_text
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
 
@@ -62,4 +62,4 @@ def fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[st
 
 
 def _text(octets: bytes) -> str:
-    return printable(octets.decode("utf-8", "replace"))
+    return log_text(octets)

@@ -1,4 +1,4 @@
-"""Text from a peer or a library, made fit for one line of a log."""
+"""Why a TLS handshake failed, in one line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
-#: Characters of a peer's text that a log line shows.
-LOG_LIMIT = 200
-
-
-def printable(text: str) -> str:
-    """``text`` with everything escaped that could break a line or a terminal, cut at LOG_LIMIT."""
-    if len(text) <= LOG_LIMIT and text.isascii() and text.isprintable() and "\\" not in text:
-        return text  # as nearly all are
-    shown = text if len(text) <= LOG_LIMIT else text[:LOG_LIMIT] + "..."
-    return shown.encode("unicode_escape").decode("ascii")
+from pgtls.text import log_text
 
 
 def is_tls_error(reason: Failure) -> bool:
@@ -35,7 +26,7 @@ def tls_reason(reason: Failure) -> str:
     if isinstance(error, SSL.Error):
         queue = error.args[0] if error.args else []
         words = [entry[2] for entry in queue if entry[2]]  # the first is the cause
-        return f"SSL error: {printable(words[0])}" if words else "SSL error: unexpected eof"
+        return f"SSL error: {log_text(words[0])}" if words else "SSL error: unexpected eof"
     if isinstance(error, ConnectionClosed):
         return "SSL SYSCALL error: EOF detected"
-    return printable(str(error))
+    return log_text(str(error))

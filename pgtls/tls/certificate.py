@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
+from pgtls.text import log_name
 from pgtls.tls.der import (
     BOOLEAN,
     INTEGER,
@@ -33,7 +34,7 @@ from pgtls.tls.der import (
     inner,
     moment,
 )
-from pgtls.tls.distinguished_name import UNREADABLE, DistinguishedName, printable
+from pgtls.tls.distinguished_name import UNREADABLE, DistinguishedName
 
 #: Stands for a part of a certificate, not a name, that is not what it should be.
 UNREADABLE_PART = "unreadable"
@@ -321,6 +322,6 @@ def serial_hex(number: int) -> str:
 def _shown(certificate: Certificate, which: str, *, legible: bool) -> str:
     try:
         name: DistinguishedName = getattr(certificate, which)
-        return name.legible() if legible else printable(name.oneline())
+        return name.legible() if legible else log_name(name.oneline())
     except ValueError:
         return UNREADABLE

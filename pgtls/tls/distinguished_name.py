@@ -15,11 +15,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from pgtls.text import clean_ascii
 from pgtls.tls.der import OBJECT_IDENTIFIER, dotted, elements
-
-#: Bytes of a name that a log line shows: a CN of 64 with ``.../CN=`` before it.
-LOG_LIMIT = 71
 
 COMMON_NAME = "2.5.4.3"
 
@@ -209,18 +205,6 @@ class DistinguishedName:
             for rdn in self.rdns
             for attribute in rdn
         )
-
-
-def printable(text: str | bytes, limit: int = LOG_LIMIT) -> str:
-    r"""Text of a stranger for a log line, as prepare_cert_name() makes it.
-
-    :param limit: the last bytes that are kept, with ``...`` in place of the first three of them:
-        the end says most. Escaped (``\xXX``) they can take four times the room.
-    """
-    octets = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-    if len(octets) > limit:
-        octets = b"..." + octets[len(octets) - limit + 3 :]
-    return clean_ascii(octets)
 
 
 def _rfc2253_attribute(attribute: Attribute) -> str:

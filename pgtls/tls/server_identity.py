@@ -47,6 +47,7 @@ from service_identity.hazmat import (
 )
 
 from pgtls.errors import CertificateNotVerified
+from pgtls.text import printable
 from pgtls.tls.certificate import AlternativeName, Certificate, NameType
 from pgtls.tls.distinguished_name import COMMON_NAME
 
@@ -207,8 +208,4 @@ def _shown(name: bytes | Address) -> str:
     if isinstance(name, IPv6Address):
         return socket.inet_ntop(socket.AF_INET6, name.packed)
     text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-    if len(text) > _LONGEST_NAME:
-        text = text[:_LONGEST_NAME] + "..."
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
+    return printable(text, _LONGEST_NAME)

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import ConfigurationError
+from pgtls.text import log_name
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.distinguished_name import printable
 from pgtls.tls.libpq_files import crl_sources, file_of
 from pgtls.tls.revocation import CRLSource, read_crls
 from pgtls.tls.revocation_list import RevocationList
@@ -148,7 +148,7 @@ def of_certificate(
     :param consequence: what follows when it is over.
     :returns: the facts.
     """
-    name = printable(certificate.subject_text, _NAME_LIMIT)
+    name = log_name(certificate.subject_text, _NAME_LIMIT)
     return Validity(
         f'certificate "{name}"{_place(source)}',
         _file(source),
@@ -193,7 +193,7 @@ def newest_crls(crls: Iterable[RevocationList]) -> list[RevocationList]:
 
 
 def _of_crl(crl: RevocationList, source: CRLSource, whose: str) -> Validity:
-    name = printable(crl.issuer_text, _NAME_LIMIT)
+    name = log_name(crl.issuer_text, _NAME_LIMIT)
     return Validity(
         f'the CRL of "{name}"{_place(source)}',
         _file(source),

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
+from pgtls.text import log_name
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.distinguished_name import printable
 from pgtls.tls.openssl import verify_error_text
 from pgtls.tls.revocation_list import RevocationList
 
@@ -110,5 +110,5 @@ def _since_when(certificate: Certificate, current_crls: CurrentCRLs) -> str:
     expired = [date for date in dates if date and date < datetime.now(UTC)]
     if not expired:
         return ""
-    name = printable(certificate.issuer_text)
+    name = log_name(certificate.issuer_text)
     return f" (the one of {name} at {max(expired):%Y-%m-%d %H:%M:%S} UTC)"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pgtls.errors import NegotiationRefused, ProtocolViolation
+from pgtls.text import sasl_text
 from pgtls.wire.scram_secret import KEY_LENGTH, ScramKeys, ScramSecret, decode_base64
 
 SCRAM_SHA_256 = "SCRAM-SHA-256"
@@ -58,15 +59,6 @@ def exclusive_or(left: bytes, right: bytes) -> bytes:
     :returns: as many.
     """
     return bytes(a ^ b for a, b in zip(left, right, strict=True))
-
-
-def printable_ascii(text: str) -> str:
-    """``sanitize_str``: text of the other side for an error message.
-
-    :param text: one character a byte.
-    :returns: at most 30 characters of printable ASCII.
-    """
-    return re.sub(r"[^\x21-\x7e]", "?", text[:30])
 
 
 #: Gives the keys for a salt and an iteration count that a server has sent.
@@ -205,7 +197,7 @@ class ScramClient:
         if text[:1] == "e":
             error, _ = _server_value(text, "e")
             raise NegotiationRefused(
-                f"error received from server in SCRAM exchange: {printable_ascii(error)}"
+                f"error received from server in SCRAM exchange: {sasl_text(error)}"
             )
         encoded, rest = _server_value(text, "v")
         if rest:

@@ -14,6 +14,7 @@ from enum import Enum
 from hashlib import sha256
 
 from pgtls.errors import PgTLSError
+from pgtls.text import sasl_text
 from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.scram import (
     BINDING_HEADER,
@@ -21,7 +22,6 @@ from pgtls.wire.scram import (
     SCRAM_SHA_256_PLUS,
     exclusive_or,
     make_nonce,
-    printable_ascii,
     scram_signature,
 )
 from pgtls.wire.scram_secret import KEY_LENGTH, ScramKeys, ScramSecret, decode_base64
@@ -217,9 +217,7 @@ class ScramServer:
                 )
             kind, rest = _value(text, "p")
             if kind != "tls-server-end-point":
-                raise _violation(
-                    f'unsupported SCRAM channel-binding type "{printable_ascii(kind)}"'
-                )
+                raise _violation(f'unsupported SCRAM channel-binding type "{sasl_text(kind)}"')
             return rest
         if self._flag not in ("n", "y"):
             raise _malformed(f'Unexpected channel-binding flag "{_character(text)}".')

@@ -124,4 +124,4 @@ class ServerLog(TestCase):
 
     async def test_nobody_writes_lines_of_his_own(self) -> None:
         event = await self.line(None, "'x\n2026-01-01 [forged] {log_level}'")
-        self.assertIn(r"user=x\n2026-01-01 [forged] {log_level} database", formatEvent(event))
+        self.assertIn(r"user=x\x0a2026-01-01 [forged] {log_level} database", formatEvent(event))

@@ -24,9 +24,9 @@ from pgtls.policy.client_identity import (
     ClientNotVerified,
     check_client,
     identities,
-    printable,
 )
 from pgtls.policy.ident_map import IdentMap
+from pgtls.text import log_name
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.distinguished_name import SHORT_NAMES, DistinguishedName
 from pgtls.tls.sources import pem_of
@@ -417,10 +417,10 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(named(("CN", "a\nb\x1b[2J")).subject_line, r"/CN=a\0Ab\1B[2J")
 
     def test_printable(self) -> None:
-        self.assertEqual(printable("a\nb\0"), r"a\x0ab\x00")
-        self.assertEqual(printable("x" * 71), "x" * 71)
-        self.assertEqual(printable("y" + "x" * 71), "..." + "x" * 68)
-        self.assertEqual(printable(b"0123456789", limit=5), "...89")
+        self.assertEqual(log_name("a\nb\0"), r"a\x0ab\x00")
+        self.assertEqual(log_name("x" * 71), "x" * 71)
+        self.assertEqual(log_name("y" + "x" * 71), "..." + "x" * 68)
+        self.assertEqual(log_name(b"0123456789", limit=5), "...89")
 
     def test_serial_is_what_openssl_prints(self) -> None:
         for serial in (1, 0x7F, 0xA1B2C, 0xFF << 100):
