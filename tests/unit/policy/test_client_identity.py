@@ -420,7 +420,7 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(log_name("a\nb\0"), r"a\x0ab\x00")
         self.assertEqual(log_name("x" * 71), "x" * 71)
         self.assertEqual(log_name("y" + "x" * 71), "..." + "x" * 68)
-        self.assertEqual(log_name(b"0123456789", limit=5), "...89")
+        self.assertEqual(log_name(b"0123456789", most=5), "...89")
 
     def test_serial_is_what_openssl_prints(self) -> None:
         for serial in (1, 0x7F, 0xA1B2C, 0xFF << 100):
