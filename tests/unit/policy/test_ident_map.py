@@ -161,9 +161,9 @@ class MatchTests(IdentMapCase):
     def test_no_name_takes_long(self) -> None:
         ident_map = self.load("m alice /^(([a-z]+)[0-9]*)+$\nm alice /^(a|aa)+(b|c)$")
         for length in (28, 51, 63):
-            start = time.perf_counter()
+            start = time.process_time()
             self.assertFalse(ident_map.allows("m", "alice", "a" * (length - 1) + "!"))
-            self.assertLess(time.perf_counter() - start, 0.5)
+            self.assertLess(time.process_time() - start, 0.5)
 
     def test_a_record_that_takes_too_long_does_not_match_and_is_named(self) -> None:
         ident_map = self.load("m alice /^(a*)(a*)(a*)(a*)(a*)\\1\\2\\3\\4\\5b$\nm alice zz")

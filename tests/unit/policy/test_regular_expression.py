@@ -70,10 +70,10 @@ class TimeTests(SynchronousTestCase):
 
     def seconds(self, pattern: bytes, text: bytes) -> float:
         expression = RegularExpression(pattern, WorkAllowance())
-        start = time.perf_counter()
+        start = time.process_time()
         with contextlib.suppress(TooMuchWork):
             expression.match(text)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     def test_expressions_known_to_be_bad_for_backtracking(self) -> None:
         for pattern in (
@@ -122,8 +122,8 @@ class AllowanceTests(SynchronousTestCase):
         allowance = WorkAllowance(clock=lambda: self.now)
         slow = RegularExpression(SLOW, allowance)
         ordinary = RegularExpression(rb"^([a-z]+)@example\.com$", allowance)
-        start = time.perf_counter()
+        start = time.process_time()
         for number in range(100):
             self.assertRaises(TooMuchWork, slow.match, b"a" * (41 + 2 * (number % 10)) + b"b")
-        self.assertLess(time.perf_counter() - start, 2.0)
+        self.assertLess(time.process_time() - start, 2.0)
         self.assertEqual(ordinary.match(b"bob@example.com"), Match((b"bob",)))
