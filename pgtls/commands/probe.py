@@ -52,7 +52,8 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
     version of TLS, key exchange, certificates, what a user must show, protocol 3.2, and every
     sslmode. Each answer is ok, weak or broken, with the next step; a note is neither. Of several
     hosts the first one that answers is surveyed. Without a user in CONNINFO no session is tried.
-    At most 4 connections are open at a time, each for connect_timeout seconds, 5 if none is set.
+    At most 4 connections are open at a time, each for connect_timeout seconds, 5 if none is set;
+    a server that takes fewer is asked one question at a time, and a line says so.
 
     With --check it is a plugin for Nagios and its kin: one line with performance data, and exit
     status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Only what the checks need is asked:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import attrs
 
+from pgtls.probe.pacing import CONCURRENT
 from pgtls.probe.survey import Survey, Tried
 from pgtls.tls.certificate import UNREADABLE_PART
 from pgtls.wire.attempts import SSLMode
@@ -64,6 +65,7 @@ def findings(survey: Survey) -> list[Finding]:
         *_client_certificate(survey),
         *_certificate(survey),
         *_session(survey),
+        *_connections(survey),
         *_sslmodes(survey),
     ]
 
@@ -230,6 +232,18 @@ def _session(survey: Survey) -> Iterator[Finding]:
         yield Finding("protocol 3.2", Status.OK, "yes: long cancel keys")
     elif survey.protocol:
         yield Finding("protocol 3.2", Status.NOTE, f"no, {survey.protocol}")
+
+
+def _connections(survey: Survey) -> Iterator[Finding]:
+    if survey.concurrent is None:
+        return
+    taken = "one" if survey.concurrent == 1 else f"fewer than {CONCURRENT}"
+    yield Finding(
+        "connections",
+        Status.NOTE,
+        f"it takes {taken} at a time, and refuses others or lets them wait: asked one by one",
+        "a pool in the application with no more connections than that",
+    )
 
 
 def _sslmodes(survey: Survey) -> Iterator[Finding]:

@@ -14,8 +14,9 @@ import attrs
 import click
 
 from pgtls.probe.findings import days_left
+from pgtls.probe.pacing import Question
 from pgtls.probe.survey import Survey
-from pgtls.probe.surveyor import Part, Surveyor
+from pgtls.probe.surveyor import Surveyor
 from pgtls.wire.attempts import SSLMode
 
 
@@ -54,7 +55,7 @@ class Check:
     """
 
     name: str
-    ask: Callable[[Surveyor], list[Part]]
+    ask: Callable[[Surveyor], list[Question]]
     judge: Callable[[Survey], Outcome]
 
 
@@ -123,8 +124,8 @@ async def run_checks(surveyor: Surveyor, checks: Sequence[Check]) -> list[Outcom
     await surveyor.first_look()
     if surveyor.survey.ssl_request != "S":
         return [Outcome(State.CRITICAL, _no_tls(surveyor.survey))]
-    parts = {part: None for check in checks for part in check.ask(surveyor)}
-    await surveyor.together(list(parts))
+    questions = {question: None for check in checks for question in check.ask(surveyor)}
+    await surveyor.ask(list(questions))
     return [check.judge(surveyor.survey) for check in checks]
 
 

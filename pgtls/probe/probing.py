@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -97,7 +98,20 @@ class _Sessions(Factory):
 async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
     """Connect, and say what happened.
 
+    :param reactor: Twisted's reactor.
     :param conninfo: with a user named, a StartupMessage is sent.
+    :returns: what happened; also where there is no connection.
+    """
+    result, _ = await probe_connection(reactor, conninfo)
+    return result
+
+
+async def probe_connection(reactor: Any, conninfo: ConnInfo) -> tuple[Result, PgTLSError | None]:
+    """The same, with the error itself.
+
+    :param reactor: Twisted's reactor.
+    :param conninfo: with a user named, a StartupMessage is sent.
+    :returns: what happened, and why there is no usable connection; None where there is one.
     """
     result = Result()
     if conninfo.connect_timeout is None:
@@ -108,22 +122,27 @@ async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
         startup=startup_message(conninfo),
         observe=lambda event: result.events.append(event.value),
     )
+    error: PgTLSError | None
     try:
         session = cast(_Session, await endpoint.connect(_Sessions()))
         result.succeeded(negotiated_tls(session.transport))
-        if Event.AUTHOK in result.events:
-            session.over.addTimeout(READY_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
-            error = await session.over
-            if isinstance(error, ServerRejected):
-                result.events.append(rejection(error).value)
-            if error is not None:
-                error.where = endpoint.reached.where if endpoint.reached else ""
-                result.failed(error)
+        error = await _end_of_start(reactor, session) if Event.AUTHOK in result.events else None
+        if isinstance(error, ServerRejected):
+            result.events.append(rejection(error).value)
+        if error is not None:
+            error.where = endpoint.reached.where if endpoint.reached else ""
         session.transport.loseConnection()
         await session.closed.addTimeout(CLOSE_TIMEOUT, reactor, onTimeoutCancel=lambda *_: None)
-    except PgTLSError as error:
+    except PgTLSError as failure:
+        error = failure
+    if error is not None:
         result.failed(error)
-    return result
+    return result, error
+
+
+async def _end_of_start(clock: IReactorTime, session: _Session) -> PgTLSError | None:
+    session.over.addTimeout(READY_TIMEOUT, clock, onTimeoutCancel=lambda *_: None)
+    return await session.over
 
 
 def startup_message(conninfo: ConnInfo) -> StartupMessage | None:

@@ -60,6 +60,8 @@ class Survey:
     :ivar chain: the certificates that it sent, as in ``certificate``.
     :ivar root_sent: whether the chain goes up to a self-signed certificate.
     :ivar sslmodes: for each sslmode what a client meets.
+    :ivar concurrent: how many connections at a time it answers, as far as that was tried, where
+        questions asked at the same time got in each other's way; else None.
     """
 
     host: str
@@ -78,3 +80,4 @@ class Survey:
     chain: list[dict[str, Any]] = attrs.field(factory=list)
     root_sent: bool | None = None
     sslmodes: dict[str, Result] = attrs.field(factory=dict)
+    concurrent: int | None = None

@@ -5,21 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from OpenSSL.SSL import Connection
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
 
 from pgtls.certs.trust_on_first_use import RootNotSent, roots_of
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import TLS_VERSIONS, ChannelBinding, SSLCertMode
-from pgtls.errors import CertificateNotVerified, ConfigurationError, PgTLSError
-from pgtls.probe.probing import Result, run_probe, startup_message
+from pgtls.errors import (
+    CertificateNotVerified,
+    ConfigurationError,
+    ConnectFailed,
+    PgTLSError,
+)
+from pgtls.probe.first_bytes import Asking, connect
+from pgtls.probe.pacing import CONCURRENT, Pacing, Question, doubtful
+from pgtls.probe.probing import Result, probe_connection, startup_message
 from pgtls.probe.survey import (
     Authentication,
     ClientCertificate,
@@ -31,6 +36,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.any_server import EVERY_CIPHER, NOT_FORWARD_SECRET, AnyServerTLS, authorities
 from pgtls.tls.tls_info import certificate_facts, chain_of_peer, describe
 from pgtls.wire.attempts import SSLMode, SSLNegotiation, combination_error
+from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event
 from pgtls.wire.first_answer import FirstAnswer
 from pgtls.wire.message_stream import printable_byte
 from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
@@ -38,49 +44,8 @@ from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
 #: Seconds for each connection where the connection string has no connect_timeout.
 ATTEMPT_TIMEOUT = 5.0
 
-#: Connections at a time, of some 20 in all: few enough for a small max_connections.
-CONCURRENT = 4
-
-#: Bytes of an answer that are read at most.
-_LIMIT = 30000
-
-#: One question.
-Part = Callable[[], Coroutine[Deferred[Any], Any, None]]
-
-
-class _Answer(Protocol):
-    """Collects what the server says first.
-
-    :param enough: whether that is all that was asked for.
-    :ivar whole: fires with it, also where the server closes before.
-    """
-
-    transport: Any
-
-    def __init__(self, question: bytes, enough: Callable[[bytes], object]) -> None:
-        self._question = question
-        self._enough = enough
-        self._received = b""
-        self.whole: Deferred[bytes] = Deferred()
-
-    def connectionMade(self) -> None:
-        """Ask."""
-        if self._question:
-            self.transport.write(self._question)
-
-    def dataReceived(self, data: bytes) -> None:
-        """A part of the answer."""
-        self._received += data
-        if self._enough(self._received) or len(self._received) > _LIMIT:
-            self._done()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """That was all."""
-        self._done()
-
-    def _done(self) -> None:
-        if not self.whole.called:
-            self.whole.callback(self._received)
+#: Seconds that the server has to answer while other connections of ours are open.
+_HELD_TIMEOUT = 2.0
 
 
 class Surveyor:
@@ -93,6 +58,8 @@ class Surveyor:
         self._reactor = reactor
         self._timeout = conninfo.connect_timeout or ATTEMPT_TIMEOUT
         self._conninfo = replace(conninfo, connect_timeout=self._timeout)
+        self._newest = (3, 0)  # version of the protocol
+        self._pacing = Pacing(reactor, self._still_answers)
         host = conninfo.hosts[0]
         self.survey = Survey(host.name, host.port, host.hostaddr, host.unix_path is not None)
 
@@ -102,29 +69,57 @@ class Surveyor:
         :raises PgTLSError: the server cannot be reached.
         """
         await self.first_look()
-        parts = [self.gssenc_request, self.session]
+        questions: list[Question] = [self.session, self.protocol]
         if self.survey.ssl_request == "S":
-            parts += [self.key_exchange, self.forward_secrecy, self.direct]
-            parts += [partial(self.tls_version, version) for version in TLS_VERSIONS]
-        parts += [partial(self.verdict, sslmode) for sslmode in SSLMode]
-        await self.together(parts)
+            questions += [self.key_exchange, self.forward_secrecy]
+            questions += [partial(self.tls_version, version) for version in TLS_VERSIONS]
+        questions += [partial(self.verdict, sslmode) for sslmode in SSLMode]
+        questions.append(self.gssenc_request)
+        if self.survey.ssl_request == "S":
+            questions.append(self.direct)
+        await self.ask(questions)
         survey = self.survey  # the answers came in any order
+        if survey.authentication is not None and survey.authentication.error is None:
+            survey.protocol = "{}.{}".format(*self._newest)
         survey.tls_versions = dict(sorted(survey.tls_versions.items()))
         survey.sslmodes = {mode.value: survey.sslmodes[mode] for mode in SSLMode}
         return survey
 
-    async def together(self, parts: Sequence[Part]) -> None:
-        """Ask several things, a few at a time."""
-        slots = DeferredSemaphore(CONCURRENT)
-        await gatherResults([slots.run(part) for part in parts], consumeErrors=True)
+    async def ask(self, questions: Sequence[Question]) -> None:
+        """Ask several questions, as many at a time as the server takes.
+
+        :param questions: methods of this object.
+        """
+        await self._pacing.ask(questions)
+        if self._pacing.limited:
+            self.survey.concurrent = await self._count()
+
+    async def _still_answers(self) -> bool:
+        with suppress(PgTLSError):
+            answer = await self._first_bytes(self._endpoint(self._plain()), SSL_REQUEST)
+            return _first_byte(answer) == self.survey.ssl_request
+        return False
+
+    async def _count(self) -> int:
+        """How many connections are answered at a time, CONCURRENT at most."""
+        held: list[Asking] = []
+        answered = 0
+        endpoint = self._endpoint(replace(self._plain(), connect_timeout=_HELD_TIMEOUT))
+        with suppress(PgTLSError):
+            while answered == len(held) < CONCURRENT:
+                held.append(await connect(endpoint, SSL_REQUEST))
+                answered += bool(await held[-1].answer(_HELD_TIMEOUT, self._reactor))
+        for each in held:
+            await each.close(self._reactor)
+        return max(answered, 1)
 
     async def first_look(self) -> None:
         """SSLRequest, and which address answers: all other questions go to that one.
 
         :raises PgTLSError: none does.
         """
-        endpoint = PgTLSClientEndpoint(self._reactor, self._plain())
-        answer = await self._ask(endpoint, SSL_REQUEST, bool)
+        endpoint = self._endpoint(self._plain())
+        answer = await self._first_bytes(endpoint, SSL_REQUEST)
         self.survey.ssl_request = _first_byte(answer)
         if endpoint.reached is not None:
             reached = endpoint.reached
@@ -133,24 +128,24 @@ class Surveyor:
             self.survey.address = reached.hostaddr
             self.survey.unix_socket = reached.unix_path is not None
 
-    async def gssenc_request(self) -> None:
+    async def gssenc_request(self) -> PgTLSError | None:
         """What it answers to GSSENCRequest."""
-        endpoint = PgTLSClientEndpoint(self._reactor, self._plain())
         try:
-            answer = await self._ask(endpoint, GSSENC_REQUEST, bool)
-        except PgTLSError:
-            return  # not reached any more: the other answers say it
+            answer = await self._first_bytes(self._endpoint(self._plain()), GSSENC_REQUEST)
+        except PgTLSError as error:
+            return doubtful(error)  # not reached any more: the other answers say it
         self.survey.gssenc_request = _first_byte(answer)
+        return None if answer else ConnectFailed(CLOSED_UNEXPECTEDLY)
 
-    async def key_exchange(self) -> None:
+    async def key_exchange(self) -> PgTLSError | None:
         """TLS with a client that takes anything and shows no certificate."""
         conninfo = replace(self._encrypted(), sslcertmode=SSLCertMode.DISABLE)
         tls = AnyServerTLS(conninfo)
         try:
-            transport = await self._handshake(conninfo, tls)
-        except PgTLSError:
-            return  # the versions, tried one by one, say why
-        connection = cast(Connection, transport.getHandle())
+            asking = await self._handshake(conninfo, tls)
+        except PgTLSError as error:
+            return doubtful(error)  # the versions, tried one by one, say why
+        connection = cast(Connection, asking.transport.getHandle())
         met = describe(connection)
         self.survey.key_exchange = KeyExchange(
             met.version,
@@ -163,7 +158,8 @@ class Surveyor:
             tls.asked_for_certificate(connection), authorities(connection)
         )
         self._note_chain(connection)
-        transport.loseConnection()
+        await asking.close(self._reactor)
+        return None
 
     def _note_chain(self, connection: Connection) -> None:
         chain = chain_of_peer(connection)
@@ -177,53 +173,75 @@ class Surveyor:
         else:
             self.survey.root_sent = True
 
-    async def forward_secrecy(self) -> None:
+    async def forward_secrecy(self) -> PgTLSError | None:
         """Whether it does without for a client that wants none."""
-        refused = await self._refusal(self._encrypted("TLSv1.2"), NOT_FORWARD_SECRET)
-        self.survey.static_rsa = refused is None
+        error = await self._refusal(self._encrypted("TLSv1.2"), NOT_FORWARD_SECRET)
+        self.survey.static_rsa = error is None
+        return doubtful(error)
 
-    async def tls_version(self, version: str) -> None:
-        """Whether that version can be had."""
+    async def tls_version(self, version: str) -> PgTLSError | None:
+        """Whether a version of TLS can be had.
+
+        :param version: one of TLS_VERSIONS.
+        :returns: the error, where it is doubtful.
+        """
         error = await self._refusal(self._encrypted(version, version))
-        self.survey.tls_versions[version] = Tried(error is None, error)
+        self.survey.tls_versions[version] = _tried(error)
+        return doubtful(error)
 
-    async def direct(self) -> None:
+    async def direct(self) -> PgTLSError | None:
         """TLS without SSLRequest."""
         conninfo = replace(self._encrypted(), sslnegotiation=SSLNegotiation.DIRECT)
         error = await self._refusal(conninfo)
-        self.survey.direct_tls = Tried(error is None, error)
+        self.survey.direct_tls = _tried(error)
+        return doubtful(error)
 
-    async def session(self) -> None:
+    async def session(self) -> PgTLSError | None:
         """What the user is asked for, and which protocol there is; nothing without a user."""
         if self._conninfo.user is None:
-            return
+            return None
         encrypted = self.survey.ssl_request == "S"
         found = self.survey.authentication = Authentication(encrypted)
         try:
             request = (await self._start((3, 0))).request
         except PgTLSError as error:
             found.error = error.reason
-            return
+            return doubtful(error)
         if request is not None:
             found.method, found.mechanisms = request.method, list(request.mechanisms)
+        return None
+
+    async def protocol(self) -> PgTLSError | None:
+        """The newest version of the protocol; nothing without a user."""
+        if self._conninfo.user is None:
+            return None
+        doubt, newest = None, (3, 0)
         try:
             newest = (await self._start((3, 2))).newest or (3, 2)
-        except PgTLSError:
-            newest = (3, 0)  # it breaks off at a version that it does not know
-        self.survey.protocol = "{}.{}".format(*newest)
+        except PgTLSError as error:
+            doubt = doubtful(error)  # it breaks off at a version that it does not know
+        self._newest = newest
+        return doubt
 
-    async def verdict(self, sslmode: SSLMode) -> None:
-        """What a client with the connection string, but this sslmode, meets."""
+    async def verdict(self, sslmode: SSLMode) -> PgTLSError | None:
+        """What a client with the connection string, but another sslmode, meets.
+
+        :param sslmode: that sslmode.
+        :returns: the error, where it is doubtful.
+        """
         conninfo = replace(self._conninfo, sslmode=sslmode)
         words = combination_error(sslmode, conninfo.sslnegotiation)
         if conninfo.sslrootcert == "system" and sslmode is not SSLMode.VERIFY_FULL:
             words = f'weak sslmode "{sslmode}" may not be used with sslrootcert=system'
+        result, error = Result(), None
         if words:
-            result = Result()
             result.failed(ConfigurationError(words))
         else:
-            result = await run_probe(self._reactor, conninfo)
+            result, error = await probe_connection(self._reactor, conninfo)
         self.survey.sslmodes[sslmode.value] = result
+        if error is None and Event.RECONNECT in result.events:
+            return ConnectFailed(CLOSED_UNEXPECTEDLY)  # what led to another attempt is not known
+        return doubtful(error)
 
     def _plain(self) -> ConnInfo:
         return replace(
@@ -243,17 +261,15 @@ class Surveyor:
             ssl_max_protocol_version=newest,
         )
 
-    async def _ask(
-        self, endpoint: PgTLSClientEndpoint, question: bytes, enough: Callable[[bytes], object]
-    ) -> bytes:
+    def _endpoint(self, conninfo: ConnInfo) -> PgTLSClientEndpoint:
+        return PgTLSClientEndpoint(self._reactor, conninfo)
+
+    async def _first_bytes(self, endpoint: PgTLSClientEndpoint, request: bytes) -> bytes:
         """:raises PgTLSError: it could not be asked."""
-        factory = Factory.forProtocol(lambda: _Answer(question, enough))
-        factory.noisy = False
-        answer = cast(_Answer, await endpoint.connect(factory))
-        answer.whole.addTimeout(self._timeout, self._reactor, onTimeoutCancel=lambda *_: b"")
-        received = await answer.whole
-        answer.transport.loseConnection()
-        return received
+        asking = await connect(endpoint, request)
+        answer = await asking.answer(self._timeout, self._reactor)
+        await asking.close(self._reactor)
+        return answer
 
     async def _start(self, protocol: tuple[int, int]) -> FirstAnswer:
         """Ask for a session, over TLS where there is any.
@@ -267,23 +283,26 @@ class Surveyor:
             self._reactor, conninfo, startup=startup, tls=lambda: AnyServerTLS(conninfo)
         )
         answer = FirstAnswer()
-        answer.receive(await self._ask(endpoint, b"", bool))  # it has been looked at: it is whole
+        answer.receive(await self._first_bytes(endpoint, b""))  # looked at before: it is whole
         return answer
 
-    async def _handshake(self, conninfo: ConnInfo, tls: AnyServerTLS) -> Any:
-        endpoint = PgTLSClientEndpoint(self._reactor, conninfo, tls=lambda: tls)
-        factory = Factory.forProtocol(Protocol)
-        factory.noisy = False
-        return cast(Any, await endpoint.connect(factory)).transport
+    async def _handshake(self, conninfo: ConnInfo, tls: AnyServerTLS) -> Asking:
+        return await connect(PgTLSClientEndpoint(self._reactor, conninfo, tls=lambda: tls))
 
-    async def _refusal(self, conninfo: ConnInfo, ciphers: str = EVERY_CIPHER) -> str | None:
+    async def _refusal(self, conninfo: ConnInfo, ciphers: str = EVERY_CIPHER) -> PgTLSError | None:
         """Why a handshake fails, None where it does not."""
         try:
-            transport = await self._handshake(conninfo, AnyServerTLS(conninfo, ciphers))
+            asking = await self._handshake(conninfo, AnyServerTLS(conninfo, ciphers))
         except PgTLSError as error:
-            return error.reason.partition(". This may indicate")[0]
-        transport.loseConnection()
+            return error
+        await asking.close(self._reactor)
         return None
+
+
+def _tried(error: PgTLSError | None) -> Tried:
+    if error is None:
+        return Tried(True, None)
+    return Tried(False, error.reason.partition(". This may indicate")[0])
 
 
 def _first_byte(answer: bytes) -> str:
