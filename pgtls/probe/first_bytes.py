@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -24,7 +24,7 @@ class Asking(Protocol):
     :ivar closed: fires when the connection is closed.
     """
 
-    transport: Any
+    transport: ITransport
 
     def __init__(self, request: bytes = b"") -> None:
         self.received = b""

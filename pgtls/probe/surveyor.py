@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 from OpenSSL.SSL import Connection
+from twisted.internet.interfaces import ISystemHandle
 
 from pgtls.certs.trust_on_first_use import RootNotSent, roots_of
 from pgtls.conninfo.connection_string import ConnInfo
@@ -145,7 +146,7 @@ class Surveyor:
             asking = await self._handshake(conninfo, tls)
         except PgTLSError as error:
             return doubtful(error)  # the versions, tried one by one, say why
-        connection = cast(Connection, asking.transport.getHandle())
+        connection = cast(Connection, cast(ISystemHandle, asking.transport).getHandle())
         met = describe(connection)
         self.survey.key_exchange = KeyExchange(
             met.version,

@@ -63,7 +63,6 @@ LEFTOVERS: dict[str, set[str]] = {
         "pgtls.gateway.leg",
         "pgtls.gateway.upstream_check",
         "pgtls.probe.probing",
-        "pgtls.probe.surveyor",
         "pgtls.protocols.client",
         "pgtls.protocols.server",
     },
