@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pgtls.errors import NegotiationRefused as NegotiationRefused
     from pgtls.errors import PgTLSError as PgTLSError
     from pgtls.errors import ProtocolViolation as ProtocolViolation
-    from pgtls.errors import ServerRejected as ServerRejected
     from pgtls.policy.client_identity import ClientCert as ClientCert
     from pgtls.policy.client_identity import ClientName as ClientName
     from pgtls.protocols.client import PgTLSClientProtocol as PgTLSClientProtocol
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from pgtls.wire.client_negotiation import Event as Event
     from pgtls.wire.messages import CancelRequest as CancelRequest
     from pgtls.wire.messages import ErrorResponse as ErrorResponse
+    from pgtls.wire.messages import ServerRejected as ServerRejected
     from pgtls.wire.messages import StartupMessage as StartupMessage
     from pgtls.wire.server_negotiation import SSL as SSL
     from pgtls.wire.server_negotiation import CancelPolicy as CancelPolicy
@@ -65,7 +65,7 @@ _HOMES = {
     "NegotiationRefused": "pgtls.errors",
     "PgTLSError": "pgtls.errors",
     "ProtocolViolation": "pgtls.errors",
-    "ServerRejected": "pgtls.errors",
+    "ServerRejected": "pgtls.wire.messages",
     "CancelRequest": "pgtls.wire.messages",
     "ErrorResponse": "pgtls.wire.messages",
     "StartupMessage": "pgtls.wire.messages",

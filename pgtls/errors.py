@@ -1,11 +1,9 @@
-"""What can go wrong, in one tree: :class:`PgTLSError` and what a caller would catch apart."""
+"""What can go wrong, in one tree: :class:`PgTLSError` and what a caller would catch apart.
+
+One more stands where what it holds does: :class:`pgtls.wire.messages.ServerRejected`.
+"""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pgtls.wire.messages import ErrorResponse
 
 
 class PgTLSError(Exception):
@@ -64,14 +62,3 @@ class CertificateNotVerified(NegotiationRefused):
     def __init__(self, message: str, depth: int | None = None) -> None:
         super().__init__(message)
         self.depth = depth
-
-
-class ServerRejected(PgTLSError):
-    """The server answered the StartupMessage with an ErrorResponse.
-
-    :ivar response: what it said, over the connection that the sslmode asked for.
-    """
-
-    def __init__(self, response: ErrorResponse) -> None:
-        super().__init__(f"{response.severity}:  {response.message}")
-        self.response = response

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import Host
-from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation, ServerRejected
+from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
@@ -30,7 +30,7 @@ from pgtls.protocols.search import Found, Search
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.transport.relay_transport import can_half_close
 from pgtls.transport.tls_layer import TruncatedTLS
-from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
+from pgtls.wire.messages import CancelRequest, ErrorResponse, ServerRejected, StartupMessage
 from pgtls.wire.session_start import SessionStart
 from pgtls.wire.startup_parameters import with_tls_parameters
 

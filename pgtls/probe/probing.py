@@ -12,13 +12,13 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.text import printable
 from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
-from pgtls.wire.messages import StartupMessage
+from pgtls.wire.messages import ServerRejected, StartupMessage
 from pgtls.wire.session_start import SessionStart
 
 #: Seconds for all of it where the connection string has no connect_timeout.

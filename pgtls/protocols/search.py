@@ -14,14 +14,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
-from pgtls.errors import ConnectFailed, PgTLSError, ServerRejected
+from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.protocols.client import Outcome, PgTLSClientProtocol
 from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.dial import TIMEOUT_EXPIRED, dial
 from pgtls.transport.name_resolution import known_place, places
 from pgtls.wire.attempts import Attempts
 from pgtls.wire.client_negotiation import ClientNegotiation, Event, Fail, NextHost, Reconnect
-from pgtls.wire.messages import StartupMessage
+from pgtls.wire.messages import ServerRejected, StartupMessage
 from pgtls.wire.required_authentication import AuthenticationCheck
 
 _log = Logger(namespace="pgtls.client")

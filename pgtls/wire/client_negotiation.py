@@ -17,12 +17,11 @@ from pgtls.errors import (
     NegotiationRefused,
     PgTLSError,
     ProtocolViolation,
-    ServerRejected,
 )
 from pgtls.wire.attempts import Attempts, Method, SSLNegotiation
 from pgtls.wire.first_answer import Answer, FirstAnswer
 from pgtls.wire.message_stream import ProtocolTwoError, printable_byte
-from pgtls.wire.messages import SSL_REQUEST
+from pgtls.wire.messages import SSL_REQUEST, ServerRejected
 from pgtls.wire.negotiation import ALPN, Send
 from pgtls.wire.required_authentication import AuthenticationCheck, RequiredAuthentication
 

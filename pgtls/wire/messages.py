@@ -13,6 +13,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from pgtls.errors import PgTLSError
+
 SSL_REQUEST_CODE = 80877103
 GSSENC_REQUEST_CODE = 80877104
 CANCEL_REQUEST_CODE = 80877102
@@ -259,3 +261,16 @@ class ErrorResponse:
     def encode_v2(self) -> bytes:
         """The message as protocol 2 had it: no length, no fields."""
         return f"E{self.severity}:  {self.message}\n\0".encode()
+
+
+class ServerRejected(PgTLSError):
+    """The server answered the StartupMessage with an ErrorResponse.
+
+    :param response: what it said, over the connection that the sslmode asked for.
+
+    :ivar response: the same.
+    """
+
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(f"{response.severity}:  {response.message}")
+        self.response = response

@@ -93,6 +93,15 @@ class LayeringTests(SynchronousTestCase):
                         upward.append(f"{name_of(module)} imports {name}")
         self.assertEqual(set(upward), STILL_UPWARD)
 
+    def test_what_every_layer_may_use_uses_none(self) -> None:
+        upward = [
+            f"{name} imports {imports}"
+            for name in sorted(SHARED)
+            for imports in imported(PACKAGE / f"{name}.py")
+            if imports.startswith("pgtls") and imports.split(".")[1] not in SHARED
+        ]
+        self.assertEqual(upward, [])
+
     def test_the_lower_layers_leave_out_what_is_not_theirs(self) -> None:
         wrong = [
             f"{name_of(module)} imports {name}"

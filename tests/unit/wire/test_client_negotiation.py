@@ -16,7 +16,6 @@ from pgtls.errors import (
     NegotiationRefused,
     PgTLSError,
     ProtocolViolation,
-    ServerRejected,
 )
 from pgtls.wire.attempts import Attempts, SSLMode, SSLNegotiation
 from pgtls.wire.client_negotiation import (
@@ -31,7 +30,7 @@ from pgtls.wire.client_negotiation import (
     StartTLS,
 )
 from pgtls.wire.first_answer import MAX_ERROR_LENGTH
-from pgtls.wire.messages import SSL_REQUEST, ErrorResponse, StartupMessage
+from pgtls.wire.messages import SSL_REQUEST, ErrorResponse, ServerRejected, StartupMessage
 from pgtls.wire.negotiation import Send
 from tests.unit.wire.test_messages import message, pieces
 
