@@ -20,8 +20,8 @@ from pgtls.errors import (
     ConfigurationError,
     NegotiationRefused,
     PgTLSError,
-    ServerRejected,
 )
+from pgtls.wire.messages import ServerRejected
 
 #: Connections at a time, of some 20 in all.
 CONCURRENT = 4
