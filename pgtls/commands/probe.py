@@ -101,6 +101,8 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
         _show(result)
     if result.error is not None:
         click.echo(f"pgtls probe: {result.error}", err=True)
+    for warning in result.warnings:
+        click.echo(f"pgtls probe: warning: {warning}", err=True)
     sys.exit(status)
 
 

@@ -145,6 +145,11 @@ class _Explainer:
         for number, host in enumerate(hosts):
             then = "If nobody answers there: " if number else ""
             self._found.attempts.append(f"{then}{_place(host)}, {self._attempt(host)}")
+        if len(hosts) > 1 and self._conninfo.connect_timeout is None:
+            self._found.traps.append(
+                "No connect_timeout: a host that takes connections and says nothing is waited for "
+                "without end, and the hosts behind it are never tried."
+            )
 
     def _attempt(self, host: Host) -> str:
         if host.unix_path is not None:

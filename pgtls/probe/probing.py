@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.text import printable
 from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
+from pgtls.transport.dial import TIMEOUT_EXPIRED
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
 from pgtls.wire.messages import ServerRejected, StartupMessage
 from pgtls.wire.session_start import SessionStart
@@ -37,6 +39,7 @@ class Result:
     error: str | None = None
     tls: dict[str, Any] | None = None
     certificate: dict[str, Any] | None = None
+    warnings: list[str] = attrs.field(factory=list)
 
     def succeeded(self, tls: NegotiatedTLS | None) -> None:
         """A usable connection came out."""
@@ -114,6 +117,7 @@ async def probe_connection(reactor: Any, conninfo: ConnInfo) -> tuple[Result, Pg
     :returns: what happened, and why there is no usable connection; None where there is one.
     """
     result = Result()
+    unlimited = conninfo.connect_timeout is None and len(conninfo.hosts) > 1
     if conninfo.connect_timeout is None:
         conninfo = replace(conninfo, connect_timeout=DEFAULT_TIMEOUT)
     endpoint = PgTLSClientEndpoint(
@@ -137,7 +141,19 @@ async def probe_connection(reactor: Any, conninfo: ConnInfo) -> tuple[Result, Pg
         error = failure
     if error is not None:
         result.failed(error)
+    if unlimited:
+        result.warnings.extend(_waited_for_without_end(endpoint))
     return result, error
+
+
+def _waited_for_without_end(endpoint: PgTLSClientEndpoint) -> Iterator[str]:
+    """Hosts where a client under this connection string never comes to the next one."""
+    for error in endpoint.errors:
+        if error.reason == TIMEOUT_EXPIRED:
+            yield (
+                f"no answer in {DEFAULT_TIMEOUT} s ({error.where}): without connect_timeout a "
+                "client waits there without end, and the hosts behind it are never tried"
+            )
 
 
 async def _end_of_start(clock: IReactorTime, session: _Session) -> PgTLSError | None:

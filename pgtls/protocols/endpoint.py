@@ -142,3 +142,8 @@ class PgTLSClientEndpoint:
         """The host that the last :meth:`connect` ended at, with the address that it has; None
         before."""
         return self._last.reached if self._last is not None else None
+
+    @property
+    def errors(self) -> tuple[PgTLSError, ...]:
+        """What failed in the last :meth:`connect`, in turn; also where it succeeded in the end."""
+        return tuple(self._last.errors) if self._last is not None else ()

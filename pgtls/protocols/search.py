@@ -81,6 +81,7 @@ class Search:
 
     :param ended: is told once how it has ended.
     :ivar reached: the host that it ended at, with the address that it has; None before.
+    :ivar errors: what failed so far, in turn.
     :ivar authentication: what watches that connection until AuthenticationOk, where the connection
         string requires something; None else.
     """
@@ -111,7 +112,7 @@ class Search:
         self._factory = factory
         self._hosts = iter(self._shuffled(conninfo.hosts))
         self._places: Iterator[Host] = iter(())
-        self._errors: list[PgTLSError] = []
+        self.errors: list[PgTLSError] = []
         self._waiting: Deferred[Any] | None = None
         self._protocol: PgTLSClientProtocol | None = None
         self._limit: IDelayedCall | None = None
@@ -170,7 +171,7 @@ class Search:
             self._waiting = self._names.places(host, timeout)
             self._waiting.addCallbacks(self._found, self._not_found).addErrback(self._broken)
             return
-        self._end(_with_notes(self._errors))
+        self._end(_with_notes(self.errors))
 
     def _found(self, places: Sequence[Host]) -> None:
         self._waiting = None
@@ -184,7 +185,7 @@ class Search:
         if not isinstance(error, ConnectFailed):
             return failure
         self._waiting = None
-        self._errors.append(error)
+        self.errors.append(error)
         self._go_on()
         return None
 
@@ -252,7 +253,7 @@ class Search:
             self._end(outcome)
             return
         outcome.error.where = self._place.where
-        self._errors.append(outcome.error)
+        self.errors.append(outcome.error)
         if isinstance(outcome, Reconnect):
             _log.info(
                 "{host}: {method} failed ({reason}); next: {next}",
@@ -264,7 +265,7 @@ class Search:
             self._attempt(outcome.attempts, Event.RECONNECT)
         elif isinstance(outcome, Fail):
             # libpq's rule: only where nobody can be reached comes another address
-            self._end(_with_notes(self._errors))
+            self._end(_with_notes(self.errors))
         else:
             self._leave(outcome.error)
 
@@ -274,7 +275,7 @@ class Search:
         self._give_up()
         error = ConnectFailed(TIMEOUT_EXPIRED)
         error.where = self._place.where
-        self._errors.append(error)
+        self.errors.append(error)
         self._leave(error)
 
     def _leave(self, error: PgTLSError) -> None:

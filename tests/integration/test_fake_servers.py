@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from pgtls.commands.probe import Result, run_probe
 from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.probe import probing as connection_probe
 from pgtls.wire.messages import SSL_REQUEST, ErrorResponse
 from tests.support import libpq
 from tests.support.certificates import authority
@@ -653,6 +654,29 @@ class AfterAuthenticationTests(FakeCase):
         result = await self.probe(inside_tls(AUTHENTICATION_OK + fatal("3D000"), close=True))
         self.assertEqual((result.tls or {})["version"], "TLSv1.3")
         self.assertEqual((result.certificate or {})["names"], ["localhost", "127.0.0.1", "::1"])
+
+
+class SilentHostTests(FakeCase):
+    """A host that takes connections and says nothing, in front of one that answers."""
+
+    async def test_without_connect_timeout_a_client_would_never_come_to_the_next_one(self) -> None:
+        self.patch(connection_probe, "DEFAULT_TIMEOUT", 0.1)
+        silent, other = FakeServer(self, says_nothing), FakeServer(self, in_plaintext(SESSION))
+        conninfo = other.conninfo(host="127.0.0.1,127.0.0.1", port=f"{silent.port},{other.port}")
+        result = await self.probe_conninfo(conninfo)
+        self.assertEqual((result.outcome, result.error), ("plain", None))
+        (warning,) = result.warnings
+        self.assertIn(f'(connection to server at "127.0.0.1", port {silent.port})', warning)
+        self.assertIn("without connect_timeout a client waits there without end", warning)
+
+    async def test_with_connect_timeout_it_does(self) -> None:
+        silent, other = FakeServer(self, says_nothing), FakeServer(self, in_plaintext(SESSION))
+        result = await self.probe_conninfo(
+            other.conninfo(
+                host="127.0.0.1,127.0.0.1", port=f"{silent.port},{other.port}", connect_timeout=1
+            )
+        )
+        self.assertEqual((result.outcome, result.warnings), ("plain", []))
 
 
 class ByteByByteTests(FakeCase):
