@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pgtls.conninfo.connection_string import ConnInfo as ConnInfo
     from pgtls.conninfo.connection_string import Host as Host
+    from pgtls.conninfo.startup_packet import startup_message as startup_message
+    from pgtls.errors import AuthenticationNotAllowed as AuthenticationNotAllowed
     from pgtls.errors import CertificateNotVerified as CertificateNotVerified
     from pgtls.errors import ConfigurationError as ConfigurationError
     from pgtls.errors import ConnectFailed as ConnectFailed
@@ -59,6 +61,8 @@ _HOMES = {
     "Event": "pgtls.wire.client_negotiation",
     "ConnInfo": "pgtls.conninfo.connection_string",
     "Host": "pgtls.conninfo.connection_string",
+    "startup_message": "pgtls.conninfo.startup_packet",
+    "AuthenticationNotAllowed": "pgtls.errors",
     "CertificateNotVerified": "pgtls.errors",
     "ConfigurationError": "pgtls.errors",
     "ConnectFailed": "pgtls.errors",

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.startup_packet import startup_message
 from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -20,7 +21,7 @@ from pgtls.text import printable
 from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
 from pgtls.transport.dial import TIMEOUT_EXPIRED
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
-from pgtls.wire.messages import ServerRejected, StartupMessage
+from pgtls.wire.messages import ServerRejected
 from pgtls.wire.session_start import SessionStart
 
 #: Seconds for all of it where the connection string has no connect_timeout.
@@ -159,20 +160,3 @@ def _waited_for_without_end(endpoint: PgTLSClientEndpoint) -> Iterator[str]:
 async def _end_of_start(clock: IReactorTime, session: _Session) -> PgTLSError | None:
     session.over.addTimeout(READY_TIMEOUT, clock, onTimeoutCancel=lambda *_: None)
     return await session.over
-
-
-def startup_message(conninfo: ConnInfo) -> StartupMessage | None:
-    """The StartupMessage that libpq would send; None where the string names no user."""
-    if conninfo.user is None:
-        return None
-    parameters = {"user": conninfo.user, "database": conninfo.dbname or conninfo.user}
-    parameters.update(conninfo.startup_parameters)
-    major, minor = conninfo.max_protocol_version
-    return StartupMessage.build(
-        {_as_given(name): _as_given(value) for name, value in parameters.items()}, major, minor
-    )
-
-
-def _as_given(text: str) -> bytes:
-    """The bytes of the command line or the environment, whatever their encoding is."""
-    return text.encode("utf-8", "surrogateescape")

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import ISystemHandle
 from pgtls.certs.trust_on_first_use import RootNotSent, roots_of
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import TLS_VERSIONS, ChannelBinding, SSLCertMode
+from pgtls.conninfo.startup_packet import startup_message
 from pgtls.errors import (
     CertificateNotVerified,
     ConfigurationError,
@@ -25,7 +26,7 @@ from pgtls.errors import (
 )
 from pgtls.probe.first_bytes import Asking, connect
 from pgtls.probe.pacing import CONCURRENT, Pacing, Question, doubtful
-from pgtls.probe.probing import Result, probe_connection, startup_message
+from pgtls.probe.probing import Result, probe_connection
 from pgtls.probe.survey import (
     Authentication,
     ClientCertificate,

@@ -41,6 +41,32 @@ FOREIGN = {
     "policy": {"twisted"},
 }
 
+#: What a module of ``wire`` leaves alone besides: files, sockets, processes, the clock.
+IO = {
+    "asyncio",
+    "fcntl",
+    "glob",
+    "io",
+    "mmap",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "pwd",
+    "grp",
+    "resource",
+    "select",
+    "selectors",
+    "shutil",
+    "signal",
+    "socket",
+    "ssl",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+}
+
 #: Upward imports that are still to go.
 STILL_UPWARD: set[str] = set()
 
@@ -109,6 +135,22 @@ class LayeringTests(SynchronousTestCase):
             for module in modules(layer)
             for name in imported(module)
             if name.split(".")[0] in foreign
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_wire_does_no_IO(self) -> None:
+        wrong = [
+            f"{name_of(module)} imports {name}"
+            for module in modules("wire")
+            for name in imported(module)
+            if name.split(".")[0] in IO
+        ]
+        wrong += [
+            f"{name_of(module)} calls {node.func.id}()"
+            for module in modules("wire")
+            for node in ast.walk(ast.parse(module.read_text("utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            if node.func.id in {"open", "print", "input", "__import__", "exec", "eval"}
         ]
         self.assertEqual(wrong, [])
 
