@@ -197,7 +197,8 @@ def _warn_of_expiry(location: str, upstream: ConnInfo) -> None:
     clients see is :class:`ServerTLS`'s.)"""
     if upstream.sslmode is not SSLMode.DISABLE:
         for warning in warnings(upstream_validities(upstream), EXPIRY_WARNING):
-            _log.warn("{location}upstream: {warning}", location=location, warning=warning)
+            # Not "warning": an event with that field is one of Python's warnings to trial.
+            _log.warn("{location}upstream: {text}", location=location, text=warning)
 
 
 def _check_listen(reactor: Any, description: str, workers: int) -> None:

@@ -26,7 +26,8 @@ class ServerTLS:
         self.context = made.context
         self.certificates = made.certificates
         for warning in () if quiet else made.warnings:
-            _log.warn("{warning}", warning=warning)
+            # Not "warning": an event with that field is one of Python's warnings to trial.
+            _log.warn("{text}", text=warning)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
         """A connection that waits for a ClientHello."""

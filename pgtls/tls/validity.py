@@ -35,7 +35,7 @@ _NAME_LIMIT = 200
 class Validity:
     """How long something is valid.
 
-    :ivar what: what it is and where: ``certificate "CN=db" in "/etc/pgtls/server.crt"``.
+    :ivar what: what it is: ``certificate "CN=db"``, ``the CRL of CN=authority``.
     :ivar file: the file that it is in, as it was named; None for one in memory.
     :ivar not_before: its first moment; None where it does not say.
     :ivar not_after: its last; None where it does not say.
@@ -57,14 +57,17 @@ class Validity:
         """
         now = now or datetime.now(UTC)
         if self.not_after is not None and self.not_after < now:
-            return f"{self.what} expired on {_text(self.not_after)}: {self.consequence}"
+            return self._sentence("has expired at", self.not_after)
         if self.not_before is not None and now < self.not_before:
-            return f"{self.what} is not valid before {_text(self.not_before)}: {self.consequence}"
+            return self._sentence("is not valid before", self.not_before)
         if self.not_after is not None and self.not_after < now + soon:
-            return (
-                f"{self.what} expires on {_text(self.not_after)}: from then on {self.consequence}"
-            )
+            return self._sentence("expires at", self.not_after)
         return None
+
+    def _sentence(self, verb: str, moment: datetime) -> str:
+        place = "in memory" if self.file is None else f'in "{self.file}"'
+        time = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.what} {verb} {time} ({place}): {self.consequence}"
 
 
 def warnings(
@@ -150,7 +153,7 @@ def of_certificate(
     """
     name = log_name(certificate.subject_text, _NAME_LIMIT)
     return Validity(
-        f'certificate "{name}"{_place(source)}',
+        f'certificate "{name}"',
         _file(source),
         _read(lambda: certificate.not_before),
         _read(lambda: certificate.not_after),
@@ -195,7 +198,7 @@ def newest_crls(crls: Iterable[RevocationList]) -> list[RevocationList]:
 def _of_crl(crl: RevocationList, source: CRLSource, whose: str) -> Validity:
     name = log_name(crl.issuer_text, _NAME_LIMIT)
     return Validity(
-        f'the CRL of "{name}"{_place(source)}',
+        f"the CRL of {name}",
         _file(source),
         _read(lambda: crl.this_update),
         _read(lambda: crl.next_update),
@@ -212,12 +215,3 @@ def _read(date: Callable[[], datetime | None]) -> datetime | None:
 
 def _file(source: CertificateSource | CRLSource) -> str | None:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else None
-
-
-def _place(source: CertificateSource | CRLSource) -> str:
-    file = _file(source)
-    return " in memory" if file is None else f' in "{file}"'
-
-
-def _text(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

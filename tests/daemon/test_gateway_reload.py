@@ -217,11 +217,12 @@ class Reload(GatewayCase):
             upstream=f"host={HOST} sslmode=verify-ca sslrootcert={roots}",
         )
         patterns = [
-            r'server\.crt" expired on .*: clients that verify it refuse to connect',
-            r'certificate "CN=clients" in ".*clients\.crt" expired on .*: no client certificate',
-            r'the CRL of "CN=reload" in ".*clients\.crl" expired on .*',
-            r'gateway 1: upstream: certificate "CN=servers" in ".*upstream\.crt" expired on .*: '
-            "no server certificate",
+            r'certificate "CN=localhost" has expired at .* UTC \(in ".*server\.crt"\): '
+            "clients that verify it refuse to connect",
+            r'certificate "CN=clients" has expired at .* \(in ".*clients\.crt"\): no client cert',
+            r'the CRL of CN=reload has expired at .* \(in ".*clients\.crl"\): ',
+            r'gateway 1: upstream: certificate "CN=servers" has expired at .* '
+            r'\(in ".*upstream\.crt"\): no server certificate',
         ]
         for pattern in patterns:
             self.assertEqual(len(gateway.wait_for_log(pattern)), 1, pattern)

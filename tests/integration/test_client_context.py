@@ -546,7 +546,7 @@ class Mistakes(SynchronousTestCase):
 
     def test_no_roots(self) -> None:
         """An empty list trusts nobody: a mistake."""
-        self.assertEqual(self.refused(roots=[]), "roots: there is none")
+        self.assertEqual(self.refused(roots=[]), "there is no root certificate")
 
     def test_what_cannot_be_read(self) -> None:
         """Bytes that are nothing, a key of another certificate, an encrypted key."""

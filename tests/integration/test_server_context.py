@@ -353,7 +353,7 @@ class Keys(ContextCase):
     def test_files(self) -> None:
         crt, key = self.files.pair("server", certificate("rsa"))
         made = self.made(ssl_cert_file=crt, ssl_key_file=key)
-        self.assertEqual(made.certificates, [certificate("rsa").certificate])
+        self.assertEqual(made.certificates, [certificate("rsa").shown])
         self.connect(made)
 
     def test_objects(self) -> None:
@@ -366,7 +366,7 @@ class Keys(ContextCase):
             ssl_cert_file=[each.chain() for each in both],
             ssl_key_file=[each.key.pem() for each in both],
         )
-        self.assertEqual(made.certificates, [each.certificate for each in both])
+        self.assertEqual(made.certificates, [each.shown for each in both])
 
     def test_a_key_of_another_certificate(self) -> None:
         stranger = Key.generate("ecdsa").pem()
