@@ -8,12 +8,19 @@ import sys
 from typing import cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from pgtls import ConnInfo, ErrorResponse, PgTLSClientEndpoint, StartupMessage, negotiated_tls
+from pgtls import (
+    ConnInfo,
+    ErrorResponse,
+    IReactor,
+    PgTLSClientEndpoint,
+    negotiated_tls,
+    startup_message,
+)
 
 QUERY = b"Q\0\0\0\x0eSELECT 42\0"
 TERMINATE = b"X\0\0\0\4"
@@ -49,11 +56,9 @@ class Session(Protocol):
             self.ended.callback(None)
 
 
-async def main(reactor: IReactorTime, text: str) -> None:
+async def main(reactor: IReactor, text: str) -> None:
     conninfo = ConnInfo.parse(text, os.environ)
-    names = {b"user": conninfo.user or "postgres", b"database": conninfo.dbname or "postgres"}
-    startup = StartupMessage.build({name: value.encode() for name, value in names.items()})
-    endpoint = PgTLSClientEndpoint(reactor, conninfo, startup=startup)
+    endpoint = PgTLSClientEndpoint(reactor, conninfo, startup=startup_message(conninfo))
     session = cast(Session, await endpoint.connect(Factory.forProtocol(Session)))
     print(negotiated_tls(session.transport), flush=True)
     await session.ended

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IProtocol, IReactorCore
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import react
 from twisted.python.failure import Failure
@@ -43,7 +43,7 @@ class Side(Protocol):
 class Client(Side):
     """The client's side, which makes the other one."""
 
-    def __init__(self, reactor: IReactorCore, upstream: str) -> None:
+    def __init__(self, reactor: pgtls.IReactor, upstream: str) -> None:
         self.endpoint = partial(pgtls.PgTLSClientEndpoint, reactor, upstream)
         self.attempt: Deferred[IProtocol] = Deferred()
 
@@ -77,7 +77,7 @@ class Client(Side):
         super().connectionLost(reason)
 
 
-async def main(reactor: IReactorCore, listen: str, upstream: str) -> None:
+async def main(reactor: pgtls.IReactor, listen: str, upstream: str) -> None:
     factory = Factory.forProtocol(partial(Client, reactor, upstream))
     port = await serverFromString(reactor, listen).listen(factory)
     print("listening on", port.getHost(), flush=True)

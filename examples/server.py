@@ -7,12 +7,18 @@ import sys
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IReactorCore, ITCPTransport
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import react
 from zope.interface import implementer
 
-from pgtls import CancelRequest, IPostgreSQLApplication, NegotiatedTLS, StartupMessage
+from pgtls import (
+    CancelRequest,
+    IPostgreSQLApplication,
+    IReactor,
+    NegotiatedTLS,
+    StartupMessage,
+)
 
 
 def message(kind: bytes, body: bytes) -> bytes:
@@ -42,7 +48,7 @@ class Server(Protocol):
             self.transport.loseConnection()
 
 
-async def main(reactor: IReactorCore, description: str) -> None:
+async def main(reactor: IReactor, description: str) -> None:
     port = await serverFromString(reactor, description).listen(Factory.forProtocol(Server))
     print("listening on", port.getHost(), flush=True)
     await Deferred()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pgtls.protocols.strings import PgTLSServerEndpoint as PgTLSServerEndpoint
     from pgtls.tls.server_context import ServerTLSSettings as ServerTLSSettings
     from pgtls.tls.tls_info import NegotiatedTLS as NegotiatedTLS
+    from pgtls.transport.reactor import IReactor as IReactor
     from pgtls.wire.attempts import SSLMode as SSLMode
     from pgtls.wire.attempts import SSLNegotiation as SSLNegotiation
     from pgtls.wire.client_negotiation import Event as Event
@@ -55,6 +56,7 @@ _HOMES = {
     "ClientCert": "pgtls.policy.client_identity",
     "ClientName": "pgtls.policy.client_identity",
     "NegotiatedTLS": "pgtls.tls.tls_info",
+    "IReactor": "pgtls.transport.reactor",
     "ServerTLSSettings": "pgtls.tls.server_context",
     "SSLMode": "pgtls.wire.attempts",
     "SSLNegotiation": "pgtls.wire.attempts",

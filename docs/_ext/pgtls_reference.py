@@ -95,7 +95,7 @@ class Interface(FromCode):
         yield ""
         yield from (f"   {line}" for line in cleandoc(interface.__doc__).splitlines())
         yield ""
-        for name, method in interface.namesAndDescriptions():
+        for name, method in interface.namesAndDescriptions(all=False):
             yield f"   .. py:method:: {name}{method.getSignatureString()}"
             yield ""
             yield from (f"      {line}" for line in cleandoc(method.__doc__).splitlines())

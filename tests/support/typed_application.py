@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
-    IReactorTime,
     IStreamServerEndpoint,
     ITCPTransport,
 )
@@ -48,7 +47,7 @@ class Application(Protocol):
 
 
 def listen(
-    reactor: IReactorTime, wrapped: IStreamServerEndpoint
+    reactor: pgtls.IReactor, wrapped: IStreamServerEndpoint
 ) -> tuple[Deferred[IListeningPort], Deferred[IListeningPort]]:
     """Two ways to listen."""
     settings = pgtls.ListenerSettings(
@@ -67,13 +66,14 @@ def listen(
     return endpoint.listen(application), wrapped.listen(factory)
 
 
-async def connect(reactor: IReactorTime, root: x509.Certificate) -> IProtocol | None:
+async def connect(reactor: pgtls.IReactor, root: x509.Certificate) -> IProtocol | None:
     """A client."""
     conninfo = pgtls.ConnInfo.parse("host=localhost sslmode=verify-full", {})
     assert_type(conninfo.hosts, tuple[pgtls.Host, ...])
     assert_type(conninfo.sslmode, pgtls.SSLMode)
     assert_type(conninfo.sslnegotiation, pgtls.SSLNegotiation)
     events: list[pgtls.Event] = []
+    assert_type(pgtls.startup_message(conninfo), pgtls.StartupMessage | None)
     startup = pgtls.StartupMessage.build({b"user": b"alice"})
     endpoint = pgtls.PgTLSClientEndpoint(
         reactor, conninfo, roots=[root], startup=startup, observe=events.append
@@ -85,6 +85,7 @@ async def connect(reactor: IReactorTime, root: x509.Certificate) -> IProtocol | 
     except pgtls.ConfigurationError as error:
         assert_type(error.mistakes, tuple[str, ...])
     except (
+        pgtls.AuthenticationNotAllowed,
         pgtls.CertificateNotVerified,
         pgtls.ConnectFailed,
         pgtls.NegotiationRefused,
