@@ -18,10 +18,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pgtls.conninfo.checks import find_mistakes, newest_protocol, oldest_protocol, tls_version
-from pgtls.conninfo.defaults import add_defaults, home_directory, session_parameters
+from pgtls.conninfo.defaults import (
+    add_defaults,
+    home_directory,
+    service_parameters,
+    session_parameters,
+)
 from pgtls.conninfo.grammar import parse_text, require_c_string
 from pgtls.conninfo.hosts import Host, parse_hosts, parse_integer
-from pgtls.conninfo.keywords import OPTIONS, ChannelBinding, LoadBalanceHosts, SSLCertMode
+from pgtls.conninfo.keywords import OPTIONS, ChannelBinding, LoadBalanceHosts, Part, SSLCertMode
 from pgtls.errors import ConfigurationError
 from pgtls.wire.attempts import SSLMode, SSLNegotiation
 from pgtls.wire.required_authentication import RequiredAuthentication
@@ -48,6 +53,7 @@ class ConnInfo:
         addresses change from one answer to the next, for load balancing, is not for it.
     :ivar startup_parameters: what goes into the StartupMessage besides user and database.
     :ivar home: the user's home directory, None where there is none.
+    :ivar given: the keywords that the string, or the service that it names, has.
     """
 
     hosts: tuple[Host, ...]
@@ -82,6 +88,7 @@ class ConnInfo:
     max_protocol_version: tuple[int, int]
     startup_parameters: Mapping[str, str] = field(hash=False)
     home: Path | None
+    given: frozenset[str] = field(compare=False)
 
     @classmethod
     def parse(cls, text: str, environ: Mapping[str, str], home: Path | None = None) -> ConnInfo:
@@ -128,6 +135,19 @@ class ConnInfo:
             channel_binding=self.channel_binding is ChannelBinding.REQUIRE,
         )
 
+    def given_of(self, *parts: Part) -> list[str]:
+        """Look for what has no effect where something else carries it out.
+
+        :param parts: what the parameters are about.
+        :returns: the keywords of that kind that were given, environment and defaults apart, in
+            libpq's order.
+        """
+        return [
+            option.keyword
+            for option in OPTIONS.values()
+            if option.part in parts and option.keyword in self.given
+        ]
+
     @classmethod
     def _complete(
         cls, given: Mapping[str, str], environ: Mapping[str, str], home: Path | None
@@ -144,7 +164,8 @@ class ConnInfo:
         if mistakes:
             raise ConfigurationError(*mistakes)
         startup_parameters = _startup_parameters(values) | session_parameters(environ)
-        return cls._from_values(values, hosts, startup_parameters, home)
+        named = {*given, *service_parameters(given, environ, home)}
+        return cls._from_values(values, hosts, startup_parameters, home, frozenset(named))
 
     @classmethod
     def _from_values(
@@ -153,6 +174,7 @@ class ConnInfo:
         hosts: tuple[Host, ...],
         startup_parameters: Mapping[str, str],
         home: Path | None,
+        given: frozenset[str],
     ) -> ConnInfo:
         """Give checked values their types."""
         return cls(
@@ -188,6 +210,7 @@ class ConnInfo:
             max_protocol_version=newest_protocol(values),
             startup_parameters=MappingProxyType(dict(startup_parameters)),
             home=home,
+            given=given,
         )
 
 

@@ -7,7 +7,7 @@ Source: PostgreSQL's documentation, "Parameter Key Words" and "Environment Varia
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from pgtls.wire.attempts import SSLMode, SSLNegotiation
 
@@ -43,6 +43,15 @@ PROTOCOL_VERSIONS = {"3.0": (3, 0), "3.2": (3, 2), "latest": (3, 2)}
 TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 
+class Part(Enum):
+    """What a parameter is about: who carries it out."""
+
+    CONNECTION = auto()  # pgtls itself, everywhere
+    SESSION = auto()  # the StartupMessage: a gateway's client has one of its own
+    LOGIN = auto()  # the answer to the server's authentication request: never pgtls
+    NOTHING = auto()  # nobody, as in libpq
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One parameter of a connection string.
@@ -50,31 +59,33 @@ class Option:
     :ivar envvar: the environment variable that stands in for it.
     :ivar default: its value where nobody gives one.
     :ivar secret: whether the value must never be shown.
+    :ivar part: what it is about.
     """
 
     keyword: str
     envvar: str | None = None
     default: str | None = None
     secret: bool = False
+    part: Part = Part.CONNECTION
 
 
 _ALL = (
     Option("service", "PGSERVICE"),
     # A keyword of libpq 19; up to 18 only the environment variable is there.
     Option("servicefile", "PGSERVICEFILE"),
-    Option("user", "PGUSER"),
-    Option("password", "PGPASSWORD", secret=True),
-    Option("passfile", "PGPASSFILE"),
+    Option("user", "PGUSER", part=Part.SESSION),
+    Option("password", "PGPASSWORD", secret=True, part=Part.LOGIN),
+    Option("passfile", "PGPASSFILE", part=Part.LOGIN),
     Option("channel_binding", "PGCHANNELBINDING", ChannelBinding.PREFER),
     Option("connect_timeout", "PGCONNECT_TIMEOUT"),
-    Option("dbname", "PGDATABASE"),
+    Option("dbname", "PGDATABASE", part=Part.SESSION),
     Option("host", "PGHOST"),
     Option("hostaddr", "PGHOSTADDR"),
     Option("port", "PGPORT", "5432"),
-    Option("client_encoding", "PGCLIENTENCODING"),
-    Option("options", "PGOPTIONS"),
-    Option("application_name", "PGAPPNAME"),
-    Option("fallback_application_name"),
+    Option("client_encoding", "PGCLIENTENCODING", part=Part.SESSION),
+    Option("options", "PGOPTIONS", part=Part.SESSION),
+    Option("application_name", "PGAPPNAME", part=Part.SESSION),
+    Option("fallback_application_name", part=Part.SESSION),
     Option("keepalives", default="1"),
     Option("keepalives_idle"),
     Option("keepalives_interval"),
@@ -83,7 +94,7 @@ _ALL = (
     Option("sslmode", "PGSSLMODE", SSLMode.PREFER),
     Option("sslnegotiation", "PGSSLNEGOTIATION", SSLNegotiation.POSTGRES),
     # Accepted and ignored, as in libpq since 14.
-    Option("sslcompression", "PGSSLCOMPRESSION"),
+    Option("sslcompression", "PGSSLCOMPRESSION", part=Part.NOTHING),
     Option("sslcert", "PGSSLCERT"),
     Option("sslkey", "PGSSLKEY"),
     Option("sslcertmode", "PGSSLCERTMODE", SSLCertMode.ALLOW),
@@ -95,22 +106,22 @@ _ALL = (
     Option("requirepeer", "PGREQUIREPEER"),
     Option("require_auth", "PGREQUIREAUTH"),
     Option("min_protocol_version", "PGMINPROTOCOLVERSION"),
-    Option("max_protocol_version", "PGMAXPROTOCOLVERSION"),
+    Option("max_protocol_version", "PGMAXPROTOCOLVERSION", part=Part.SESSION),
     Option("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "TLSv1.2"),
     Option("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"),
     Option("gssencmode", "PGGSSENCMODE", "disable"),
-    Option("krbsrvname", "PGKRBSRVNAME"),
-    Option("gsslib", "PGGSSLIB"),
-    Option("gssdelegation", "PGGSSDELEGATION"),
-    Option("replication"),
+    Option("krbsrvname", "PGKRBSRVNAME", part=Part.LOGIN),
+    Option("gsslib", "PGGSSLIB", part=Part.LOGIN),
+    Option("gssdelegation", "PGGSSDELEGATION", part=Part.LOGIN),
+    Option("replication", part=Part.SESSION),
     Option("target_session_attrs", "PGTARGETSESSIONATTRS", "any"),
     Option("load_balance_hosts", "PGLOADBALANCEHOSTS", LoadBalanceHosts.DISABLE),
-    Option("scram_client_key", secret=True),
-    Option("scram_server_key", secret=True),
-    Option("oauth_issuer"),
-    Option("oauth_client_id"),
-    Option("oauth_client_secret", secret=True),
-    Option("oauth_scope"),
+    Option("scram_client_key", secret=True, part=Part.LOGIN),
+    Option("scram_server_key", secret=True, part=Part.LOGIN),
+    Option("oauth_issuer", part=Part.LOGIN),
+    Option("oauth_client_id", part=Part.LOGIN),
+    Option("oauth_client_secret", secret=True, part=Part.LOGIN),
+    Option("oauth_scope", part=Part.LOGIN),
     Option("sslkeylogfile"),
     # Ours: whether the server's name must resolve to the address that was connected to.
     Option("check_address", default="0"),

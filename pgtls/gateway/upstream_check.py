@@ -16,6 +16,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.keywords import Part
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -67,9 +69,22 @@ def check_upstream(
     :param clock: for the time limit.
     :returns: fires when it is done; never fails. Cancelling it ends the check.
     """
+    _warn_of_parameters_without_effect(upstream.conninfo)
     checking = Deferred.fromCoroutine(_check(upstream, shown, binding))
     checking.addTimeout(TIMEOUT, clock)
     return checking.addErrback(_failed)
+
+
+def _warn_of_parameters_without_effect(conninfo: ConnInfo) -> None:
+    """Clients log in themselves, with a StartupMessage of their own."""
+    for part, reason in (
+        (Part.SESSION, "each client says that in its own StartupMessage"),
+        (Part.LOGIN, "each client answers the server itself"),
+    ):
+        for keyword in conninfo.given_of(part):
+            _log.warn(
+                'upstream: "{keyword}" has no effect: {reason}', keyword=keyword, reason=reason
+            )
 
 
 async def _check(

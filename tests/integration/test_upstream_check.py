@@ -41,6 +41,13 @@ class UpstreamCheck(GatewayCase):
             r"warn\] upstream: .*certificate verify failed.*; until .* clients are refused"
         )
 
+    def test_parameters_that_have_no_effect_are_named_and_their_values_are_not(self) -> None:
+        upstream = postgres(18).conninfo(user="alice", dbname=None, password="opensesame")
+        gateway = self.started(upstream)
+        gateway.wait_for_log(r'warn\] upstream: "user" has no effect: each client says that in its')
+        gateway.wait_for_log(r'warn\] upstream: "password" has no effect: each client answers the')
+        self.assertNotIn("opensesame", gateway.log())
+
     def test_not_there(self) -> None:
         self.started(f"host={HOST} port={free_port()}").wait_for_log(
             r"warn\] upstream: .*Connection refused.*; until that changes clients are refused"
