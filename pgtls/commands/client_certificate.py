@@ -24,6 +24,7 @@ from pgtls.commands.reporting import (
     new_passphrase,
     passphrase_of,
     passphrase_option,
+    psql_line,
     report,
     user_option,
 )
@@ -57,7 +58,7 @@ def keygen(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Make your private key, and the request to have it certified (step 2 of 4).
+    """Make your private key and certificate request (step 2 of 4).
 
     In ~/.postgresql are then postgresql.key, which nobody else ever needs, postgresql.csr for
     your DBA, and, unless there is one, root.crt, by which your clients verify the server.
@@ -66,6 +67,11 @@ def keygen(
 
     A passphrase protects the key if somebody gets the file; clients then need the parameter
     sslpassword.
+
+    \b
+    Examples:
+        pgtls keygen --conf client.conf
+        pgtls keygen --conf client.conf --user alice --encrypt
     """
     role = user or os.environ.get("PGUSER") or getpass.getuser()
     try:
@@ -102,9 +108,9 @@ def keygen(
         f"  SHA-256 {conf.root.fingerprint}",
     ]
     steps = [
-        f"compare the SHA-256 with your DBA's; send him {files.csr}, who runs: "
+        f"compare the SHA-256 with your DBA's; send {files.csr} to the DBA, who runs: "
         "pgtls sign -D DIR postgresql.csr",
-        f"with what he sends back: pgtls install{_in(directory)} postgresql.crt",
+        f"with the certificate that comes back: pgtls install{_in(directory)} postgresql.crt",
     ]
     found = [] if files.root_known else [_unknown_root(files.root_crt)]
     report(facts, lines, as_json=as_json, next_steps=steps, warnings=found)
@@ -130,11 +136,16 @@ def install(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Check the certificate that your DBA sent, and put it where libpq looks (step 4 of 4).
+    """Check and install the certificate you got (step 4 of 4).
 
     It must belong to ~/.postgresql/postgresql.key, be for clients, verify by
     ~/.postgresql/root.crt, and its time must have come and not be over. A certificate that is
     there is replaced only by --force: as when it was renewed.
+
+    \b
+    Examples:
+        pgtls install postgresql.crt
+        pgtls install --force alice.crt
     """
     where = directory or client_files.default_directory()
     password = passphrase_of(where / "postgresql.key", passphrase_file)
@@ -144,13 +155,13 @@ def install(
     soon = end < datetime.now(UTC) + SOON
     found = [f"it expires on {end:%Y-%m-%d}: ask your DBA to renew it"] if soon else []
     role = facts["names"][0] if facts["names"] else "ROLE"
-    files = "" if directory is None else _parameters(where)
-    conninfo = shlex.quote(f"host=HOST dbname=DB user={role} sslmode=verify-full{files}")
+    files = {} if directory is None else _parameters(where)
+    line = psql_line(host="HOST", dbname="DB", user=role, sslmode="verify-full", **files)
     report(
         {"postgresql_crt": str(target), "certificate": facts},
         [f"{target}: {printable(facts['subject'])}, until {end:%Y-%m-%d}"],
         as_json=as_json,
-        next_steps=[f"psql {conninfo}"],
+        next_steps=[line],
         warnings=found,
     )
 
@@ -159,11 +170,11 @@ def _in(directory: Path | None) -> str:
     return f" -D {shlex.quote(str(directory))}" if directory else ""
 
 
-def _parameters(where: Path) -> str:
+def _parameters(where: Path) -> dict[str, str]:
     """What libpq has to be told where the files are not where it looks."""
-    named = {
+    names = {
         "sslcert": where / "postgresql.crt",
         "sslkey": where / "postgresql.key",
         "sslrootcert": where / "root.crt",
     }
-    return "".join(f" {name}={path}" for name, path in named.items())
+    return {name: str(path) for name, path in names.items()}

@@ -20,7 +20,7 @@ from pgtls.text import printable
 @click.argument("conninfo", default="")
 @json_option
 def explain(conninfo: str, as_json: bool) -> None:
-    """Say what a libpq client will do with CONNINFO, without connecting.
+    """Say what a libpq client will do with CONNINFO, offline.
 
     Reads what psql and every driver made with libpq would read: the connection string, the
     service file, PG* environment variables, and the files in ~/.postgresql. Then says in plain

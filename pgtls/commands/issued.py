@@ -24,6 +24,7 @@ from pgtls.commands.reporting import (
     json_option,
     passphrase_of,
     passphrase_option,
+    postgresql_conf_value,
     report,
 )
 from pgtls.tls.certificate import serial_hex as serial_text
@@ -68,7 +69,12 @@ def revoke(
     """Revoke a certificate, for good, and make root.crl anew.
 
     Name it by its file or by its serial number in hexadecimal, as "pgtls list" shows it. The
-    server refuses it from when it has read the new root.crl; sessions that are open stay.
+    server refuses it as soon as it has read the new root.crl; sessions that are open stay.
+
+    \b
+    Examples:
+        pgtls revoke -D ca --reason keyCompromise alice.crt
+        pgtls revoke -D ca 4D2A1F0C33E1B7A9
     """
     refuse_foreign(directory)
     authority = Authority.load(directory, passphrase_of(directory / "root.key", passphrase_file))
@@ -102,6 +108,11 @@ def crl(directory: Path, days: int, passphrase_file: Path | None, as_json: bool)
 
     A server that uses it refuses every client once it has expired: run this from cron, well
     within --days, and have the server reload.
+
+    \b
+    Examples:
+        pgtls crl -D ca
+        pgtls crl -D ca --days 90
     """
     refuse_foreign(directory)
     authority = Authority.load(directory, passphrase_of(directory / "root.key", passphrase_file))
@@ -134,7 +145,8 @@ def _report_crl(
         f"good until {made.next_update_utc:%Y-%m-%d}"
     )
     steps = [
-        f"postgresql.conf: ssl_crl_file = '{root_crl}' (once); then SELECT pg_reload_conf()",
+        f"postgresql.conf: ssl_crl_file = {postgresql_conf_value(root_crl)} (once); "
+        "then SELECT pg_reload_conf()",
         f"before {made.next_update_utc:%Y-%m-%d}, and on: "
         f"pgtls crl -D {shlex.quote(str(directory))}",
     ]
@@ -153,10 +165,15 @@ def _report_crl(
 )
 @json_option
 def list_issued(directory: Path, days: int, as_json: bool) -> None:
-    """List what the authority has issued: to whom, until when, revoked or not.
+    """List the certificates issued: to whom, until when, revoked.
 
     What "openssl ca" issued or revoked in the directory is in it too. Warnings on standard error
     name what expires soon.
+
+    \b
+    Examples:
+        pgtls list -D ca
+        pgtls list -D ca --days 60 --json
     """
     root = read_chain(directory / "root.crt").certificates[0]
     database = Database.read(directory)
@@ -194,7 +211,7 @@ def _expiring(directory: Path, certificates: list[Listed]) -> Iterator[str]:
     for one in certificates:
         # The server's own is warned of by its file; its predecessors are nobody's concern.
         if one.status == "expiring" and one.kind != "server":
-            pem = directory / "newcerts" / f"{one.serial}.pem"
+            pem = shlex.quote(str(directory / "newcerts" / f"{one.serial}.pem"))
             yield (
                 f"{one.subject} expires on {one.not_after:%Y-%m-%d}: pgtls sign "
                 f"-D {shlex.quote(str(directory))} --renew -o postgresql.crt {pem}"

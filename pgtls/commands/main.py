@@ -10,35 +10,35 @@ import click
 _COMMANDS = {
     "client-conf": (
         "signing:client_conf",
-        "Print client.conf, for the users of this site (step 1 of 4).",
+        "Print client.conf for the users of this site (step 1 of 4).",
     ),
     "crl": ("issued:crl", "Make root.crl, the list of revoked certificates, anew."),
     "explain": (
         "explain:explain",
-        "Say what a libpq client will do with CONNINFO, without connecting.",
+        "Say what a libpq client will do with CONNINFO, offline.",
     ),
     "install": (
         "client_certificate:install",
-        "Check the certificate that your DBA sent, and put it where libpq looks (step 4 of 4).",
+        "Check and install the certificate you got (step 4 of 4).",
     ),
     "keygen": (
         "client_certificate:keygen",
-        "Make your private key, and the request to have it certified (step 2 of 4).",
+        "Make your private key and certificate request (step 2 of 4).",
     ),
     "list": (
         "issued:list_issued",
-        "List what the authority has issued: to whom, until when, revoked or not.",
+        "List the certificates issued: to whom, until when, revoked.",
     ),
     "mkcert": (
         "mkcert:mkcert",
-        "Make a certificate for the server NAME..., and the authority that signs it.",
+        "Make an authority, and a certificate for the server NAME...",
     ),
-    "probe": ("probe:probe", "Connect as a client would under CONNINFO, and say what happened."),
+    "probe": ("probe:probe", "Connect as a client would, and say what happened."),
     "revoke": ("issued:revoke", "Revoke a certificate, for good, and make root.crl anew."),
-    "sign": ("signing:sign", "Sign a user's request: postgresql.crt, beside it (step 3 of 4)."),
+    "sign": ("signing:sign", "Sign a user's certificate request (step 3 of 4)."),
     "trust": (
         "trust:trust",
-        "Trust the server HOST from now on, as ssh does with a host that it meets first.",
+        "Trust the server HOST from now on (trust on first use).",
     ),
 }
 
@@ -75,13 +75,20 @@ class _CommandsWhenAskedFor(click.Group):
 def main() -> None:
     """TLS for anything that speaks PostgreSQL.
 
-    Certificates: mkcert for the server; client-conf, keygen, sign and install, in this order, for
-    a user; list, revoke and crl afterwards. A server that has one already: trust.
+    Certificates: mkcert makes an authority and the server's certificate. For a user's, the DBA and
+    the user take turns: client-conf, keygen, sign, install. Afterwards: list, revoke and crl. For a
+    server that has a certificate already: trust.
 
-    What happens: explain says what a client would do, without connecting; probe connects;
-    probe --all surveys a server, and probe --check watches it.
+    Connections: explain says what a client would do, without connecting; probe connects, probe
+    --all surveys a server, and probe --check watches it.
 
     The gateway is run by twistd: see "twistd pgtls --help".
+
+    \b
+    Examples:
+        pgtls mkcert -D ca db.example.com
+        pgtls probe --all "host=db.example.com user=alice"
+        pgtls COMMAND --help
 
     Completion with Tab, for bash (zsh and fish: their name in place of bash):
 

@@ -22,6 +22,8 @@ from pgtls.commands.reporting import (
     new_passphrase,
     passphrase_of,
     passphrase_option,
+    postgresql_conf_value,
+    psql_line,
     report,
 )
 from pgtls.errors import ConfigurationError
@@ -48,7 +50,7 @@ def mkcert(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a certificate for the server NAME..., and the authority that signs it.
+    """Make an authority, and a certificate for the server NAME...
 
     NAMEs are the host names and addresses that clients connect to; "*.example.com" covers one
     level. In the directory are then server.crt and server.key for the server, root.crt for its
@@ -57,12 +59,14 @@ def mkcert(
     An authority that is there is used, and never replaced. A server certificate that is there is
     replaced by --renew (same key; same names unless others are given) or --force (new key).
 
-    What it prints can go into postgresql.conf as it is:
+    What it prints can go into postgresql.conf as it is. The server's own user must run this:
+    PostgreSQL refuses another user's key file.
 
     \b
-        pgtls mkcert -D ca db.example.com | tee -a $PGDATA/postgresql.conf
-
-    The server's own user must run this: PostgreSQL refuses another user's key file.
+    Examples:
+        pgtls mkcert -D ca db.example.com 192.0.2.10
+        pgtls mkcert -D ca db.example.com | tee -a "$PGDATA/postgresql.conf"
+        pgtls mkcert -D ca --renew
     """
     if not names and not renew:
         raise click.UsageError("a server certificate needs a host name or an IP address")
@@ -98,9 +102,9 @@ def _report(directory: Path, files: ServerFiles, as_json: bool) -> None:
     root = read_chain(files.root_crt).certificates[0]
     conf = {
         "ssl": "on",
-        "ssl_cert_file": _quoted(files.server_crt),
-        "ssl_key_file": _quoted(files.server_key),
-        "ssl_ca_file": _quoted(files.root_crt),
+        "ssl_cert_file": postgresql_conf_value(files.server_crt),
+        "ssl_key_file": postgresql_conf_value(files.server_key),
+        "ssl_ca_file": postgresql_conf_value(files.root_crt),
     }
     settings = [f"{name} = {value}" for name, value in conf.items()]
     facts: dict[str, Any] = {
@@ -119,18 +123,14 @@ def _report(directory: Path, files: ServerFiles, as_json: bool) -> None:
         "# These lines are for postgresql.conf:",
         *settings,
         "# Revoked certificates; this file must be renewed before it expires (pgtls crl):",
-        f"#ssl_crl_file = {_quoted(directory / 'root.crl')}",
+        f"#ssl_crl_file = {postgresql_conf_value(directory / 'root.crl')}",
     ]
     steps = [
         "put these lines into postgresql.conf; reload the server: SELECT pg_reload_conf()",
-        f"clients verify it by root.crt: psql 'sslmode=verify-full sslrootcert={files.root_crt}'",
+        "clients verify it by root.crt: "
+        + psql_line(host="HOST", sslmode="verify-full", sslrootcert=str(files.root_crt)),
         "for users with certificates, pg_hba.conf: hostssl all all all cert",
         f"and for them: pgtls client-conf -D {shlex.quote(str(directory))} -o client.conf",
     ]
     found = expiry.warnings(directory, Database.read(directory))
     report(facts, lines, as_json=as_json, next_steps=steps, warnings=found, mark="# ")
-
-
-def _quoted(path: Path) -> str:
-    """As a value in postgresql.conf."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "''") + "'"

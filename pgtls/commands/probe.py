@@ -42,7 +42,7 @@ __all__ = ["Result", "probe", "run_probe"]
     "--check", "checks", type=Checks(), metavar="CHECK,...", help=f"For monitoring: {NAMES}."
 )
 def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, ...] | None) -> None:
-    """Connect as a client would under CONNINFO, and say what happened.
+    """Connect as a client would, and say what happened.
 
     CONNINFO is a libpq connection string, "host=db.example.com sslmode=verify-full" or a
     postgresql:// URI; PG* environment variables and ~/.postgresql count, as for psql. Where it

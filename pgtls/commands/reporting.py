@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from pgtls.certs.keys import KeyType
+from pgtls.conninfo.grammar import format_text
 from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.text import printable
 from pgtls.tls.key_file import read_key_file
@@ -185,6 +187,24 @@ def _first_line(file: Path) -> bytes:
     if not line:
         raise ConfigurationError(f'passphrase file "{file}" has nothing in its first line')
     return line
+
+
+def psql_line(**parameters: str) -> str:
+    """A psql command for a shell.
+
+    :param parameters: of the connection string; whatever is in them, they are nothing else.
+    :returns: the line.
+    """
+    return shlex.join(["psql", format_text(parameters)])
+
+
+def postgresql_conf_value(path: Path) -> str:
+    """A path as a value in postgresql.conf.
+
+    :param path: the path.
+    :returns: it in quotes.
+    """
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def say(line: str, *, err: bool = False) -> None:

@@ -57,11 +57,16 @@ def client_conf(
     key_type: KeyType,
     force: bool,
 ) -> None:
-    """Print client.conf, for the users of this site (step 1 of 4).
+    """Print client.conf for the users of this site (step 1 of 4).
 
     It holds the fields that all client certificates share, the kind of key, and root.crt. None
     of it is secret; but who can change it on its way to a user can name another authority, so
     tell your users the SHA-256 of root.crt by other means.
+
+    \b
+    Examples:
+        pgtls client-conf -D ca -o client.conf
+        pgtls client-conf -D ca --subject "O=Example Inc." --key-type rsa
     """
     root = read_chain(directory / "root.crt").certificates[0]
     try:
@@ -117,14 +122,20 @@ def sign(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Sign a user's request: postgresql.crt, beside it (step 3 of 4).
+    """Sign a user's certificate request (step 3 of 4).
 
-    The request is a certificate request or a self-signed certificate, PEM or DER. Its signature
-    must show that the sender has the private key. You are shown what will be certified, and
-    asked: above all, make sure that it comes from the one who may use that role. Of the request
-    count only the key and the subject; extensions that it asks for are left out, and named.
+    What comes out is postgresql.crt, beside the request. The request is a certificate request or a
+    self-signed certificate, PEM or DER. Its signature must show that the sender has the private
+    key. You are shown what will be certified, and asked: above all, make sure that it comes from
+    the one who may use that role. Of the request count only the key and the subject; extensions
+    that it asks for are left out, and named.
 
     With --renew the old postgresql.crt can be given in place of the request.
+
+    \b
+    Examples:
+        pgtls sign -D ca postgresql.csr
+        pgtls sign -D ca --renew --days 90 -o alice.crt alice.crt
     """
     refuse_foreign(directory)
     authority = Authority.load(directory, passphrase_of(directory / "root.key", passphrase_file))
@@ -145,7 +156,9 @@ def sign(
             f"  serial {facts['serial']}, until {certificate.not_after:%Y-%m-%d}",
         ],
         as_json=as_json,
-        next_steps=[f"send {target} to the user, who runs: pgtls install{again} {target.name}"],
+        next_steps=[
+            f"send {target} to the user, who runs: pgtls install{again} {shlex.quote(target.name)}"
+        ],
         warnings=expiry.warnings(directory, Database.read(directory)),
     )
 

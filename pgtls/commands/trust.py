@@ -17,7 +17,14 @@ from twisted.internet.interfaces import IReactorTCP
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
 from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, roots_of
-from pgtls.commands.reporting import CertificateCommand, json_option, report, say, user_option
+from pgtls.commands.reporting import (
+    CertificateCommand,
+    json_option,
+    psql_line,
+    report,
+    say,
+    user_option,
+)
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import CertificateNotVerified, ConfigurationError
@@ -80,13 +87,14 @@ class _Fingerprint(click.ParamType[bytes]):
 def trust(
     place: tuple[str, str], directory: Path | None, fingerprint: bytes | None, as_json: bool
 ) -> None:
-    """Trust the server HOST from now on, as ssh does with a host that it meets first.
+    """Trust the server HOST from now on (trust on first use).
 
-    Fetches the server's certificates over PostgreSQL's own negotiation, shows their names, dates
-    and fingerprints, asks, and adds the root to ~/.postgresql/root.crt. That is the file by which
-    libpq verifies: psql, and every driver that is made with libpq, verifies the server from then
-    on wherever there is TLS. sslmode=verify-full makes sure that there is, and that the server is
-    the one you named; under prefer, what does not verify ends in plaintext.
+    This is what ssh does with a host that it meets first. Fetches the server's certificates over
+    PostgreSQL's own negotiation, shows their names, dates and fingerprints, asks, and adds the root
+    to ~/.postgresql/root.crt. That is the file by which libpq verifies: psql, and every driver that
+    is made with libpq, verifies the server from then on wherever there is TLS. sslmode=verify-full
+    makes sure that there is, and that the server is the one you named; under prefer, what does not
+    verify ends in plaintext.
 
     Whoever is between you and the server at this moment could show you a certificate of theirs.
     So compare the fingerprint with one that came another way: by telephone, or from the server's
@@ -99,13 +107,11 @@ def trust(
     another certificate now is refused. Where a server does not send its root certificate, nothing
     can be added: ask whoever runs it for that file.
 
-    Exit status: 0 when the server is trusted, 1 when not (the reason on standard error; nothing
-    was written), 2 for arguments that cannot be used.
-
     \b
     Examples:
         pgtls trust db.example.com
-        pgtls trust db.example.com:6432 --fingerprint 7E:31:4C:...:9F
+        pgtls trust db.example.com:6432 -D here \\
+            --fingerprint SHA256:k3JfLlZ0nTwEwS4HPdZyZHlSs2F8q2m9x0Qb1rVgYtA
     """
     where = directory or default_directory()
     host, port = place
@@ -271,8 +277,9 @@ def _report(
     lines = [f"{done}."]
     lines += [] if refused else [f"sslmode=verify-full now succeeds with {shown.place}."]
     port = shown.conninfo.hosts[0].port
-    file = "" if default else f" sslrootcert={facts['root_crt']}"
-    steps = [f'psql "host={shown.host} port={port} dbname=DB user=ROLE sslmode=verify-full{file}"']
+    file = {} if default else {"sslrootcert": str(facts["root_crt"])}
+    server = {"host": shown.host, "port": str(port), "dbname": "DB", "user": "ROLE"}
+    steps = [psql_line(**server, sslmode="verify-full", **file)]
     found = []
     if refused:
         found = [f"sslmode=verify-full does not succeed: {refused}"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -66,6 +68,24 @@ class Every(AuthorityCase):
             check=True,
         )
         self.assertTrue(out.stdout.endswith("\n[]\n"), out.stdout)
+
+    def test_each_has_an_example_that_can_be_given_as_it_is(self) -> None:
+        for name in main.list_commands(click.Context(main)):
+            command = _command(name)
+            text = inspect.cleandoc(command.help or "").partition("Examples:\n")[2]
+            lines = [
+                line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()
+            ]
+            self.assertGreaterEqual(len(lines), 2, name)
+            for line in lines:
+                words = [each for each in shlex.split(line.partition("|")[0]) if "PG" not in each]
+                self.assertEqual(words[:2], ["pgtls", name], line)
+                command.make_context(name, words[2:])
+
+    def test_the_list_of_commands_is_not_cut(self) -> None:
+        out = self.pgtls("--help")
+        for name in main.list_commands(click.Context(main)):
+            self.assertIn(_COMMANDS[name][1], out)
 
     def test_each_has_help_that_says_what_it_does(self) -> None:
         for name in COMMANDS:
