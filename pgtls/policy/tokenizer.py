@@ -50,7 +50,10 @@ class AuthFileError(Exception):
 def tokenize_auth_file(path: str, mistakes: list[str], depth: int = 0) -> list[TokenizedAuthLine]:
     """Read the records of a file and of those that it includes.
 
+    :param path: the file.
     :param mistakes: gets one sentence for each line that cannot be used.
+    :param depth: how many files include this one.
+    :returns: the records.
     :raises AuthFileError: the file itself cannot be read.
     """
     lines: list[TokenizedAuthLine] = []

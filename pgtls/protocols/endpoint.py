@@ -70,7 +70,11 @@ class PgTLSClientEndpoint:
 
     def for_session(self, host: Host | None = None) -> PgTLSClientEndpoint:
         """The same endpoint for one session, or for just one of the hosts. What has been made for
-        TLS is shared, and what has just been found of names."""
+        TLS is shared, and recently resolved names.
+
+        :param host: one of the hosts; None for all.
+        :returns: the endpoint.
+        """
         session = PgTLSClientEndpoint.__new__(PgTLSClientEndpoint)
         session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
@@ -102,9 +106,10 @@ class PgTLSClientEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect.
 
-        :returns: fires with the application's protocol when TLS is up and the server verified
-            (with ``startup``: when it has answered), fails with a :class:`PgTLSError`. Cancelling
-            it closes the attempt.
+        :param protocolFactory: the application's factory.
+        :returns: fires with the application's protocol when TLS is up and the server verified (with
+            ``startup``: when it has answered), fails with a :class:`PgTLSError`. Cancelling it
+            closes the attempt.
         """
         result: Deferred[IProtocol] = Deferred(lambda _: search.cancel())
 
@@ -124,8 +129,14 @@ class PgTLSClientEndpoint:
         startup: StartupMessage | None,
         ended: Callable[[Found], None],
     ) -> Search:
-        """What :meth:`connect` begins, for one session of many: with a StartupMessage of its own,
-        and without a Deferred."""
+        """As :meth:`connect`, for one session of many: with a StartupMessage of its own, and
+        without a Deferred.
+
+        :param protocolFactory: the application's factory.
+        :param startup: see the class.
+        :param ended: is called once with the outcome.
+        :returns: the attempts, not yet begun.
+        """
         return Search(
             self._reactor,
             self.conninfo,

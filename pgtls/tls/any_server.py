@@ -34,8 +34,11 @@ class AnyServerTLS(ClientTLS):
 
 
 def authorities(connection: Connection) -> list[str]:
-    """The authorities whose client certificates a server asks for: distinguished names in the
-    order of RFC 2253."""
+    """The authorities whose client certificates a server asks for.
+
+    :param connection: a connection to it, after the handshake.
+    :returns: their distinguished names in the order of RFC 2253.
+    """
     return [_name(authority.der()) for authority in connection.get_client_ca_list()]
 
 

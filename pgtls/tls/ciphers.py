@@ -20,9 +20,10 @@ def set_ciphers(context: SSL.Context, ciphers: str) -> list[str]:
 
     Anonymous suites are never on, also where a group of suites such as ``ALL`` has them.
 
+    :param context: the context.
     :param ciphers: an OpenSSL cipher list.
-    :return: the suites among them that lack forward secrecy or encryption, for a warning: who
-        names them wants them, or has copied PostgreSQL's default ``HIGH:MEDIUM:+3DES:!aNULL``.
+    :returns: the suites among them that lack forward secrecy or encryption, for a warning: they are
+        there on purpose, or by copying PostgreSQL's default ``HIGH:MEDIUM:+3DES:!aNULL``.
     :raises ConfigurationError: no suite is left, or an anonymous one is asked for by name.
     """
     for name in re.split("[:, ;]", ciphers):
@@ -42,6 +43,8 @@ def cipher_names(ciphers: str) -> list[str]:
 
     Suites that need a shared secret (PSK, SRP) are left out: nothing here ever sets one.
 
+    :param ciphers: an OpenSSL cipher list.
+    :returns: their names.
     :raises ConfigurationError: there are none.
     """
     # A list is read from a connection only, and a context that has one can't be changed any more.
@@ -68,7 +71,9 @@ def cipher_names(ciphers: str) -> list[str]:
 def set_ciphersuites(context: SSL.Context, ciphersuites: str) -> None:
     """Set the TLS 1.3 cipher suites, as ``ssl_tls13_ciphers``: empty for OpenSSL's default.
 
-    :raises ConfigurationError: none of the names is one.
+    :param context: the context.
+    :param ciphersuites: names with colons between them.
+    :raises ConfigurationError: no name is known.
     """
     if not ciphersuites:
         return
@@ -81,8 +86,10 @@ def set_ciphersuites(context: SSL.Context, ciphersuites: str) -> None:
 
 
 def check_dsa_key(key: crypto.PKey, ciphers: str) -> None:
-    """A DSA key serves with the DHE-DSS suites of TLS 1.2 only, and they are not on by default.
+    """Check that a DSA key can be used: only with the DHE-DSS suites of TLS 1.2, which are off by
+    default.
 
+    :param key: the server's key, of any kind.
     :param ciphers: the list that the context has.
     :raises ConfigurationError: a DSA key, and no suite for it in the list.
     """

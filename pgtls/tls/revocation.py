@@ -41,6 +41,7 @@ def add_crl_file(context: SSL.Context, source: CRLSource, parameter: str = "sslc
     file. Only the CRLs count: a certificate in the file does not become a trusted one, as it does
     in libpq.
 
+    :param context: the context.
     :param source: a file in PEM; or PEM, DER or an object in memory.
     :param parameter: the name of the option that names the file, for the error message.
     :raises ConfigurationError: the file cannot be read or holds no CRL.
@@ -60,9 +61,11 @@ def add_crl_directory(context: SSL.Context, path: Path, parameter: str = "sslcrl
     is found without a new context. As in libpq, a certificate under a hashed name in there
     (``XXXXXXXX.0``) is a trusted one, so the directory is to hold CRLs only.
 
+    :param context: the context.
+    :param path: the directory.
     :param parameter: the name of the option that names the directory, for the error message.
-    :raises ConfigurationError: there is no such directory, no CRL under a hashed name is in it,
-        or one is that OpenSSL would not read.
+    :raises ConfigurationError: there is no such directory, no CRL under a hashed name is in it, or
+        one is that OpenSSL would not read.
     """
     for name in hashed_crls(path, parameter):
         _checked(name, parameter)
@@ -75,6 +78,7 @@ def read_crls(
     """The CRLs of a file or a directory.
 
     :param source: as for :func:`add_crl_file`, or a directory.
+    :param parameter: the name of the option, for the error message.
     :returns: each with the file that it is in.
     :raises ConfigurationError: as :func:`add_crl_file` and :func:`add_crl_directory`.
     """
@@ -91,6 +95,9 @@ def read_crls(
 def hashed_crls(directory: Path, parameter: str) -> list[str]:
     """The files of a directory that OpenSSL would look for CRLs in.
 
+    :param directory: the directory.
+    :param parameter: the name of the option, for the error message.
+    :returns: their names.
     :raises ConfigurationError: there is no such directory, or no such file in it.
     """
     try:

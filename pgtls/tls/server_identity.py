@@ -58,10 +58,11 @@ _LONGEST_NAME = 253
 
 
 def verify_server_name(certificate: Certificate, host: str) -> None:
-    """Check that ``certificate`` is for ``host``. Nothing is said about who signed it.
+    """Check that ``certificate`` is for ``host``. Its signature is not looked at.
 
+    :param certificate: the server's.
     :param host: the host as the connection string has it, a name or an address.
-    :raises CertificateNotVerified: it is not, or it cannot be told; in libpq's words.
+    :raises CertificateNotVerified: it is not, or its names cannot be read; in libpq's words.
     """
     if not host:
         raise CertificateNotVerified("host name must be specified for a verified SSL connection")
@@ -72,10 +73,13 @@ def verify_server_name(certificate: Certificate, host: str) -> None:
 
 
 def host_address(host: str) -> Address | None:
-    """The address that ``host`` spells, None where it is a name.
+    """The address that ``host`` spells.
 
     The same two calls of the C library as in libpq: inet_aton() for every old spelling of IPv4
     (``192.000.002.001``, ``0xc0000201``, ``127.1``), inet_pton() for IPv6.
+
+    :param host: the host, as the connection string has it.
+    :returns: the address; None for a name.
     """
     for convert in (socket.inet_aton, lambda text: socket.inet_pton(socket.AF_INET6, text)):
         try:

@@ -68,6 +68,7 @@ def failure_noting(current_crls: CurrentCRLs) -> VerifyCallback:
     It costs about 6 µs for each certificate of a chain.
 
     :param current_crls: is asked when a CRL has expired, to say when that was.
+    :returns: the callback.
     """
 
     def note(
@@ -85,7 +86,11 @@ note_failure = failure_noting(lambda: ())
 
 
 def failure_of(connection: SSL.Connection) -> VerifyFailure | None:
-    """What failed on a connection whose context has such a callback; None where nothing."""
+    """Why verification failed on a connection whose context has such a callback.
+
+    :param connection: the connection.
+    :returns: the failure; None where there was none.
+    """
     return _failures.get(connection)
 
 

@@ -19,7 +19,9 @@ def set_versions(
 ) -> None:
     """Bound the versions of a context.
 
-    :param oldest, newest: the setting's name and its value; empty or None for no bound.
+    :param context: the context.
+    :param oldest: the setting's name and its value; an empty one or None is no bound.
+    :param newest: the same for the other bound.
     :raises ConfigurationError: a value that is no version, or bounds in the wrong order.
     """
     bounds = []

@@ -25,22 +25,13 @@ INCOMPLETE: set[str] = {
     "pgtls.certs.trust_on_first_use",
     "pgtls.gateway.session",
     "pgtls.policy.client_identity",
-    "pgtls.policy.tokenizer",
     "pgtls.probe.probing",
-    "pgtls.probe.surveyor",
     "pgtls.protocols.connection_log",
-    "pgtls.protocols.endpoint",
     "pgtls.protocols.handshake_errors",
-    "pgtls.tls.any_server",
-    "pgtls.tls.ciphers",
     "pgtls.tls.client_context",
     "pgtls.tls.dh",
     "pgtls.tls.distinguished_name",
-    "pgtls.tls.revocation",
     "pgtls.tls.server_context",
-    "pgtls.tls.server_identity",
-    "pgtls.tls.verify_failures",
-    "pgtls.tls.versions",
 }
 
 #: What has no place in the package, as regular expressions, and the modules that still have it.
