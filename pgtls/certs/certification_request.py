@@ -29,7 +29,7 @@ from pgtls.tls.der import (
     inner,
 )
 from pgtls.tls.distinguished_name import DistinguishedName
-from pgtls.tls.pem import REQUESTS, blocks, looks_like_pem
+from pgtls.tls.pem import REQUESTS, first_block, looks_like_pem
 
 #: Kinds of signature: RSA (PKCS #1), ECDSA, Ed25519 and Ed448, with their hash.
 _HASHES: dict[str, hashes.HashAlgorithm | None] = {
@@ -140,4 +140,5 @@ def block_of(data: bytes, names: tuple[str, ...]) -> bytes | None:
     """
     if not looks_like_pem(data):
         return data
-    return next((block.der for block in blocks(data, names)), None)
+    found = first_block(data, names)
+    return found.der if found is not None else None

@@ -12,7 +12,7 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.libpq_files import file_of, password_of, read_roots
+from pgtls.tls.libpq_files import file_of, password_of, roots_of
 from pgtls.tls.revocation import read_crls
 from pgtls.tls.sources import load_key_pair
 from pgtls.tls.validity import newest_crls
@@ -46,7 +46,7 @@ def roots(conninfo: ConnInfo) -> Roots:
         return Roots(["The server's chain, by the system's collection of authorities."])
     path = file_of(conninfo, conninfo.sslrootcert, "root.crt")
     try:
-        certificates = read_roots(conninfo)
+        certificates = roots_of(conninfo)
     except ConfigurationError as error:
         return Roots(fails=[f"{error}."])
     if certificates is None:

@@ -19,7 +19,7 @@ from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import CertificateNotVerified, ConfigurationError, NegotiationRefused
 from pgtls.tls.ciphers import FORWARD_SECRET, set_ciphers
 from pgtls.tls.keylog import keylog_to
-from pgtls.tls.libpq_files import crl_sources, password_of, read_key_pair, read_roots
+from pgtls.tls.libpq_files import crl_sources, key_pair_of, password_of, roots_of
 from pgtls.tls.openssl import (
     POSTGRESQL,
     use_key_pair,
@@ -28,8 +28,7 @@ from pgtls.tls.record_size import Connection
 from pgtls.tls.revocation import add_crl_directory, add_crl_file, read_crls
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.server_identity import verify_server_name
-from pgtls.tls.sources import CertificateSource, KeySource, load_key_pair
-from pgtls.tls.sources import read_roots as read_given_roots
+from pgtls.tls.sources import CertificateSource, KeySource, load_key_pair, read_roots
 from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from pgtls.tls.tls_info import shown_by_peer
 from pgtls.tls.verify_failures import failure_noting, failure_of
@@ -165,10 +164,10 @@ class ClientTLS:
         :returns: whether there are any, and the chain is therefore to be verified.
         """
         if given is not None:
-            read_given_roots(given, "certificate file", self._context)
+            read_roots(given, "certificate file", self._context)
         elif self._conninfo.sslrootcert == "system":
             self._context.set_default_verify_paths()
-        elif read_roots(self._conninfo, self._context) is None:
+        elif roots_of(self._conninfo, self._context) is None:
             return False
         self._add_crls(with_default=given is None)
         return True
@@ -204,7 +203,7 @@ class ClientTLS:
             return False
         if certificate is not None and key is not None:
             pair = load_key_pair(certificate, key, password_of(self._conninfo))
-        elif (found := read_key_pair(self._conninfo)) is not None:
+        elif (found := key_pair_of(self._conninfo)) is not None:
             pair = found
         else:
             return False

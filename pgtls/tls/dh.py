@@ -6,16 +6,15 @@ one of those from OpenSSL 4 and never sees the parameters; they are for all othe
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-import re
 import secrets
 from importlib.resources import as_file, files
 
 from OpenSSL import SSL
 
 from pgtls.errors import ConfigurationError
+from pgtls.tls.der import INTEGER, inner
+from pgtls.tls.pem import first_block
 
 Path = str | os.PathLike[str]
 
@@ -23,6 +22,9 @@ Path = str | os.PathLike[str]
 SMALLEST = 2048
 #: Bits of the largest; OpenSSL computes with no more.
 LARGEST = 10000
+
+#: PKCS #3 and X9.42.
+_NAMES = ("DH PARAMETERS", "X9.42 DH PARAMETERS")
 
 # A composite number passes one round by chance with probability 1/4 at most.
 _ROUNDS = 12
@@ -110,32 +112,14 @@ def _parse(pem: bytes) -> tuple[int, int]:
 
     :raises ValueError: there are none.
     """
-    block = re.search(
-        rb"-----BEGIN ((?:X9\.42 )?DH PARAMETERS)-----(.*?)-----END \1-----", pem, re.DOTALL
-    )
-    if block is None:
-        raise ValueError("no DH PARAMETERS in PEM in it")
     try:
-        der = base64.b64decode(b"".join(block[2].split()), validate=True)
-        sequence, _ = _value(der, 0x30)
-        prime, rest = _value(sequence, 0x02)
-        generator, _ = _value(rest, 0x02)
-    except (binascii.Error, IndexError) as error:
+        block = first_block(pem, _NAMES)
+        numbers = inner(block.der)[:2] if block is not None else None
+    except ValueError as error:
         raise ValueError("what is in it cannot be decoded") from error
-    return int.from_bytes(prime, signed=True), int.from_bytes(generator, signed=True)
-
-
-def _value(der: bytes, tag: int) -> tuple[bytes, bytes]:
-    """The content of a DER value, and what is behind it.
-
-    :raises IndexError: there is no such value.
-    """
-    if der[0] != tag:
-        raise IndexError(f"no DER value with the tag {tag}")
-    start, length = 2, der[1]
-    if length & 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(der[2:start])
-    if len(der) < start + length:
-        raise IndexError("a DER value is cut off")
-    return der[start : start + length], der[start + length :]
+    if numbers is None:
+        raise ValueError("no DH PARAMETERS in PEM in it")
+    if [number.tag for number in numbers] != [INTEGER, INTEGER]:
+        raise ValueError("what is in it cannot be decoded")
+    prime, generator = (int.from_bytes(number.content, signed=True) for number in numbers)
+    return prime, generator

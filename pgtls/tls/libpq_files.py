@@ -14,8 +14,7 @@ from OpenSSL import SSL
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.sources import KeyPair, load_key_pair
-from pgtls.tls.sources import read_roots as read_root_file
+from pgtls.tls.sources import KeyPair, load_key_pair, read_roots
 from pgtls.wire.attempts import SSLMode
 
 _VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
@@ -49,7 +48,7 @@ def crl_sources(conninfo: ConnInfo) -> list[str]:
     return [str(default)] if os.path.exists(default) else []
 
 
-def read_roots(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Certificate] | None:
+def roots_of(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Certificate] | None:
     """The certificates of ``sslrootcert``, or of ``root.crt`` in the default directory.
 
     :param conninfo: the connection string.
@@ -59,7 +58,7 @@ def read_roots(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[C
     """
     roots = file_of(conninfo, conninfo.sslrootcert, "root.crt")
     if roots is not None and os.path.exists(roots):
-        return read_root_file(roots, context=context)
+        return read_roots(roots, context=context)
     if conninfo.sslmode not in _VERIFYING:
         return None
     what = (
@@ -73,7 +72,7 @@ def read_roots(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[C
     )
 
 
-def read_key_pair(conninfo: ConnInfo) -> KeyPair | None:
+def key_pair_of(conninfo: ConnInfo) -> KeyPair | None:
     """The client's certificate with its intermediates, and its key: ``sslcert``, ``sslkey``.
 
     :param conninfo: the connection string.

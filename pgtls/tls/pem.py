@@ -61,11 +61,19 @@ def blocks(data: bytes, names: Collection[str] = ()) -> list[Block]:
     :returns: each, in its order.
     :raises ValueError: one of them, wanted or not, is damaged.
     """
-    lines = _lines(data)
-    found = []
-    while name := _next_name(lines):
-        found.append(_block(name, lines))
-    return [block for block in found if not names or block.name in names]
+    return [block for block in _blocks(data) if not names or block.name in names]
+
+
+def first_block(data: bytes, names: Collection[str]) -> Block | None:
+    """The first block of some names, as OpenSSL finds it where it looks for one: what is behind it
+    is not read.
+
+    :param data: the content of a file.
+    :param names: the names that will do.
+    :returns: the block; None where there is none.
+    :raises ValueError: it is damaged, or one before it.
+    """
+    return next((block for block in _blocks(data) if block.name in names), None)
 
 
 def looks_like_pem(data: bytes) -> bool:
@@ -136,6 +144,12 @@ def file_of(data: bytes) -> Iterator[str]:
             named.write(data)
             named.flush()
             yield named.name
+
+
+def _blocks(data: bytes) -> Iterator[Block]:
+    lines = _lines(data)
+    while name := _next_name(lines):
+        yield _block(name, lines)
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

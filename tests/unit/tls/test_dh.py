@@ -177,6 +177,16 @@ class ParametersFileTests(SynchronousTestCase):
             'could not open DH parameters file "missing.pem": No such file or directory',
         )
 
+    def test_pem_as_openssl_reads_it(self) -> None:
+        """A BEGIN line counts at the start of a line only."""
+        good = pem(FFDHE2048, 2)
+        for content in (b"#" + good, good.replace(b"\n", b"\r"), good.rstrip(b"\n-")):
+            self.assertIn("could not load DH parameters file", self.refused(content))
+        server = server_context()
+        load_dh_params(
+            server, self.files.write("dh.pem", b"# -----BEGIN DH PARAMETERS-----\n", good)
+        )
+
     @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_any_bytes_end_in_an_error_of_ours(self, der: bytes) -> None:
