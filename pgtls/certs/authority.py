@@ -34,7 +34,7 @@ ROOT_DAYS = 3650
 SERVER_DAYS = 825
 #: How long a client certificate is good for.
 CLIENT_DAYS = 365
-#: How long a CRL is good for; who checks it refuses everybody when it has expired.
+#: How long a CRL is good for; a server that checks it refuses every client when it has expired.
 CRL_DAYS = 30
 
 
@@ -145,7 +145,7 @@ class Authority:
 
     @contextmanager
     def record(self) -> Iterator[Database]:
-        """The record of what was issued, and nobody else at it while the block runs.
+        """The record of what was issued, locked for all others while the block runs.
 
         :raises ConfigurationError: see :meth:`Database.create`.
         """

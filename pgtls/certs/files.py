@@ -1,8 +1,8 @@
 """Files of an authority's directory: written whole or not at all, keys never readable by others.
 
 A file is made under a temporary name in the same directory, brought to the disk, and only then
-given its name, in one step of the file system's: whoever is interrupted, at any moment, leaves the
-old file or the new one. Writers of one directory take turns (:func:`locked`).
+given its name, in one step of the file system's: an interruption, at any moment, leaves the old
+file or the new one. Writers of one directory take turns (:func:`locked`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_file(path: Path, content: bytes, mode: int = PUBLIC, *, overwrite: boo
         if overwrite:
             unfinished.replace(path)
         else:
-            # Unlike rename, link fails where the name is taken, whoever took it and when.
+            # Unlike rename, link fails where the name is taken, even if that was just now.
             path.hardlink_to(unfinished)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -20,7 +20,8 @@ from pgtls.certs.keys import IssuerKey, signing_hash
 from pgtls.certs.names import common_name, distinguished_name
 from pgtls.tls.certificate import Certificate
 
-#: Clocks differ; who connects at once, from a machine that is behind, must not see the future.
+#: Clocks differ: a client that connects at once, from a machine whose clock is behind, must not
+#: find the certificate not yet valid.
 BACKDATED = timedelta(hours=1)
 
 

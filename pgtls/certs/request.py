@@ -32,7 +32,7 @@ _ALLOWED = {oid.dotted_string: name for name, (oid, _) in SUBJECT_FIELDS.items()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request whose sender has shown that he has the private key.
+    """A request whose sender has shown to have the private key.
 
     :ivar kind: what it came as, for a person to read.
     :ivar subject: what will be certified; its one common name is the role.
@@ -144,7 +144,7 @@ def _checked(
             "it needs one, which is the name of the role"
         )
     # The order of the fields is the site's, and that of openssl's policies: a name is the same
-    # whoever asks for it, and whoever signs.
+    # in every request, and from every program that signs.
     order = list(_ALLOWED)
     fields.sort(key=lambda field: order.index(field.oid.dotted_string))
     return Request(kind, x509.Name(fields), public_key, (*fields_left_out, *left_out))
@@ -164,6 +164,6 @@ def _extension_names(oids: Iterator[str]) -> list[str]:
 
 def _not_shown(what: str) -> str:
     return (
-        f"{what} is not signed by the key that it is for: who sent it may not have that key, or "
+        f"{what} is not signed by the key that it is for: its sender may not have that key, or "
         "the file was changed on its way"
     )

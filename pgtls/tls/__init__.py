@@ -1,1 +1,1 @@
-"""pyOpenSSL contexts, PEM, who the server is, revocation, key files."""
+"""TLS contexts by pyOpenSSL; PEM, certificates and key files; server identity; revocation."""

@@ -1,4 +1,4 @@
-"""TLS that takes what a server offers and believes nobody: to find out what it is."""
+"""TLS that accepts whatever a server offers and verifies nothing, to find out what it offers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.der import SEQUENCE, first
 from pgtls.tls.distinguished_name import UNREADABLE, DistinguishedName
 
-#: All that OpenSSL still knows, what is too weak for anything else included.
+#: All suites that OpenSSL still has, those included that are too weak for anything else.
 EVERY_CIPHER = "ALL:!aNULL:!eNULL:@SECLEVEL=0"
 #: The suites of TLS 1.2 and before whose key exchange is not ephemeral.
 NOT_FORWARD_SECRET = "kRSA:!aNULL:!eNULL:@SECLEVEL=0"
 
 
 class AnyServerTLS(ClientTLS):
-    """The TLS of a survey: nothing is verified, and no password must go over it.
+    """The TLS of a survey: nothing is verified, so no password may be sent over it.
 
-    The connection string's versions, SNI and client certificate count.
+    Versions, SNI and client certificate are those of the connection string.
 
     :param ciphers: an OpenSSL cipher list for TLS 1.2 and before.
     :raises ConfigurationError: the client certificate cannot be used.

@@ -30,7 +30,7 @@ def set_ciphers(context: SSL.Context, ciphers: str) -> list[str]:
         if any(_ANONYMOUS.fullmatch(part) for part in name.split("+")):
             raise ConfigurationError(
                 f'could not set the TLSv1.2 cipher list: "{name}" stands for anonymous cipher '
-                "suites, which protect from nobody in between and are never used"
+                "suites, which do not protect from an attacker in between and are never used"
             )
     permitted = f"{ciphers}:!aNULL"
     names = cipher_names(permitted)
@@ -69,7 +69,7 @@ def cipher_names(ciphers: str) -> list[str]:
 
 
 def set_ciphersuites(context: SSL.Context, ciphersuites: str) -> None:
-    """Set the TLS 1.3 cipher suites, as ``ssl_tls13_ciphers``: empty for OpenSSL's default.
+    """Set the TLS 1.3 cipher suites, as ``ssl_tls13_ciphers``.
 
     :param context: the context.
     :param ciphersuites: names with colons between them.

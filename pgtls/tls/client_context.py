@@ -1,4 +1,4 @@
-"""What a client asks of TLS: the context that a connection string stands for, and who is let pass.
+"""A client's TLS: the context that a connection string stands for, and the checks of the server.
 
 libpq's ``initialize_SSL`` and ``open_client_SSL`` (``src/interfaces/libpq/fe-secure-openssl.c``);
 PostgreSQL's documentation, "SSL Support" in the chapter on libpq. Deliberately stricter in two
@@ -66,7 +66,7 @@ Roots = CertificateSource | Sequence[CertificateSource]
 class ClientTLS:
     """The TLS that a connection string asks for.
 
-    :param roots: whom to trust, in place of ``sslrootcert`` and of ``root.crt`` and ``root.crl``
+    :param roots: what to trust, in place of ``sslrootcert`` and of ``root.crt`` and ``root.crl``
         in ``~/.postgresql``; ``sslcrl`` and ``sslcrldir`` count. PEM, DER or objects, in memory,
         so that an application can have them compiled in.
     :param certificate: the client's own certificate, with its intermediates in PEM, in place of
@@ -103,9 +103,11 @@ class ClientTLS:
             keylog_to(context, conninfo.sslkeylogfile)
 
     def connection(self, host: Host, sock: socket | None = None) -> SSL.Connection:
-        """A connection to ``host``, with SNI as libpq sends it: a name, never an address.
+        """Make a connection, with SNI as libpq sends it: a name, never an address.
 
+        :param host: one host of the connection string.
         :param sock: what it reads from and writes to; without it, memory.
+        :returns: the connection, before its handshake.
         """
         connection = Connection(self._context, sock)
         if self._conninfo.sslsni and (name := sni(host.host)):
@@ -113,8 +115,10 @@ class ClientTLS:
         return connection
 
     def verify(self, connection: SSL.Connection, host: Host) -> None:
-        """Check what only shows after the handshake.
+        """Check what only shows after the handshake: under ``verify-full``, the host name.
 
+        :param connection: after its handshake.
+        :param host: the host that was connected to.
         :raises CertificateNotVerified: the server's certificate is not for this host.
         """
         if self._conninfo.sslmode is SSLMode.VERIFY_FULL:
@@ -124,14 +128,19 @@ class ClientTLS:
             verify_server_name(certificate, host.host)
 
     def asked_for_certificate(self, connection: SSL.Connection) -> bool:
-        """Whether the server asked for the client's certificate; known with
-        ``sslcertmode=require`` only."""
+        """Whether the server asked for the client's certificate.
+
+        :param connection: during or after its handshake.
+        :returns: whether it did; always false unless ``sslcertmode=require``.
+        """
         return connection in self._asked
 
     def handshake_error(self, connection: SSL.Connection, reason: str) -> NegotiationRefused:
         """Why a handshake failed.
 
+        :param connection: the one whose handshake it was.
         :param reason: the error that it ended with, in OpenSSL's words.
+        :returns: the exception to raise: :exc:`CertificateNotVerified` where it was verification.
         """
         if failure := failure_of(connection):
             return CertificateNotVerified(
@@ -218,7 +227,11 @@ class ClientTLS:
 
 
 def sni(host: str) -> bytes | None:
-    """The name to send as Server Name Indication: none for an address (RFC 6066, section 3)."""
+    """The name to send as Server Name Indication (RFC 6066, section 3).
+
+    :param host: a host of the connection string.
+    :returns: the name; None for an address, for no host, and for a name that is not ASCII.
+    """
     if not host or not host.strip("0123456789.") or ":" in host:
         return None
     try:

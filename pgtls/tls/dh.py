@@ -31,7 +31,10 @@ _ROUNDS = 12
 
 
 def load_builtin_dh_params(context: SSL.Context) -> None:
-    """Use ffdhe3072 of RFC 7919, which is built in."""
+    """Use ffdhe3072 of RFC 7919, which is built in.
+
+    :param context: a server's.
+    """
     with as_file(files("pgtls.tls") / "ffdhe3072.pem") as path:
         context.load_tmp_dh(path)
 
@@ -41,6 +44,8 @@ def load_dh_params(context: SSL.Context, path: Path) -> None:
 
     They are checked as PostgreSQL's ``load_dh_file`` does it, and for their size.
 
+    :param context: a server's.
+    :param path: the file.
     :raises ConfigurationError: the file cannot be read, or the parameters are unsafe.
     """
     name = os.fspath(path)
@@ -69,7 +74,7 @@ def _mistake(prime: int, generator: int) -> str | None:
     """What is wrong with parameters.
 
     PostgreSQL lets a safe prime make up for a bad generator. We don't: the generators that
-    ``DH_check`` finds unsuitable, 1 and p-1 and beyond, make the secret known to everybody.
+    ``DH_check`` finds unsuitable, 1 and p-1 and beyond, make the secret public.
     """
     bits = prime.bit_length()
     if not SMALLEST <= bits <= LARGEST:
@@ -82,7 +87,7 @@ def _mistake(prime: int, generator: int) -> str | None:
 
 
 def _is_prime(number: int) -> bool:
-    """Miller and Rabin's test with bases that nobody can foresee, of a number over 3."""
+    """Miller and Rabin's test of a number over 3, with bases that cannot be foreseen."""
     if number % 2 == 0:
         return False
     odd = number - 1

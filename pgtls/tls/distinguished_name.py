@@ -98,8 +98,10 @@ class Attribute:
         return SHORT_NAMES.get(self.oid, self.oid)
 
     def escaped(self, *, to_hex: re.Pattern[bytes]) -> bytes:
-        """The value by RFC 2253, bytes that ``to_hex`` finds as a backslash and two digits.
+        """The value by RFC 2253, in UTF-8.
 
+        :param to_hex: finds the bytes that are written as a backslash and two digits.
+        :returns: the text; in hexadecimal where the value is none.
         :raises ValueError: the string is not of the type that it claims to be.
         """
         if self.tag != _UTF8_STRING and self.tag not in _WIDTHS:
@@ -162,8 +164,10 @@ class DistinguishedName:
 
     @classmethod
     def parse(cls, der: bytes) -> DistinguishedName:
-        """Read the contents of a Name, without its own tag and length.
+        """Read a Name (RFC 5280, section 4.1.2.4).
 
+        :param der: its content, without its own tag and length.
+        :returns: the same.
         :raises ValueError: it is none.
         """
         return cls(
@@ -174,7 +178,11 @@ class DistinguishedName:
         )
 
     def first(self, oid: str) -> bytes | None:
-        """The bytes of the first attribute of a type, as X509_NAME_get_text_by_NID() finds it."""
+        """The bytes of the first attribute of a type, as X509_NAME_get_text_by_NID() finds it.
+
+        :param oid: the type, in numbers and dots.
+        :returns: the bytes, in the encoding that they have there; None where there is none.
+        """
         values = (attribute.value for rdn in self.rdns for attribute in rdn if attribute.oid == oid)
         return next(values, None)
 

@@ -119,6 +119,8 @@ class ServerContext:
 def server_context(tls: ServerTLSSettings) -> ServerContext:
     """Make the context.
 
+    :param tls: the settings.
+    :returns: it, and what is to be known of it.
     :raises ConfigurationError: with every setting that cannot be used.
     """
     made = ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD))

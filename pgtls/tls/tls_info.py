@@ -28,8 +28,8 @@ class NegotiatedTLS:
         ``X25519MLKEM768``, ``x25519``, ``secp256r1``, ``ffdhe3072``. None where there was none,
         or where TLS 1.2 used Diffie-Hellman parameters of the server's own.
     :ivar alpn: the protocol that ALPN selected.
-    :ivar forward_secret: whether the key exchange was ephemeral: who gets hold of the private
-        key later can't decrypt what was recorded today.
+    :ivar forward_secret: whether the key exchange was ephemeral, so that what is recorded today
+        cannot be decrypted with a private key that is stolen later.
     :ivar certificate: the other end's certificate, None where it showed none. That it is here does
         not say that it was verified: the context decides that.
     """
