@@ -13,21 +13,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from twisted.internet.interfaces import IReactorTCP
 
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, PgTLSError
-from pgtls.probe.findings import findings
+from pgtls.probe.assessment import assess
+from pgtls.probe.connection_probe import ProbeResult, run_probe
 from pgtls.probe.monitoring import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
-from pgtls.probe.probing import Result, run_probe
 from pgtls.probe.survey import Survey
+from pgtls.probe.survey_questions import SurveyQuestions
 from pgtls.probe.survey_report import as_json as survey_json
 from pgtls.probe.survey_report import show as show_survey
-from pgtls.probe.surveyor import Surveyor
 from pgtls.text import printable
+from pgtls.transport.reactor import IReactor
 
-__all__ = ["Result", "probe", "run_probe"]
+__all__ = ["ProbeResult", "probe", "run_probe"]
 
 
 @click.command()
@@ -84,12 +84,12 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
     try:
         parsed = ConnInfo.parse(conninfo, os.environ)
     except ConfigurationError as error:
-        result, status = Result(), 2
+        result, status = ProbeResult(), 2
         result.failed(error)
     else:
         result, survey = _run(parsed, everything)
         status = 0 if result.error is None else 1
-    found = findings(survey) if survey else []
+    found = assess(survey) if survey else []
     if as_json or not sys.stdout.isatty():
         facts = attrs.asdict(result)
         if everything:
@@ -106,14 +106,14 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
     sys.exit(status)
 
 
-def _run(conninfo: ConnInfo, everything: bool) -> tuple[Result, Survey | None]:
-    async def main(reactor: IReactorTCP) -> tuple[Result, Survey | None]:
+def _run(conninfo: ConnInfo, everything: bool) -> tuple[ProbeResult, Survey | None]:
+    async def main(reactor: IReactor) -> tuple[ProbeResult, Survey | None]:
         if not everything:
             return await run_probe(reactor, conninfo), None
         try:
-            survey = await Surveyor(reactor, conninfo).everything()
+            survey = await SurveyQuestions(reactor, conninfo).everything()
         except PgTLSError as error:
-            result = Result()
+            result = ProbeResult()
             result.failed(error)
             return result, None
         return survey.sslmodes[conninfo.sslmode], survey
@@ -140,16 +140,16 @@ def _check(conninfo: str, checks: Sequence[Check], as_json: bool) -> None:
 
 
 def _outcomes(conninfo: ConnInfo, checks: Sequence[Check]) -> list[Outcome]:
-    async def main(reactor: IReactorTCP) -> list[Outcome]:
+    async def main(reactor: IReactor) -> list[Outcome]:
         try:
-            return await run_checks(Surveyor(reactor, conninfo), checks)
+            return await run_checks(SurveyQuestions(reactor, conninfo), checks)
         except PgTLSError as error:
             return [Outcome(State.CRITICAL, str(error))]
 
     return run(main)
 
 
-def _show(result: Result) -> None:
+def _show(result: ProbeResult) -> None:
     """The result as a table."""
     table = Table(show_header=False, box=None)
     table.add_row("events", " → ".join(result.events) or "none")

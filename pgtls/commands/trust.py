@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from twisted.internet.interfaces import IReactorTCP
 
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
@@ -32,6 +31,7 @@ from pgtls.probe.server_chain import ServerChain, failure, failure_with_roots, f
 from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import certificate_facts
+from pgtls.transport.reactor import IReactor
 
 #: What of the environment counts: where the server is, and no file or sslmode.
 _PLACE = ("HOME", "PGHOSTADDR", "PGPORT", "PGCONNECT_TIMEOUT")
@@ -122,7 +122,7 @@ def trust(
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
 
-    async def main(reactor: IReactorTCP) -> None:
+    async def main(reactor: IReactor) -> None:
         shown = await fetch_chain(reactor, conninfo)
         facts = _facts(shown)
         _show(shown, as_json=as_json)
@@ -144,9 +144,7 @@ def trust(
     run(main)
 
 
-async def _refused(
-    reactor: IReactorTCP, place: tuple[str, str], root_crt: Path | None
-) -> str | None:
+async def _refused(reactor: IReactor, place: tuple[str, str], root_crt: Path | None) -> str | None:
     """Connect as psql will from now on, with all the files and variables that libpq reads.
 
     :param root_crt: None for libpq's default.

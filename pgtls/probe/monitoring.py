@@ -13,10 +13,10 @@ from typing import Any
 import attrs
 import click
 
-from pgtls.probe.findings import days_left
+from pgtls.probe.assessment import days_left
 from pgtls.probe.pacing import Question
 from pgtls.probe.survey import Survey
-from pgtls.probe.surveyor import Surveyor
+from pgtls.probe.survey_questions import SurveyQuestions
 from pgtls.wire.attempts import SSLMode
 
 
@@ -50,12 +50,12 @@ class Outcome:
 class Check:
     """One thing to look at.
 
-    :ivar ask: what the surveyor has to ask for it.
+    :ivar ask: what has to be asked for it.
     :ivar judge: looks at the answers.
     """
 
     name: str
-    ask: Callable[[Surveyor], list[Question]]
+    ask: Callable[[SurveyQuestions], list[Question]]
     judge: Callable[[Survey], Outcome]
 
 
@@ -113,20 +113,20 @@ def _check(name: str) -> Check:
     return simple[name]
 
 
-async def run_checks(surveyor: Surveyor, checks: Sequence[Check]) -> list[Outcome]:
+async def run_checks(questions: SurveyQuestions, checks: Sequence[Check]) -> list[Outcome]:
     """Ask what the checks need, each question once.
 
-    :param surveyor: asks the server.
+    :param questions: asks the server.
     :param checks: what to check.
     :returns: the outcome of each check.
     :raises PgTLSError: the server cannot be reached.
     """
-    await surveyor.first_look()
-    if surveyor.survey.ssl_request != "S":
-        return [Outcome(State.CRITICAL, _no_tls(surveyor.survey))]
-    questions = {question: None for check in checks for question in check.ask(surveyor)}
-    await surveyor.ask(list(questions))
-    return [check.judge(surveyor.survey) for check in checks]
+    await questions.first_look()
+    if questions.survey.ssl_request != "S":
+        return [Outcome(State.CRITICAL, _no_tls(questions.survey))]
+    needed = {question: None for check in checks for question in check.ask(questions)}
+    await questions.ask(list(needed))
+    return [check.judge(questions.survey) for check in checks]
 
 
 def plugin_line(outcomes: Sequence[Outcome], seconds: float) -> tuple[State, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from OpenSSL.SSL import Connection
-from twisted.internet.interfaces import IReactorTCP
 from twisted.internet.protocol import Factory, Protocol
 
 from pgtls.conninfo.connection_string import ConnInfo
@@ -17,6 +16,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.server_identity import verify_server_name
 from pgtls.tls.tls_info import chain_of_peer
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.attempts import SSLMode
 
 #: Seconds for each connection.
@@ -55,7 +55,7 @@ class ServerChain:
         return None
 
 
-async def fetch_chain(reactor: IReactorTCP, conninfo: ConnInfo) -> ServerChain:
+async def fetch_chain(reactor: IReactor, conninfo: ConnInfo) -> ServerChain:
     """Connect without verifying anything, and without showing a certificate of ours.
 
     :param reactor: the reactor.
@@ -72,7 +72,7 @@ async def fetch_chain(reactor: IReactorTCP, conninfo: ConnInfo) -> ServerChain:
         transport.abortConnection()
 
 
-async def failure_with_roots(reactor: IReactorTCP, conninfo: ConnInfo, roots: bytes) -> str | None:
+async def failure_with_roots(reactor: IReactor, conninfo: ConnInfo, roots: bytes) -> str | None:
     """Whether a client with just these roots, and no CRL, can verify the server; the name apart.
 
     :param reactor: the reactor.
@@ -88,7 +88,7 @@ async def failure_with_roots(reactor: IReactorTCP, conninfo: ConnInfo, roots: by
         return await failure(reactor, verifying)
 
 
-async def failure(reactor: IReactorTCP, conninfo: ConnInfo) -> str | None:
+async def failure(reactor: IReactor, conninfo: ConnInfo) -> str | None:
     """Connect up to the end of the TLS handshake, as a client with that connection string does.
 
     :param reactor: the reactor.
@@ -103,7 +103,7 @@ async def failure(reactor: IReactorTCP, conninfo: ConnInfo) -> str | None:
     return None
 
 
-async def _connected(reactor: IReactorTCP, conninfo: ConnInfo) -> Any:
+async def _connected(reactor: IReactor, conninfo: ConnInfo) -> Any:
     timely = replace(conninfo, connect_timeout=conninfo.connect_timeout or TIMEOUT)
     endpoint = PgTLSClientEndpoint(reactor, timely)
     protocol = await endpoint.connect(Factory.forProtocol(Protocol))

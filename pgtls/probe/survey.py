@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 
-from pgtls.probe.probing import Result
+from pgtls.probe.connection_probe import ProbeResult
+from pgtls.tls.tls_info import CertificateFacts
 
 
 @attrs.define
@@ -77,7 +76,7 @@ class Survey:
     client_certificate: ClientCertificate | None = None
     authentication: Authentication | None = None
     protocol: str | None = None
-    chain: list[dict[str, Any]] = attrs.field(factory=list)
+    chain: list[CertificateFacts] = attrs.field(factory=list)
     root_sent: bool | None = None
-    sslmodes: dict[str, Result] = attrs.field(factory=dict)
+    sslmodes: dict[str, ProbeResult] = attrs.field(factory=dict)
     concurrent: int | None = None

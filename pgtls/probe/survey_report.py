@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import attrs
 from rich import box
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgtls.probe.findings import Finding, Status
+from pgtls.probe.assessment import Finding, Status
 from pgtls.probe.survey import Survey
 from pgtls.text import printable
 
@@ -23,7 +22,7 @@ _STYLES = {
 }
 
 
-def as_json(survey: Survey, found: Iterable[Finding]) -> dict[str, Any]:
+def as_json(survey: Survey, found: Iterable[Finding]) -> dict[str, object]:
     """The survey for ``--json``.
 
     :param survey: the survey.

@@ -13,9 +13,9 @@ from typing import Any, cast
 from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import TestCase
 
-from pgtls.commands.probe import Result, run_probe
+from pgtls.commands.probe import ProbeResult, run_probe
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.probe import probing as connection_probe
+from pgtls.probe import connection_probe
 from pgtls.wire.messages import SSL_REQUEST, ErrorResponse
 from tests.support import libpq
 from tests.support.certificates import authority
@@ -135,7 +135,7 @@ async def closes_instead_of_tls(peer: Peer) -> None:
 class FakeCase(Transports, TestCase):
     """A test case with a fake server."""
 
-    async def probe(self, *scripts: Script, **parameters: str | int | None) -> Result:
+    async def probe(self, *scripts: Script, **parameters: str | int | None) -> ProbeResult:
         """Probe a new server, then :attr:`server`; ``{port}`` in a value stands for its port."""
         self.server = FakeServer(self, *scripts)
         given = {
@@ -146,7 +146,7 @@ class FakeCase(Transports, TestCase):
         }
         return await self.probe_conninfo(self.server.conninfo(**given))
 
-    async def probe_conninfo(self, conninfo: str) -> Result:
+    async def probe_conninfo(self, conninfo: str) -> ProbeResult:
         environ = {"HOME": "/nonexistent"}
         result = await run_probe(reactor, ConnInfo.parse(conninfo, environ))
         if len(result.events) > 1:  # the server has said something
@@ -160,7 +160,7 @@ class FakeCase(Transports, TestCase):
         error: str = "",
         as_libpq: bool = True,
         **parameters: str | int | None,
-    ) -> Result:
+    ) -> ProbeResult:
         """Probe, and see that events, outcome and error are as expected.
 
         :param expected: ``connect, authok -> plain``.

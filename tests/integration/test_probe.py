@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pgtls.commands.probe import Result, run_probe
+from pgtls.commands.probe import ProbeResult, run_probe
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, ConnectFailed
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -32,7 +32,7 @@ reactor = cast(Any, _reactor)
 PROBE = (sys.executable, "-c", "from pgtls.commands.main import main; main()", "probe")
 
 
-async def probed(conninfo: str, **environ: str) -> Result:
+async def probed(conninfo: str, **environ: str) -> ProbeResult:
     """What the probe says to a connection string, in an environment of its own."""
     return await run_probe(reactor, ConnInfo.parse(conninfo, {"HOME": "/nonexistent"} | environ))
 

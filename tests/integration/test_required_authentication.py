@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import AuthenticationNotAllowed
-from pgtls.probe.probing import run_probe
+from pgtls.probe.connection_probe import run_probe
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.wire.messages import SSL_REQUEST, StartupMessage
 from pgtls.wire.required_authentication import sasl_request

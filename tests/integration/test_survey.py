@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.probe.findings import Status, days_left, findings
+from pgtls.probe.assessment import Status, assess, days_left
+from pgtls.probe.connection_probe import ProbeResult
 from pgtls.probe.monitoring import Outcome, State, plugin_line
-from pgtls.probe.probing import Result
 from pgtls.probe.survey import Authentication, KeyExchange, Survey, Tried
 from pgtls.tls.tls_info import certificate_facts
 from tests.support import servers
@@ -545,7 +545,7 @@ class FindingsTests(SynchronousTestCase):
         """Status and next step of one finding."""
         survey = Survey("db", 5432, "192.0.2.1", False, ssl_request="S")
         change(survey)
-        found = {each.name: each for each in findings(survey)}[name]
+        found = {each.name: each for each in assess(survey)}[name]
         return found.status, found.next
 
     def test_old_versions(self) -> None:
@@ -582,7 +582,7 @@ class FindingsTests(SynchronousTestCase):
         late = Authority("late", not_after=days(400)).issued.shown
         survey.chain = [dict(certificate_facts(each)) for each in (late, soon)]
         self.assertEqual(days_left(survey), 10)
-        found = {each.name: each for each in findings(survey)}["expiry"]
+        found = {each.name: each for each in assess(survey)}["expiry"]
         self.assertEqual(found.status, Status.WEAK)
 
     def test_other_answers_to_SSLRequest(self) -> None:
@@ -604,7 +604,7 @@ class FindingsTests(SynchronousTestCase):
 
             def change(survey: Survey, error: str = error) -> None:
                 survey.root_sent = True
-                survey.sslmodes["verify-full"] = Result(error=error)
+                survey.sslmodes["verify-full"] = ProbeResult(error=error)
 
             status, said = self.judged("sslmode=verify-full", change)
             self.assertEqual(status, "broken")

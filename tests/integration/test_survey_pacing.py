@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import TestCase
 
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.probe.findings import Status, findings
+from pgtls.probe.assessment import Status, assess
 from pgtls.probe.survey import Survey
-from pgtls.probe.surveyor import Surveyor
+from pgtls.probe.survey_questions import SurveyQuestions
 from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
 from tests.support.fake_servers import AUTHENTICATION_OK, READY_FOR_QUERY, FakeServer, Peer
 from tests.support.processes import TIMEOUT
@@ -76,7 +76,7 @@ class PacingTests(TestCase):
 
     async def survey(self, conninfo: str) -> Survey:
         parsed = ConnInfo.parse(conninfo, {"HOME": "/nonexistent"})
-        return await Surveyor(reactor, parsed).everything()
+        return await SurveyQuestions(reactor, parsed).everything()
 
     def check_plaintext(self, survey: Survey) -> None:
         outcomes = {mode: result.outcome for mode, result in survey.sslmodes.items()}
@@ -113,7 +113,7 @@ class PacingTests(TestCase):
 
     def line(self, survey: Survey) -> str:
         """What the survey says of connections; empty where it says nothing."""
-        lines = [each for each in findings(survey) if each.name == "connections"]
+        lines = [each for each in assess(survey) if each.name == "connections"]
         self.assertLess(len(lines), 2)
         self.assertTrue(all(line.status is Status.NOTE for line in lines))
         return lines[0].found if lines else ""

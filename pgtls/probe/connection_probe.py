@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -18,8 +18,9 @@ from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.text import printable
-from pgtls.tls.tls_info import NegotiatedTLS, certificate_facts
+from pgtls.tls.tls_info import CertificateFacts, NegotiatedTLS, certificate_facts
 from pgtls.transport.dial import TIMEOUT_EXPIRED
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event, rejection
 from pgtls.wire.messages import ServerRejected
 from pgtls.wire.session_start import SessionStart
@@ -32,18 +33,29 @@ READY_TIMEOUT = 5
 
 
 @attrs.define
-class Result:
-    """What a probe found out; the JSON has these keys."""
+class ProbeResult:
+    """What a probe found out; the JSON has these keys.
+
+    :ivar events: what happened, in turn: values of :class:`~pgtls.wire.client_negotiation.Event`.
+    :ivar outcome: ``ssl``, ``plain`` or ``fail``.
+    :ivar error: why there is no usable connection; None where there is one.
+    :ivar tls: what was negotiated; None in plaintext.
+    :ivar certificate: the server's; None in plaintext.
+    :ivar warnings: what a client would meet besides, one sentence each.
+    """
 
     events: list[str] = attrs.field(factory=list)
     outcome: str = "fail"
     error: str | None = None
-    tls: dict[str, Any] | None = None
-    certificate: dict[str, Any] | None = None
+    tls: dict[str, object] | None = None
+    certificate: CertificateFacts | None = None
     warnings: list[str] = attrs.field(factory=list)
 
     def succeeded(self, tls: NegotiatedTLS | None) -> None:
-        """A usable connection came out."""
+        """A usable connection came out.
+
+        :param tls: what was negotiated; None in plaintext.
+        """
         self.outcome = "ssl" if tls else "plain"
         if tls is None:
             return
@@ -56,10 +68,13 @@ class Result:
             "forward_secret": tls.forward_secret,
         }
         if tls.certificate is not None:
-            self.certificate = dict(certificate_facts(tls.certificate))
+            self.certificate = certificate_facts(tls.certificate)
 
     def failed(self, error: PgTLSError) -> None:
-        """No usable connection came out."""
+        """No usable connection came out.
+
+        :param error: why not, with notes of what failed before.
+        """
         self.outcome = "fail"
         earlier = [f"before that: {note}" for note in getattr(error, "__notes__", [])]
         words = "; ".join(" ".join(text.split()) for text in [str(error), *earlier])
@@ -69,27 +84,28 @@ class Result:
 class _Session(Protocol):
     """Reads on after the first answer: a server may let a user in and then have no database.
 
-    :ivar over: fires with None when the session may begin, else with the reason why not.
+    :ivar started: fires with None when the session may begin, else with the reason why not.
+    :ivar closed: fires when the connection is closed.
     """
 
-    transport: Any
+    transport: ITransport
 
     def __init__(self) -> None:
         self._start = SessionStart()
-        self.over: Deferred[PgTLSError | None] = Deferred()
+        self.started: Deferred[PgTLSError | None] = Deferred()
         self.closed: Deferred[None] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
         """Look for ReadyForQuery or an error."""
         start = self._start
         start.receive(data)
-        if (start.done or start.error) and not self.over.called:
-            self.over.callback(ServerRejected(start.error) if start.error else None)
+        if (start.done or start.error) and not self.started.called:
+            self.started.callback(ServerRejected(start.error) if start.error else None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
-        if not self.over.called:
-            self.over.callback(ConnectFailed(CLOSED_UNEXPECTEDLY))
+        if not self.started.called:
+            self.started.callback(ConnectFailed(CLOSED_UNEXPECTEDLY))
         if not self.closed.called:
             self.closed.callback(None)
 
@@ -99,7 +115,7 @@ class _Sessions(Factory):
     protocol = _Session
 
 
-async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
+async def run_probe(reactor: IReactor, conninfo: ConnInfo) -> ProbeResult:
     """Connect, and say what happened.
 
     :param reactor: Twisted's reactor.
@@ -110,14 +126,16 @@ async def run_probe(reactor: Any, conninfo: ConnInfo) -> Result:
     return result
 
 
-async def probe_connection(reactor: Any, conninfo: ConnInfo) -> tuple[Result, PgTLSError | None]:
+async def probe_connection(
+    reactor: IReactor, conninfo: ConnInfo
+) -> tuple[ProbeResult, PgTLSError | None]:
     """The same, with the error itself.
 
     :param reactor: Twisted's reactor.
     :param conninfo: with a user named, a StartupMessage is sent.
     :returns: what happened, and why there is no usable connection; None where there is one.
     """
-    result = Result()
+    result = ProbeResult()
     unlimited = conninfo.connect_timeout is None and len(conninfo.hosts) > 1
     if conninfo.connect_timeout is None:
         conninfo = replace(conninfo, connect_timeout=DEFAULT_TIMEOUT)
@@ -131,7 +149,7 @@ async def probe_connection(reactor: Any, conninfo: ConnInfo) -> tuple[Result, Pg
     try:
         session = cast(_Session, await endpoint.connect(_Sessions()))
         result.succeeded(negotiated_tls(session.transport))
-        error = await _end_of_start(reactor, session) if Event.AUTHOK in result.events else None
+        error = await _session_start(reactor, session) if Event.AUTHOK in result.events else None
         if isinstance(error, ServerRejected):
             result.events.append(rejection(error).value)
         if error is not None:
@@ -157,6 +175,6 @@ def _waited_for_without_end(endpoint: PgTLSClientEndpoint) -> Iterator[str]:
             )
 
 
-async def _end_of_start(clock: IReactorTime, session: _Session) -> PgTLSError | None:
-    session.over.addTimeout(READY_TIMEOUT, clock, onTimeoutCancel=lambda *_: None)
-    return await session.over
+async def _session_start(clock: IReactorTime, session: _Session) -> PgTLSError | None:
+    session.started.addTimeout(READY_TIMEOUT, clock, onTimeoutCancel=lambda *_: None)
+    return await session.started

@@ -1,6 +1,6 @@
 """What a server does, asked from all sides: one short connection for each question.
 
-:mod:`pgtls.probe.findings` says what to think of the answers.
+:mod:`pgtls.probe.assessment` says what to think of the answers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import ISystemHandle
@@ -24,9 +24,9 @@ from pgtls.errors import (
     ConnectFailed,
     PgTLSError,
 )
+from pgtls.probe.connection_probe import ProbeResult, probe_connection
 from pgtls.probe.first_bytes import Asking, connect
 from pgtls.probe.pacing import CONCURRENT, Pacing, Question, doubtful
-from pgtls.probe.probing import Result, probe_connection
 from pgtls.probe.survey import (
     Authentication,
     ClientCertificate,
@@ -37,6 +37,7 @@ from pgtls.probe.survey import (
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.any_server import EVERY_CIPHER, NOT_FORWARD_SECRET, AnyServerTLS, authorities
 from pgtls.tls.tls_info import certificate_facts, chain_of_peer, describe
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.attempts import SSLMode, SSLNegotiation, combination_error
 from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event
 from pgtls.wire.first_answer import FirstAnswer
@@ -50,13 +51,13 @@ ATTEMPT_TIMEOUT = 5.0
 _HELD_TIMEOUT = 2.0
 
 
-class Surveyor:
+class SurveyQuestions:
     """Asks one server, at the first of its addresses that answers.
 
     :ivar survey: what is known so far.
     """
 
-    def __init__(self, reactor: Any, conninfo: ConnInfo) -> None:
+    def __init__(self, reactor: IReactor, conninfo: ConnInfo) -> None:
         self._reactor = reactor
         self._timeout = conninfo.connect_timeout or ATTEMPT_TIMEOUT
         self._conninfo = replace(conninfo, connect_timeout=self._timeout)
@@ -165,7 +166,7 @@ class Surveyor:
 
     def _note_chain(self, connection: Connection) -> None:
         chain = chain_of_peer(connection)
-        self.survey.chain = [dict(certificate_facts(each)) for each in chain]
+        self.survey.chain = [certificate_facts(each) for each in chain]
         try:
             roots_of(chain)
         except RootNotSent:
@@ -235,7 +236,7 @@ class Surveyor:
         words = combination_error(sslmode, conninfo.sslnegotiation)
         if conninfo.sslrootcert == "system" and sslmode is not SSLMode.VERIFY_FULL:
             words = f'weak sslmode "{sslmode}" may not be used with sslrootcert=system'
-        result, error = Result(), None
+        result, error = ProbeResult(), None
         if words:
             result.failed(ConfigurationError(words))
         else:

@@ -50,7 +50,7 @@ class Finding:
     next: str = ""
 
 
-def findings(survey: Survey) -> list[Finding]:
+def assess(survey: Survey) -> list[Finding]:
     """What a survey found, in the order in which it is shown.
 
     :param survey: the survey.
