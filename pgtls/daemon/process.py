@@ -21,7 +21,7 @@ from pgtls.daemon.daemon_service import Daemon
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
-from pgtls.daemon.signals import STOP_SIGNALS, Handler, signals
+from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS, Handler, signals
 from pgtls.daemon.text_log import quicken_text_logs
 from pgtls.protocols.places import descriptors
 
@@ -56,7 +56,7 @@ class DaemonProcess(Service):
         with ExitStack() as undo:
             undo.callback(self._restore_signals)
             # What is started from now on has to be stopped in good order.
-            signals.keep(signal.SIGHUP, *STOP_SIGNALS)
+            signals.keep(*OTHER_SIGNALS, *STOP_SIGNALS)
             undo.callback(quicken_text_logs())
             append_to_log_files()
             undo.callback(use_monotonic_clock(self._reactor))

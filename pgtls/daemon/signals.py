@@ -13,6 +13,9 @@ from types import FrameType
 #: What ends the daemon.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+#: What has it read its files again, and rotate its log.
+OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
+
 Handler = Callable[[int, FrameType | None], object]
 
 

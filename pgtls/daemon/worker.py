@@ -9,9 +9,10 @@ import signal
 import sys
 
 from pgtls.daemon.parent_death import end_with_parent
+from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS
 
 #: The daemon's: a terminal or systemd send them to its workers as well, which are to wait for it.
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+SIGNALS = (*STOP_SIGNALS, *OTHER_SIGNALS)
 
 
 def main(arguments: list[str]) -> None:

@@ -332,7 +332,7 @@ class Stop(WorkersCase):
         """Ctrl-C in a terminal, systemctl stop."""
         gateway = self.started("--shutdown-timeout", "3600")
         sessions = self.both_serve(gateway)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
             for pid in children(gateway):
                 os.kill(pid, number)
         gateway.signal(signal.SIGINT)

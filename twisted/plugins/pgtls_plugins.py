@@ -5,7 +5,6 @@ Every ``twistd`` imports this, whatever it runs: pgtls itself is imported when i
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from twisted.application.service import ServiceMaker
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class GatewayMaker(ServiceMaker):
-    """Keeps a SIGHUP from the moment on in which Twisted asks for the options of ``pgtls``: it must
-    not end a daemon that is not ready yet."""
+    """Keeps signals from the moment on in which Twisted asks for the options of ``pgtls``: a SIGHUP
+    must not end a daemon that is not ready yet."""
 
     @property
     def options(self) -> object:
         """The options of the command line."""
-        from pgtls.daemon.signals import signals  # noqa: PLC0415
+        from pgtls.daemon.signals import OTHER_SIGNALS, signals  # noqa: PLC0415
 
-        signals.keep(signal.SIGHUP)
+        signals.keep(*OTHER_SIGNALS)
         return super().options  # type: ignore[misc]
 
 

@@ -21,6 +21,7 @@ print(sorted(name for name in sys.modules if name.startswith("pgtls.")))
 print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)
 gateway.options
 signal.raise_signal(signal.SIGHUP)
+signal.raise_signal(signal.SIGUSR1)
 print("it goes on")
 """
 
