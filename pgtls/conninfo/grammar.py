@@ -155,7 +155,7 @@ def _parse_uri(uri: str, at: int) -> dict[str, str]:
         _store_part(options, "user", user)
         _store_part(options, "password", password)
         at = mark.end()
-    # One more "@": the password has a "/" or a "@" as it is, and nobody knows where it ends.
+    # One more "@": the password has a "/" or a "@" as it is, and where it ends is not known.
     doubtful = "@" in uri[at:]
     host, port, at = _uri_hosts(uri, at)
     _store_part(options, "host", host, doubtful=doubtful)

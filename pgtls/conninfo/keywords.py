@@ -44,12 +44,12 @@ TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 
 class Part(Enum):
-    """What a parameter is about: who carries it out."""
+    """What a parameter is about, and so which program carries it out."""
 
     CONNECTION = auto()  # pgtls itself, everywhere
     SESSION = auto()  # the StartupMessage: a gateway's client has one of its own
     LOGIN = auto()  # the answer to the server's authentication request: never pgtls
-    NOTHING = auto()  # nobody, as in libpq
+    NOTHING = auto()  # ignored, as in libpq
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Option:
     """One parameter of a connection string.
 
     :ivar envvar: the environment variable that stands in for it.
-    :ivar default: its value where nobody gives one.
+    :ivar default: its value where none is given.
     :ivar secret: whether the value must never be shown.
     :ivar part: what it is about.
     """

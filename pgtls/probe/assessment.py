@@ -152,7 +152,7 @@ def _key_exchange(survey: Survey) -> Iterator[Finding]:
         return
     how = f"{keys.version}, {keys.cipher}" + (f", {keys.group}" if keys.group else "")
     if not keys.forward_secret:
-        step = "ssl_ciphers with ECDHE suites: who gets the key later reads what was recorded"
+        step = "ssl_ciphers with ECDHE suites: with the key, recorded connections can be read later"
         yield Finding("forward secrecy", Status.BROKEN, f"none: {how}", step)
     elif survey.static_rsa:
         step = "ssl_ciphers = 'HIGH:!kRSA:!aNULL' takes RSA key exchange out"
@@ -286,9 +286,9 @@ def _in_tls(sslmode: SSLMode) -> tuple[Status, str, str]:
         step = "verify-full, unless the authority issues to this server only"
         return Status.OK, "TLS with a server of a trusted authority", step
     if sslmode is SSLMode.REQUIRE:
-        step = "verify-full, by which somebody in between is noticed"
-        return Status.WEAK, "TLS with whoever it is, unless a root.crt is there", step
-    return Status.WEAK, "TLS, until somebody in between refuses it", "verify-full in the client"
+        step = "verify-full, which detects a man in the middle"
+        return Status.WEAK, "TLS with any server, unless a root.crt is there", step
+    return Status.WEAK, "TLS, unless a man in the middle refuses it", "verify-full in the client"
 
 
 def next_step(survey: Survey, error: str) -> str:

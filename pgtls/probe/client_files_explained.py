@@ -157,7 +157,7 @@ def _certificate_there(conninfo: ConnInfo, path: Path) -> Sentences:
     subject = own.subject_text
     found = Sentences([f'If the server asks: "{path}" ({subject}), proven by "{key}".'])
     if conninfo.sslmode not in (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL):
-        found.traps.append("The client certificate is shown to whoever asks for it.")
+        found.traps.append("The client certificate is shown to any server that asks for it.")
     found.traps.extend(_dates(own, path))
     return found
 

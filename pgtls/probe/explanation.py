@@ -26,7 +26,7 @@ _VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
 #: Parameters that are about sessions: libpq takes them, pgtls does not, and TLS is the same.
 _NO_MATTER = ("target_session_attrs",)
 
-#: Parameters that are shown also where nobody has set them.
+#: Parameters that are shown also where they are not set.
 _ALWAYS = ("host", "port", "sslmode", "sslnegotiation")
 
 
@@ -34,7 +34,7 @@ _ALWAYS = ("host", "port", "sslmode", "sslnegotiation")
 class Parameter:
     """One parameter that counts.
 
-    :ivar origin: who has set it.
+    :ivar origin: where its value comes from.
     """
 
     keyword: str
@@ -81,7 +81,7 @@ def explain_conninfo(text: str, environ: Mapping[str, str]) -> Explanation:
 
 
 def _parameters(given: Mapping[str, str], environ: Mapping[str, str]) -> list[Parameter]:
-    """Each parameter with who has set it.
+    """Each parameter, and where its value comes from.
 
     :raises ConfigurationError: the service cannot be read.
     """
@@ -143,7 +143,7 @@ class _Explainer:
         if self._conninfo.load_balance_hosts is LoadBalanceHosts.RANDOM and len(hosts) > 1:
             self._found.attempts.append("The hosts are tried in random order.")
         for number, host in enumerate(hosts):
-            then = "If nobody answers there: " if number else ""
+            then = "If there is no answer: " if number else ""
             self._found.attempts.append(f"{then}{_place(host)}, {self._attempt(host)}")
         if len(hosts) > 1 and self._conninfo.connect_timeout is None:
             self._found.traps.append(
@@ -170,7 +170,7 @@ class _Explainer:
             )
         else:
             self._found.not_protected.append(
-                "Whoever may write to the socket's directory can be the server (requirepeer)."
+                "Each user who may write to the socket's directory can be the server (requirepeer)."
             )
         if self._mode.tls_required:
             self._found.traps.append(
@@ -189,8 +189,8 @@ class _Explainer:
             )
         elif not roots.verified and not roots.fails:
             found.not_protected.append(
-                "No certificate is verified: somebody in between can be the server, read "
-                "everything and change it."
+                "No certificate is verified: a man in the middle can pose as the server, "
+                "read everything and change it."
             )
 
     def _names(self) -> None:
@@ -207,7 +207,7 @@ class _Explainer:
             name = sni(host.host) if self._conninfo.sslsni else None
             if name:
                 found.verified.append(
-                    f'SNI tells the server, and who listens, the name "{name.decode()}".'
+                    f'SNI tells the server, and everybody on the way, the name "{name.decode()}".'
                 )
             else:
                 why = "host is no name" if self._conninfo.sslsni else "sslsni=0"
@@ -241,8 +241,8 @@ class _Explainer:
             self._found.traps.append(f"ssl_min_protocol_version: {oldest} allows broken versions.")
         if conninfo.sslkeylogfile:
             self._found.traps.append(
-                f'The secrets of every session go into "{conninfo.sslkeylogfile}": who reads the '
-                "file can decrypt them."
+                f'The secrets of every session go into "{conninfo.sslkeylogfile}": a reader '
+                "of the file can decrypt them."
             )
 
     def _fallbacks(self) -> None:
@@ -250,9 +250,9 @@ class _Explainer:
             return
         if self._mode is SSLMode.PREFER:
             self._found.traps.append(
-                "sslmode=prefer falls back to plaintext without a word: when the answer is N, "
+                "sslmode=prefer falls back to plaintext silently: when the answer is N, "
                 "when the handshake fails, when the certificate does not verify, and when the "
-                "server refuses the session. Whoever is in between can make it so."
+                "server refuses the session. A man in the middle can make it so."
             )
         if self._mode is SSLMode.ALLOW:
             self._found.traps.append(
@@ -270,7 +270,7 @@ class _Explainer:
             )
         if self._mode is not SSLMode.VERIFY_FULL and "require_auth" not in self._set:
             self._found.not_protected.append(
-                "Whoever plays the server may ask for the password in the clear: "
+                "A server that is not the real one may ask for the password in the clear: "
                 "require_auth=scram-sha-256 forbids that."
             )
 
@@ -285,7 +285,7 @@ class _Explainer:
             return "Protected: encrypted, and only with the server that is named."
         if self._roots.verified:
             return "Encrypted, with any server that has a certificate of these authorities."
-        return "Encrypted, but with whoever answers."
+        return "Encrypted, but with any server that answers."
 
 
 _ATTEMPTS = {

@@ -139,7 +139,7 @@ class PgTLSClientProtocol(Protocol):
             self._perform(self._negotiation.receive(data))
 
     def handshakeCompleted(self) -> None:
-        """TLS is up: now who is it?"""
+        """TLS is up: verify the server."""
         if self._tls is None or not self._handshaking:
             return
         self._handshaking = False
@@ -169,7 +169,7 @@ class PgTLSClientProtocol(Protocol):
             self._abort()
 
     def _verified(self, error: PgTLSError | None = None) -> None:
-        """The server is who it should be, or ``error`` says why not."""
+        """The server is verified, or ``error`` says why not."""
         self._lookup = None
         alpn = self.transport.getHandle().get_alpn_proto_negotiated().decode("ascii", "replace")
         self._perform(self._negotiation.handshake_completed(alpn or None, error))
@@ -209,7 +209,7 @@ class PgTLSClientProtocol(Protocol):
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             if self._ended is None:
-                return  # who was told of the action before has given up
+                return  # the attempt was cancelled by what the action before led to
             if isinstance(action, Send):
                 self.transport.write(action.data)
             elif isinstance(action, Report):
@@ -293,7 +293,7 @@ class PgTLSClientProtocol(Protocol):
             ended(outcome)
 
     def give_up(self) -> None:
-        """Close, and tell nobody how it ended."""
+        """Close, and report no outcome."""
         self._ended = None
         self._abort()
 

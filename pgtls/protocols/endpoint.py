@@ -30,8 +30,8 @@ class PgTLSClientEndpoint:
     :param reactor: Twisted's reactor.
     :param conninfo: a libpq connection string (PG* environment variables and ``~/.postgresql``
         count), or one already parsed.
-    :param roots: whom to trust, from memory: PEM, DER, cryptography's objects, or a list of them,
-        in place of ``sslrootcert`` and of root.crt and root.crl in ``~/.postgresql``.
+    :param roots: the trusted root certificates, from memory: PEM, DER, cryptography's objects, or a
+        list of them, in place of ``sslrootcert`` and of root.crt and root.crl in ``~/.postgresql``.
     :param certificate: the client's certificate, from memory too, in place of ``sslcert``.
     :param key: its private key, in place of ``sslkey``.
     :param startup: where given, it is sent as soon as the connection is as it should be, and the

@@ -52,7 +52,7 @@ class Event(StrEnum):
 
 @dataclass(slots=True)
 class Report:
-    """Tell whoever watches."""
+    """Report what happened."""
 
     event: Event
 
@@ -235,7 +235,7 @@ class ClientNegotiation:
         if reply == b"N":
             return [Report(Event.SSLREJECT), *self._no_ssl(rest)]
         if reply == b"E":
-            # CVE-2024-10977: the text behind the E came from nobody in particular.
+            # CVE-2024-10977: the text behind the E is not authenticated.
             error = NegotiationRefused("server sent an error response during SSL exchange")
             return [Report(Event.SSLERROR), *self._refused(error)]
         return self._fail(

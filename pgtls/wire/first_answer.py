@@ -1,4 +1,4 @@
-"""The server's first answer to a StartupMessage: let in, asked for more, or an error.
+"""The server's first answer to a StartupMessage: AuthenticationOk, a request, or an error.
 
 libpq's CONNECTION_AWAITING_RESPONSE (``src/interfaces/libpq/fe-connect.c``), with its limits on
 lengths. NegotiateProtocolVersion may come first and is passed on with the rest. Sans-I/O.

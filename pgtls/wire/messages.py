@@ -4,7 +4,7 @@ Source: PostgreSQL documentation, "Frontend/Backend Protocol", sections "SSL Ses
 "Message Formats" and "Error and Notice Message Fields"; the limits are those of
 ``src/include/libpq/pqcomm.h``.
 
-Integers are big-endian. Strings are NUL-terminated bytes whose encoding nobody has negotiated yet,
+Integers are big-endian. Strings are NUL-terminated bytes whose encoding is not negotiated yet,
 so they stay ``bytes`` here.
 """
 

@@ -2,8 +2,8 @@
 
 The rules and the sentences are libpq's: ``check_expected_areq`` and ``pg_SASL_init`` in
 ``src/interfaces/libpq/fe-auth.c``, and the reading of ``require_auth`` in ``pqConnectOptions2``
-(``fe-connect.c``). A client that leaves the answer to somebody else, as a gateway and a library do,
-must not let a request pass that is not allowed (CVE-2025-49146 is another client that did).
+(``fe-connect.c``). A client that leaves the answer to another program, as a gateway and a library
+do, must not let a request pass that is not allowed (CVE-2025-49146 is another client that did).
 Sans-I/O.
 """
 
@@ -53,7 +53,7 @@ _DESCRIPTIONS: dict[int, str] = {
     RequestCode.SASL_FINAL: "server requested SASL authentication",
 }
 
-#: Requests behind which the server may let in: the client has given all that it has to, or, in
+#: Requests behind which AuthenticationOk may come: the client has given all that it has to, or, in
 #: GSSAPI with mutual authentication and in SSPI, the server has.
 _FINISHING = (RequestCode.PASSWORD, RequestCode.MD5, RequestCode.GSS_CONTINUE)
 
@@ -155,8 +155,8 @@ class AuthenticationCheck:
         :param data: more bytes from the server.
         :returns: the bytes to pass on: an offer of SASL mechanisms without those that are not
             allowed, everything else as it came.
-        :raises AuthenticationNotAllowed: the server asks for what is not allowed, or lets in
-            without what is required.
+        :raises AuthenticationNotAllowed: the server asks for what is not allowed, or accepts
+            the client without what is required.
         :raises ProtocolViolation: something that may not come before AuthenticationOk.
         """
         return self._server.receive(data)

@@ -67,7 +67,7 @@ class AttemptsTests(ExplainCase):
     def test_several_hosts(self) -> None:
         first, second = self.explain("host=a,b port=1,2").attempts
         self.assertIn("TCP to a, port 1", first)
-        self.assertIn("If nobody answers there: TCP to b, port 2", second)
+        self.assertIn("If there is no answer: TCP to b, port 2", second)
 
     def test_random_order(self) -> None:
         found = self.explain("host=a,b load_balance_hosts=random")
@@ -136,7 +136,7 @@ class VerificationTests(ExplainCase):
     def test_without_a_root_nothing_is(self) -> None:
         found = self.explain(f"{REMOTE} sslmode=require")
         self.assert_says(found.not_protected, "No certificate is verified")
-        self.assertEqual(found.protection, "Encrypted, but with whoever answers.")
+        self.assertEqual(found.protection, "Encrypted, but with any server that answers.")
 
     def test_verify_full_without_a_root_fails(self) -> None:
         found = self.explain(f"{REMOTE} sslmode=verify-full")
@@ -174,7 +174,7 @@ class VerificationTests(ExplainCase):
     def test_prefer_falls_back(self) -> None:
         self.with_root()
         found = self.explain(REMOTE)
-        self.assert_says(found.traps, "sslmode=prefer falls back to plaintext without a word")
+        self.assert_says(found.traps, "sslmode=prefer falls back to plaintext silently")
         self.assertTrue(found.protection.startswith("Not protected"))
 
     def test_names_and_SNI(self) -> None:
@@ -250,7 +250,7 @@ class ClientCertificateTests(ExplainCase):
         self.files.pair("postgresql", self.alice)
         found = self.explain(REMOTE)
         self.assert_says(found.verified, f'"{self.dot}/postgresql.crt" (CN=alice)')
-        self.assert_says(found.traps, "shown to whoever asks")
+        self.assert_says(found.traps, "shown to any server that asks")
         self.assertEqual(found.fails, [])
 
     def test_a_key_that_others_may_read(self) -> None:
@@ -341,7 +341,8 @@ class CommandTests(ExplainCase):
     def test_it_is_read_from_above(self) -> None:
         status, text = self.run_explain(f"{REMOTE} sslmode=require")
         self.assertEqual(status, 0)
-        self.assertTrue(text.startswith("Encrypted, but with whoever answers.\n\nWhat counts:\n"))
+        opening = "Encrypted, but with any server that answers.\n\nWhat counts:\n"
+        self.assertTrue(text.startswith(opening))
         for heading in ("Attempts, in this order:", "Not protected:", "Traps:"):
             self.assertIn(f"\n{heading}\n  * ", text)
 
