@@ -11,8 +11,12 @@ from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
+from pgtls.tls.der import elements, encoded, inner
+from pgtls.tls.pem import blocks
 from pgtls.tls.revocation import add_crl_directory, add_crl_file, read_crls
+from pgtls.tls.sources import pem_of
 from tests.support.certificates import Authority, Files, Issued, days
+from tests.support.odd_certificates import SUBJECTS, sequence
 
 
 class RevocationTestCase(SynchronousTestCase):
@@ -179,6 +183,50 @@ class CRLDirectory(RevocationTestCase):
             with self.assertRaises(ConfigurationError) as raised:
                 add_crl_directory(self.context, path)
             self.assertIn(os.path.join(path, self.root.hashed(".r0")), str(raised.exception))
+
+    def test_odd_issuer_beside_a_good_one(self) -> None:
+        """A CRL whose issuer a strict parser cannot read stands in nobody's way."""
+        path = Files(
+            self.use((self.root, self.root.crl()), (self.below, self.below.crl([self.bad])))
+        )
+        odd = crl_of(self.root, SUBJECTS["printable_string_with_ampersand"])
+        path.write(self.root.hashed(".r1"), odd)
+        add_crl_directory(self.context, path.directory)
+        self.assertEqual(self.verified(self.bad), "certificate revoked")
+        self.assertEqual(self.verified(self.good), "ok")
+        names = {crl.issuer_text for _, crl in read_crls(path.directory)}
+        self.assertEqual(names, {"CN=root", "CN=below", "O=AT&T @_*"})
+
+
+def crl_of(authority: Authority, issuer: bytes) -> bytes:
+    """A CRL of an authority under another name."""
+    body, algorithm, _ = inner(blocks(authority.crl())[0].der)
+    fields = [field.whole for field in elements(body.content)]
+    fields[2] = issuer
+    changed = sequence(*fields)
+    signature = encoded(3, b"\0" + authority.issued.key.sign(changed))
+    return pem_of(sequence(changed, algorithm.whole, signature), "X509 CRL")
+
+
+class SwitchedOff(RevocationTestCase):
+    """PEM is read as OpenSSL reads it."""
+
+    def test_a_crl_that_is_switched_off_is_none(self) -> None:
+        crl = self.root.crl() + self.below.crl([self.bad])
+        path = self.files.write("root.crl", crl, b"#", Authority("other").crl())
+        self.assertEqual(len(read_crls(path)), 2)
+        for content in (b"#" + self.root.crl(), crl.replace(b"\n", b"\r"), b" " + self.root.crl()):
+            path = self.files.write("root.crl", content)
+            self.assertRaises(ConfigurationError, add_crl_file, self.context, path)
+
+    def test_prose_that_mentions_one(self) -> None:
+        begin = b"# here -----BEGIN X509 CRL-----\n"
+        path = self.files.write(
+            "root.crl", begin, self.root.crl(), begin, self.below.crl([self.bad])
+        )
+        add_crl_file(self.context, path)
+        self.assertEqual(self.verified(self.bad), "certificate revoked")
+        self.assertEqual(self.verified(self.good), "ok")
 
 
 class Expiry(RevocationTestCase):
