@@ -1,7 +1,7 @@
 r"""Text of a peer, made fit for a log line, an error or a terminal.
 
 What a peer sends can hold control characters that break a log line or steer a terminal, characters
-that turn the direction of writing ("Trojan Source", CVE-2021-42574), and more than anybody reads.
+that turn the direction of writing ("Trojan Source", CVE-2021-42574), and more than a person reads.
 
 ===================  =========================================================================
 :func:`clean_ascii`  all of it in ASCII, as PostgreSQL does it with ``application_name``

@@ -50,7 +50,7 @@ def _crl_warnings(path: Path, database: Database, now: datetime) -> Iterator[str
     for serial in sorted(revoked - listed):
         yield f'{serial_text(serial)} is revoked, but not yet in "{path}": {remedy}'
     if end and end < now + CRL_SOON:
-        yield f'"{path}" {_when(end, now)}, and servers that use it then refuse everybody: {remedy}'
+        yield f'"{path}" {_when(end, now)}, and servers then refuse every client: {remedy}'
 
 
 def _end(path: Path) -> datetime | None:

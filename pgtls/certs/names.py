@@ -1,4 +1,4 @@
-"""Names in certificates: what somebody types, as the subject and the subject alternative names."""
+"""Names in certificates: host names, addresses and roles as subject and alternative names."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _host_name(host: str) -> x509.DNSName:
     if not host.isascii():
         wildcard = "*." if host.startswith("*.") else ""
         host = wildcard + idna.encode(host.removeprefix(wildcard), uts46=True).decode("ascii")
-    # A last label of digits alone: an address that somebody mistyped (RFC 3696, section 2).
+    # A last label of digits alone: a mistyped address (RFC 3696, section 2).
     if not _HOST_NAME.fullmatch(host) or len(host) > 253 or host.rpartition(".")[2].isdigit():
         raise ValueError(host)
     return x509.DNSName(host)

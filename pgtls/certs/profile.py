@@ -27,7 +27,7 @@ BACKDATED = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs."""
+    """The authority that signs."""
 
     certificate: x509.Certificate
     key: IssuerKey
@@ -190,7 +190,7 @@ def _key_usage(
 
 
 def _key_identifier_of(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """The issuer's key as the issuer itself calls it: somebody else may have made ``root.crt``."""
+    """The issuer's key as the issuer itself calls it: ``root.crt`` may have been made elsewhere."""
     own = Certificate.of(issuer).subject_key_identifier
     if own is None:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]

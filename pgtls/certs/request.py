@@ -95,7 +95,7 @@ def _read(data: bytes, what: str, root: Certificate, renew: bool) -> Request:
         return _checked(kind, certificate.subject, certificate.public_key_der, left_out)
     if not renew:
         raise ConfigurationError(
-            f"{what} is a certificate that somebody signed, not a request; --renew takes those "
+            f"{what} is a certificate signed by another key, not a request; --renew takes those "
             "of this authority"
         )
     if not signed_by(certificate, root):

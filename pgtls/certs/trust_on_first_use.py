@@ -42,13 +42,13 @@ _RECORD = re.compile(rb"^# pgtls trust: (\S+)", re.MULTILINE)
 class RootNotSent(CertificateNotVerified):
     """The server sends no self-signed certificate that its own leads to.
 
-    :ivar issuer: who must be asked for it: the name of the certificate that is missing.
+    :ivar issuer: the name of the certificate that is missing, and of the authority that has it.
     """
 
     def __init__(self, issuer: str) -> None:
         super().__init__(
             f'the server does not send its root certificate, "{printable(issuer)}": ask the '
-            "server's DBA, or whoever runs that authority, for it; put it into root.crt yourself"
+            "server's DBA, or that authority, for it; put it into root.crt yourself"
         )
         self.issuer = issuer
 
@@ -203,7 +203,7 @@ def trust_root(
     :param root: what to add; None where it is there and just the server is new.
     :returns: the file.
     :raises ConfigurationError: directory or file cannot be used; the file is then as it was.
-    :raises CertificateChanged: somebody else has made it another server's in the meantime.
+    :raises CertificateChanged: another process has recorded another server's in the meantime.
     """
     make_directory(directory, 0o700)
     with locked(directory):

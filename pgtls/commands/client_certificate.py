@@ -60,12 +60,12 @@ def keygen(
 ) -> None:
     """Make your private key and certificate request (step 2 of 4).
 
-    In ~/.postgresql are then postgresql.key, which nobody else ever needs, postgresql.csr for
+    In ~/.postgresql are then postgresql.key, which you give to no one, postgresql.csr for
     your DBA, and, unless there is one, root.crt, by which your clients verify the server.
     Compare the SHA-256 that is shown with what your DBA tells you: client.conf may have been
     changed on its way.
 
-    A passphrase protects the key if somebody gets the file; clients then need the parameter
+    A passphrase protects the key if the file is stolen; clients then need the parameter
     sslpassword.
 
     \b

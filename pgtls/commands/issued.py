@@ -53,7 +53,7 @@ REASONS = {
     metavar="REASON",
     default="unspecified",
     help=f"What the revocation list is to say: {', '.join(REASONS)}. keyCompromise is for a key "
-    "that somebody else has.",
+    "that was lost or stolen.",
 )
 @days_option(CRL_DAYS, "How long the new revocation list is good for.")
 @passphrase_option
@@ -209,7 +209,7 @@ def _row(one: Listed) -> tuple[str, ...]:
 
 def _expiring(directory: Path, certificates: list[Listed]) -> Iterator[str]:
     for one in certificates:
-        # The server's own is warned of by its file; its predecessors are nobody's concern.
+        # The server's own is warned of by its file; its predecessors are no concern.
         if one.status == "expiring" and one.kind != "server":
             pem = shlex.quote(str(directory / "newcerts" / f"{one.serial}.pem"))
             yield (

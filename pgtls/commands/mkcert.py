@@ -54,7 +54,7 @@ def mkcert(
 
     NAMEs are the host names and addresses that clients connect to; "*.example.com" covers one
     level. In the directory are then server.crt and server.key for the server, root.crt for its
-    clients, and root.key, which signs: whoever has that can be any server and any user.
+    clients, and root.key, which signs: its holder can act as any server and any user.
 
     An authority that is there is used, and never replaced. A server certificate that is there is
     replaced by --renew (same key; same names unless others are given) or --force (new key).

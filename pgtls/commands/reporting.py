@@ -44,7 +44,9 @@ class CertificateCommand(click.Command):
         except PgTLSError as error:
             mistakes = [str(error)]
         except OSError as error:
-            if isinstance(error, BrokenPipeError):  # who read our output went away: click's matter
+            if isinstance(
+                error, BrokenPipeError
+            ):  # the reader of our output has exited: click deals with it
                 raise
             name = f'"{error.filename}": ' if error.filename else ""
             mistakes = [f"{name}{error.strerror or error}"]
@@ -208,7 +210,7 @@ def postgresql_conf_value(path: Path) -> str:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line, in which nothing can steer a terminal, whoever wrote it.
+    """Print one line, with everything escaped that could steer a terminal.
 
     :param line: what to print.
     :param err: on standard error.

@@ -60,7 +60,7 @@ def client_conf(
     """Print client.conf for the users of this site (step 1 of 4).
 
     It holds the fields that all client certificates share, the kind of key, and root.crt. None
-    of it is secret; but who can change it on its way to a user can name another authority, so
+    of it is secret; but changed on its way to a user it can name another authority, so
     tell your users the SHA-256 of root.crt by other means.
 
     \b

@@ -96,7 +96,7 @@ def trust(
     makes sure that there is, and that the server is the one you named; under prefer, what does not
     verify ends in plaintext.
 
-    Whoever is between you and the server at this moment could show you a certificate of theirs.
+    An attacker between you and the server could, at this moment, show you another certificate.
     So compare the fingerprint with one that came another way: by telephone, or from the server's
     own machine, where this prints it:
 
@@ -105,7 +105,7 @@ def trust(
 
     Without a terminal to ask at, --fingerprint is needed. A server that was trusted and shows
     another certificate now is refused. Where a server does not send its root certificate, nothing
-    can be added: ask whoever runs it for that file.
+    can be added: ask its DBA for that file.
 
     \b
     Examples:
@@ -192,7 +192,7 @@ def _chosen(
             return f"fingerprint of the {name}", root
     raise CertificateNotVerified(
         f"neither the server's certificate nor its root has that fingerprint: {shown.place} is "
-        "another server, or somebody is between you and it; nothing was written"
+        "another server, or an attacker is in between; nothing was written"
     )
 
 
@@ -253,7 +253,7 @@ def _warn_of_change(shown: ServerChain, path: Path) -> None:
     edge = "@" * 75
     click.echo(
         f"{edge}\nWARNING: THE CERTIFICATE OF {shown.place.upper()} HAS CHANGED!\n{edge}\n"
-        "Somebody may be between you and the server, reading and changing everything.\n"
+        "An attacker may be between you and the server, reading and changing everything.\n"
         "It may also be that the DBA has a new authority. Ask, and compare the\n"
         "fingerprint. If it is so: take the old one, it follows the line\n"
         f'"# pgtls trust: {shown.place} ...", out of {path}, and run this again.',

@@ -1,1 +1,1 @@
-"""Who may connect: client certificates, user name maps, PostgreSQL's authentication files."""
+"""Which clients may connect: certificates, user name maps, PostgreSQL's authentication files."""

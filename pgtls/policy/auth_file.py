@@ -2,8 +2,8 @@
 
 One role a line, ``"role" "SCRAM-SHA-256$4096:...$...:..."``; a double quote inside is written twice
 and what follows on the line is ignored (pgbouncer's documentation, "Authentication File Format").
-Unlike there, the secret must be a SCRAM secret: a password or its MD5 hash would let whoever reads
-the file log in, and is not needed here.
+Unlike there, the secret must be a SCRAM secret: a password or its MD5 hash would let any
+reader of the file log in, and is not needed here.
 """
 
 from __future__ import annotations

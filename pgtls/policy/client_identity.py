@@ -1,4 +1,4 @@
-"""Who the client is: its certificate held against the role that it asks for.
+"""The client's identity: its certificate compared with the role that it asks for.
 
 Source: be_tls_open_server() in ``src/backend/libpq/be-secure-openssl.c``, ClientAuthentication()
 and CheckCertAuth() in ``src/backend/libpq/auth.c`` of PostgreSQL 17 and 18. ``clientname=SAN`` is
@@ -116,7 +116,7 @@ def check_client(
     full = clientcert == ClientCert.VERIFY_FULL
     try:
         # Common name and DN are read in any case: one with a NUL, one that breaks the rules for
-        # its own strings, gets nobody in.
+        # its own strings, lets no client in.
         certificate.subject.rfc2253()
         names = identities(certificate, clientname if full else ClientName.CN)
     except ValueError as error:

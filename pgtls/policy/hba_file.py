@@ -94,7 +94,7 @@ def load_hba_file(path: str | os.PathLike[str], interfaces: Interfaces) -> HbaRu
     :param interfaces: for ``samehost`` and ``samenet``.
     :returns: its lines.
     :raises ConfigurationError: with every mistake, its file and line; or the file has no line at
-        all, which would let nobody in.
+        all, which would let no client in.
     """
     mistakes: list[str] = []
     lines = []
@@ -196,8 +196,8 @@ def _keyword(token: AuthToken, *keywords: Keyword) -> Keyword | None:
 def _database(token: AuthToken) -> NamePattern:
     if not token.quoted and token.string in (b"samerole", b"samegroup"):
         raise _InvalidLine(
-            f'"{_shown(token)}" cannot be checked here, since only the server knows who is a '
-            "member of which role: name the databases, or give a regular expression"
+            f'"{_shown(token)}" cannot be checked here, since only the server knows the '
+            "members of roles: name the databases, or give a regular expression"
         )
     keyword = _keyword(token, Keyword.ALL, Keyword.SAMEUSER, Keyword.REPLICATION)
     return keyword or _name(token)

@@ -2,7 +2,7 @@
 
 PostgreSQL's advanced regular expressions (ARE) have rules of their own for which match is found
 and what its groups capture, which no regular expression library for Python has. And a library that
-backtracks can be held up by a name that somebody made for it (ReDoS), where a gateway has others
+backtracks can be held up by a name that was made for it (ReDoS), where a gateway has others
 to serve: see :mod:`pgtls.policy.regex_automaton`. What :mod:`pgtls.policy.regex_parser` lists is
 not supported.
 

@@ -2,7 +2,7 @@
 
 OpenSSL decides whether a certificate is any good, and takes many that ``cryptography`` refuses: a
 PrintableString with ``&``, ``FALSE`` written out, an unknown extension twice, version 2. So no
-certificate that somebody else made is given to ``cryptography``, which here only makes them.
+certificate that was made elsewhere is given to ``cryptography``, which here only makes them.
 
 RFC 5280, section 4.1.
 """

@@ -1,4 +1,4 @@
-"""Private keys in files: who may hold them, how they are read, that they belong to a certificate.
+"""Private keys in files: permissions, how they are read, that they belong to a certificate.
 
 The rules for a key file are those of libpq (``initialize_SSL`` in ``fe-secure-openssl.c``) and of
 the server (``check_ssl_key_file_permissions`` in ``be-secure-common.c``), which differ in one

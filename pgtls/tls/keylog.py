@@ -17,8 +17,8 @@ Path = str | os.PathLike[str]
 def keylog_to(context: SSL.Context, path: Path) -> None:
     """Append the secrets of each handshake of a context to a file, in the NSS key log format.
 
-    The file is created with mode 0600 and stays open as long as the context lives. Who reads it
-    can decrypt every connection, so a file that others may read is refused.
+    The file is created with mode 0600 and stays open as long as the context lives. With it
+    every connection can be decrypted, so a file that others may read is refused.
 
     :param context: whose handshakes.
     :param path: the file.

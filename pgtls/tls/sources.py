@@ -145,7 +145,7 @@ def read_roots(
     :param sources: one, or several.
     :param kind: what a file is, for the error message.
     :param context: is made to trust them.
-    :returns: each; none for a file that has only CRLs, by which OpenSSL trusts nobody.
+    :returns: each; none for a file that has only CRLs, by which OpenSSL trusts nothing.
     :raises ConfigurationError: OpenSSL cannot read one, or finds nothing in it.
     """
     if isinstance(sources, str | bytes | os.PathLike | x509.Certificate):

@@ -44,7 +44,7 @@ class Connection(Lifecycle):
         try:
             sent = layer.send(data)
         except (OSError, SSL.Error) as error:
-            # Not from inside a write, which nobody expects to end the connection.
+            # Not from inside a write, which is not expected to end the connection.
             self._direct = False
             self.reactor.callLater(0, self._write_failed, _reason(error))
             return

@@ -1,4 +1,4 @@
-"""A connection from its first event to its end: whom the events are for, what follows from its
+"""A connection from its first event to its end: what the events are for, what follows from its
 states (:mod:`pgtls.transport.states`), how it is closed."""
 
 from __future__ import annotations

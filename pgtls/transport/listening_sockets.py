@@ -1,4 +1,4 @@
-"""Listening sockets: whose they are, and what they are.
+"""Listening sockets: which process they belong to, and of which kind they are.
 
 A reactor between an endpoint and the real one, so that what an endpoint string makes is decided by
 what it asks the reactor for, whatever wraps it (``haproxy:unix:...``), and not by how it begins.
@@ -84,10 +84,10 @@ class _ListeningReactor:
 
 
 def _remove_stale_files(path: str) -> None:
-    """Remove a socket on which nobody listens, and its lock file. The process that this one names
-    may be another one now: the only one of a container is number 1 each time.
+    """Remove a socket on which no process listens, and its lock file. The process that this one
+    names may be another one now: the only one of a container is number 1 each time.
 
-    :raises CannotListenError: somebody listens, or a file cannot be removed.
+    :raises CannotListenError: a process listens, or a file cannot be removed.
     """
     lock = f"{path}.lock"
     left = [path] * _is_socket(path) + [lock] * os.path.islink(lock)
@@ -111,7 +111,7 @@ def _is_listened_on(path: str) -> bool:
         try:
             client.connect(path)
         except OSError as error:
-            # Otherwise somebody listens, whose queue is full, or who takes no connection from us.
+            # Otherwise a process listens whose queue is full, or which takes no connection from us.
             return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
     return True
 

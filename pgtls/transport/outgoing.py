@@ -30,7 +30,7 @@ class Outgoing:
     def add(self, data: bytes | memoryview) -> None:
         """Put something behind what is there.
 
-        :param data: nobody changes it.
+        :param data: must not change.
         """
         if data:
             self._pieces.append(data)

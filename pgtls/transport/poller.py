@@ -105,7 +105,7 @@ class Poller:
         self.wait(0)
 
     def stand_alone(self) -> None:
-        """From now on the reactor leaves this epoll alone: somebody calls :meth:`wait`."""
+        """From now on the reactor leaves this epoll alone: the daemon calls :meth:`wait`."""
         if self._watched:
             self._reactor.removeReader(self)
         self._stands_alone = True

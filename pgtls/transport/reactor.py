@@ -35,7 +35,7 @@ def has_epoll(reactor: object) -> bool:
     """Whether our own connections can be used beside a reactor: it waits for file descriptors, and
     the system has epoll. Otherwise Twisted's own serve, which do the same more slowly.
 
-    :param reactor: Twisted's, or one of memory in somebody's tests.
+    :param reactor: Twisted's, or one in memory, for tests.
     :returns: whether :class:`~pgtls.transport.connection.Connection` works with it.
     """
     return EPOLL and isinstance(reactor, PosixReactorBase)

@@ -1,5 +1,5 @@
 """From one socket to another without passing through the process: ``splice(2)``, which needs a pipe
-in between. For what is in bulk, and read by nobody here."""
+in between. For bulk data that is not looked at here."""
 
 from __future__ import annotations
 

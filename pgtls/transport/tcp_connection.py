@@ -35,7 +35,9 @@ ContextFactory = (
 
 
 class _OfNoFactory:
-    """Twisted's own contexts ask for the factory of whom they make TLS for, and for its ALPN."""
+    """Twisted's own contexts ask for the factory of the protocol that they make TLS for, and for
+    its ALPN.
+    """
 
     wrappedFactory = None
 

@@ -93,7 +93,7 @@ class _Layer:
             try:
                 self.emit()
             except OSError:
-                self.unsent = b""  # nobody will read it
+                self.unsent = b""  # it will not be read
 
 
 class Handshake(_Layer):

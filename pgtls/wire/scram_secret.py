@@ -117,7 +117,7 @@ class ScramSecret:
 
         :param role: its name.
         :param nonce: random bytes that are the same for all processes that answer for one server,
-            and known to nobody else.
+            and known to no other program.
         :returns: the secret, with PostgreSQL's default iteration count.
         """
         salt = hmac.digest(nonce, role, "sha256")[:SALT_LENGTH]

@@ -7,9 +7,9 @@ pg_split_opts() in ``src/backend/utils/init/postinit.c``, process_postgres_switc
 ``src/backend/tcop/postgres.c``, ParseLongOption() and guc_name_compare() in
 ``src/backend/utils/misc/guc.c``.
 
-Parameters win over ``options``, since PostgreSQL applies them later. Whoever always sends all of
-our settings, empty ones included, therefore does not depend on reading ``options`` as the server
-does; taking them out there keeps a client from defining those that we do not send.
+Parameters win over ``options``, since PostgreSQL applies them later. A gateway that always sends
+all of our settings, empty ones included, therefore does not depend on reading ``options`` as the
+server does; taking them out there keeps a client from defining those that we do not send.
 """
 
 from __future__ import annotations

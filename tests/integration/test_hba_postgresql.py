@@ -172,8 +172,8 @@ class MistakeTests(SynchronousTestCase):
             [
                 'membership in role "admins" cannot be checked here, since only the server '
                 "knows it",
-                '"samerole" cannot be checked here, since only the server knows who is a member of '
-                "which role",
+                '"samerole" cannot be checked here, since only the server knows the '
+                "members of roles",
                 'authentication method "md5" is the server\'s',
                 'authentication method "ldap" is the server\'s',
             ],

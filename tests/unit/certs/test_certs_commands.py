@@ -496,7 +496,7 @@ class Sign(AuthorityCase):
             (b"", "no certificate request"),
             (b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n", "no certificate request"),
             ((self.ca / "root.key").read_bytes(), "no certificate request"),
-            ((self.ca / "server.crt").read_bytes(), "somebody signed"),
+            ((self.ca / "server.crt").read_bytes(), "signed by another key"),
             (b"x" * 70000, "more than 65536 bytes"),
         ):
             (self.top / "x.csr").write_bytes(content)
@@ -687,7 +687,7 @@ class Afterwards(AuthorityCase):
         text = openssl("crl", "-in", self.crl, "-noout", "-text", "-CAfile", self.ca / "root.crt")
         self.assertIn("X509v3 CRL Number", text)
         (warning,) = said["warnings"]
-        self.assertRegex(warning, "root.crl.*refuse everybody.*pgtls crl -D")
+        self.assertRegex(warning, "root.crl.*refuse every client.*pgtls crl -D")
 
     def test_what_expires_soon_is_marked_and_said(self) -> None:
         self.sign(self.dot / "postgresql.csr", "--force", "--days", "10")
