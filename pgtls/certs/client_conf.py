@@ -75,7 +75,7 @@ def subject_of(fields: Iterable[tuple[str, str]]) -> tuple[x509.NameAttribute[st
     for name, value in fields:
         field = subject_field(name, value)
         if field.oid == NameOID.COMMON_NAME:
-            raise ConfigurationError("the commonName is each user's own: the role")
+            raise ConfigurationError("the commonName is the user's own: the role")
         if field.oid in [other.oid for other in found]:
             raise ConfigurationError(f"{_NAMES[field.oid]} is there twice")
         found.append(field)
