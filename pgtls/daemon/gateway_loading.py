@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import attrs
 from twisted.internet.endpoints import serverFromString
@@ -26,6 +25,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
 from pgtls.tls.validity import upstream_validities, warnings
+from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import check_shareable
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.server_negotiation import SSL
@@ -43,7 +43,7 @@ def uses_default_certificate(settings: GatewaySettings) -> bool:
     return settings.listener.ssl is not SSL.OFF and not (tls.ssl_cert_file or tls.ssl_key_file)
 
 
-def load_first(reactor: Any, configuration: Configuration) -> list[LoadedGateway]:
+def load_first(reactor: IReactor, configuration: Configuration) -> list[LoadedGateway]:
     """Check all settings of all gateways, and read their files, at the daemon's start.
 
     :param reactor: Twisted's reactor.
@@ -68,7 +68,7 @@ def load_first(reactor: Any, configuration: Configuration) -> list[LoadedGateway
 
 
 def load(
-    reactor: Any, gateways: Iterable[GatewayConfiguration], state_dir: str, *, quiet: bool
+    reactor: IReactor, gateways: Iterable[GatewayConfiguration], state_dir: str, *, quiet: bool
 ) -> list[LoadedGateway]:
     """Read the files of gateways, once more or in another process.
 
@@ -88,7 +88,7 @@ def load(
 
 
 def _load(
-    reactor: Any,
+    reactor: IReactor,
     gateway: GatewayConfiguration,
     state_dir: str,
     mistakes: Mistakes,
@@ -177,7 +177,7 @@ def _missing_socket(path: str | None) -> bool:
     return path is not None and not path.startswith("@") and not os.path.exists(path)
 
 
-def upstream_endpoint(reactor: Any, conninfo: ConnInfo | None) -> PgTLSClientEndpoint | None:
+def upstream_endpoint(reactor: IReactor, conninfo: ConnInfo | None) -> PgTLSClientEndpoint | None:
     """What connects to the server, its files read.
 
     :param reactor: Twisted's reactor.
@@ -201,7 +201,7 @@ def _warn_of_expiry(location: str, upstream: ConnInfo) -> None:
             _log.warn("{location}upstream: {text}", location=location, text=warning)
 
 
-def _check_listen(reactor: Any, description: str, workers: int) -> None:
+def _check_listen(reactor: IReactor, description: str, workers: int) -> None:
     try:
         serverFromString(reactor, description)
     except (ValueError, TypeError, LookupError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -14,7 +14,7 @@ from pgtls import settings
 from pgtls.daemon.configuration import Configuration, DaemonSettings
 from pgtls.daemon.daemon_service import CannotStart
 from pgtls.daemon.pid_file import pid_file_to_use
-from pgtls.daemon.process import DaemonProcess
+from pgtls.daemon.process import DaemonProcess, IDaemonReactor
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewaySettings
 
@@ -92,6 +92,6 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     try:
-        return DaemonProcess(reactor, options.configuration())
+        return DaemonProcess(cast(IDaemonReactor, reactor), options.configuration())
     except ConfigurationError as error:
         raise CannotStart(error) from None

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import resource
 import signal
-from collections.abc import Generator
 from contextlib import ExitStack
 from types import FrameType
-from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
@@ -24,11 +24,22 @@ from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS, Handler, signals
 from pgtls.daemon.text_log import quicken_text_logs
 from pgtls.protocols.places import descriptors
+from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
 #: File descriptors that the daemon needs besides those for clients.
 _SPARE_FILES = 64
+
+
+class IDaemonReactor(IReactor, IReactorFromThreads):
+    """A reactor that does what Twisted's do about signals."""
+
+    def sigInt(number: int, frame: FrameType | None) -> None:
+        """Stop, and have the process end by SIGINT."""
+
+    def sigTerm(number: int, frame: FrameType | None) -> None:
+        """Stop, and have the process end by SIGTERM."""
 
 
 class DaemonProcess(Service):
@@ -39,7 +50,7 @@ class DaemonProcess(Service):
     :raises ConfigurationError: with every mistake.
     """
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    def __init__(self, reactor: IDaemonReactor, configuration: Configuration) -> None:
         self._reactor = reactor
         self._configuration = configuration
         self._daemon = Daemon(reactor, configuration, self._stop_requested)
@@ -69,17 +80,17 @@ class DaemonProcess(Service):
             self._daemon.startService()
             self._undo = undo.pop_all()
 
-    @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+    def stopService(self) -> Deferred[None]:
         """Stop the daemon, and leave the process as it was.
 
         :returns: fires when it is done.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        try:
-            yield self._daemon.stopService()
-        finally:
-            self._undo.close()
+        return self._daemon.stopService().addBoth(self._stopped)
+
+    def _stopped(self, result: Failure | None) -> Failure | None:
+        self._undo.close()
+        return result
 
     def _stop_requested(self) -> bool:
         return self._stop_signalled or signals.stop_requested()

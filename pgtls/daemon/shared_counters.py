@@ -56,7 +56,7 @@ class ConnectionCounters:
 
         return count
 
-    def lead(self, gateway: int, worker: int) -> Callable[[], int]:
+    def surplus(self, gateway: int, worker: int) -> Callable[[], int]:
         """Compares one worker's connections to a gateway with those of the others.
 
         :param gateway: the gateway's number, from 0.

@@ -1,4 +1,4 @@
-"""What the daemon and its workers say to each other, over pipes that nobody else has.
+"""What the daemon and its workers say to each other, over pipes of their own.
 
 The daemon gives a worker its task, in a file, and sends words: ``reload``, ``stop``. The end of
 this pipe is the daemon's end. The worker sends lines: its log, each event as Twisted's JSON, which
@@ -86,7 +86,7 @@ class Task:
         :returns: the task.
         """
         with os.fdopen(descriptor, "rb") as file:
-            # From the process that started this one, in a file that nobody else has.
+            # From the process that started this one, in a file of theirs alone.
             file.seek(0)
             task: Task = pickle.load(file)  # noqa: S301
         return task
@@ -97,7 +97,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
     :param descriptor: the pipe's end.
     :param data: what to write, all of it.
-    :raises OSError: nobody reads any more; or the pipe is full, if it does not block.
+    :raises OSError: the other end is closed; or the pipe is full, if it does not block.
     """
     rest = memoryview(data)
     while rest:
@@ -105,7 +105,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class LineWriter:
-    """Writes lines, from any thread, each whole. That nobody reads any more is no error here.
+    """Writes lines, from any thread, each whole. That the other end is closed is no error.
 
     :param descriptor: a pipe's end.
     """

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator
-from typing import Any
+from typing import cast
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
 from zope.interface import implementer
 
@@ -21,6 +20,7 @@ from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
 
 
@@ -62,7 +62,7 @@ class Worker(MultiService):
     """
 
     def __init__(
-        self, reactor: Any, task: Task, worker: int, control: int, reports: Reports
+        self, reactor: IReactor, task: Task, worker: int, control: int, reports: Reports
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -75,7 +75,7 @@ class Worker(MultiService):
                 reactor,
                 shared.descriptor,
                 shared.configuration.settings.listen,
-                counters.lead(number, worker),
+                counters.surplus(number, worker),
             )
             gateway = Gateway(
                 reactor,
@@ -114,13 +114,9 @@ class Worker(MultiService):
     def end(self) -> None:
         """Let sessions finish for ``shutdown_timeout``, and end the process."""
         if self.running:
-            self._stop_and_exit()
-
-    @inlineCallbacks
-    def _stop_and_exit(self) -> Generator[Deferred[Any], Any, None]:
-        self._reports.say("stopping")
-        yield self.stopService()  # type: ignore[no-untyped-call]
-        self._reactor.stop()
+            self._reports.say("stopping")
+            stopped: Deferred[object] = self.stopService()  # type: ignore[no-untyped-call]
+            stopped.addCallback(lambda _: self._reactor.stop())
 
 
 def run(worker: int, task_file: int, control: int, report: int) -> None:
@@ -135,10 +131,11 @@ def run(worker: int, task_file: int, control: int, report: int) -> None:
     if os.getcwd() != task.directory:
         os.chdir(task.directory)
     reports = Reports(report)
-    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
 
+    reactor = cast(IReactor, installed)
     dedicate(reactor)
-    use_monotonic_clock(reactor)  # type: ignore[arg-type]
+    use_monotonic_clock(reactor)
     try:
         service = Worker(reactor, task, worker, control, reports)
     except ConfigurationError as error:
@@ -147,5 +144,4 @@ def run(worker: int, task_file: int, control: int, report: int) -> None:
     globalLogBeginner.beginLoggingTo([reports], discardBuffer=True, redirectStandardIO=False)
     service.startService()  # type: ignore[no-untyped-call]
     reports.say("ready")
-    run_reactor: Any = reactor.run
-    run_reactor(installSignalHandlers=False)
+    reactor.run(installSignalHandlers=False)  # type: ignore[call-arg] # every reactor takes it

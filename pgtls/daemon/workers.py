@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
-from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -16,6 +15,7 @@ from pgtls.daemon.shared_counters import ConnectionCounters, counters_file
 from pgtls.daemon.worker_pipe import Task
 from pgtls.daemon.worker_process import WorkerProcess
 from pgtls.errors import ConfigurationError
+from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -46,7 +46,7 @@ class Workers:
         them.
     """
 
-    def __init__(self, reactor: Any, task: Task, stop_requested: Callable[[], bool]) -> None:
+    def __init__(self, reactor: IReactor, task: Task, stop_requested: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._stop_requested = stop_requested
         self._counters_file = counters_file(len(task.gateways), task.workers)
@@ -101,19 +101,19 @@ class Workers:
         """:raises ConfigurationError: one of them is not, for the reason that it has named."""
         deadline = monotonic() + START_TIMEOUT
         processes = list(self._processes.values())
+        readers = {each.fileno(): each for process in processes for each in process.readers}
         with DefaultSelector() as selector:
-            for process in processes:
-                for each in process.readers:
-                    selector.register(each, EVENT_READ)
+            for descriptor in readers:
+                selector.register(descriptor, EVENT_READ)
             while len(self._processes) == len(processes) and not all(p.ready for p in processes):
                 if self._stop_requested():
                     return
                 if monotonic() > deadline:
                     raise ConfigurationError(f"workers are not ready after {START_TIMEOUT:g} s")
                 for key, _ in selector.select(_LOOK):
-                    reader: Any = key.fileobj
+                    reader = readers[key.fd]
                     if reader.doRead() is not None:
-                        selector.unregister(reader)
+                        selector.unregister(key.fd)
                         reader.connectionLost()
         ended = [process for process in processes if process not in self._processes.values()]
         if ended:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -23,6 +23,7 @@ from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import server_endpoint
+from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -42,6 +43,13 @@ class _ClientLegs(Factory):
         self.shared.cancels.stop()
 
 
+class _SocketPort(Protocol):
+    """A port of Twisted's, or of ours: a socket that a reactor reads from."""
+
+    def fileno(self) -> int: ...
+    def stopReading(self) -> None: ...
+
+
 class Gateway(Service):
     """A ``[[gateway]]`` table at work: a service that owns its port, its sessions, and the check of
     its upstream. It can be started again after it has been stopped.
@@ -57,7 +65,7 @@ class Gateway(Service):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         loaded: LoadedGateway,
         *,
         shutdown_timeout: float,
@@ -131,25 +139,22 @@ class Gateway(Service):
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
 
-    @inlineCallbacks
-    def close_port(self) -> Generator[Deferred[Any], Any, None]:
+    def close_port(self) -> Deferred[None]:
         """Accept no more connections; those that are open stay.
 
         :returns: fires when the port is closed.
         """
         port, self._port = self._port, None
-        if port is not None:
-            yield maybeDeferred(port.stopListening)
+        return (port.stopListening() if port is not None else None) or succeed(None)
 
     def leave_port_to_workers(self) -> int:
         """Keep the port open, and accept nothing here.
 
         :returns: the listening socket's descriptor.
         """
-        port: Any = self._port  # of a kind that check_shareable() has allowed
+        port = cast(_SocketPort, self._port)  # of a kind that check_shareable() has allowed
         port.stopReading()
-        descriptor: int = port.fileno()
-        return descriptor
+        return port.fileno()
 
     def startService(self) -> None:
         """Open the port, unless that has been done; look at the upstream."""
@@ -165,8 +170,7 @@ class Gateway(Service):
                 shared.upstream, shown, shared.binding, shared.reactor
             )
 
-    @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+    def stopService(self) -> Deferred[None]:
         """Let sessions finish for ``shutdown_timeout`` seconds, then close the port.
 
         Until then the port stays open, as PostgreSQL's in its smart shutdown: sessions can cancel
@@ -176,13 +180,14 @@ class Gateway(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._upstream_check.cancel()
-        if self._factory is not None:
-            self._factory.refuse_sessions(SHUTTING_DOWN)
-            yield self._factory.drain(self._shutdown_timeout)
-        yield self.close_port()
+        if self._factory is None:
+            return self.close_port()
+        self._factory.refuse_sessions(SHUTTING_DOWN)
+        drained = self._factory.drain(self._shutdown_timeout)
+        return drained.addCallback(lambda _: self.close_port())
 
     def abort_sessions(self) -> None:
-        """Close every connection at once: the end of :meth:`stopService` where nobody waits."""
+        """Close every connection at once, which is all that :meth:`stopService` waits for."""
         if self._factory is not None:
             self._factory.abort_all()
 

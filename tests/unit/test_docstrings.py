@@ -37,12 +37,6 @@ INCOMPLETE: set[str] = {
 LEFTOVERS: dict[str, set[str]] = {
     r"__class__\s*=[^=]": set(),
     r"\breactor: Any\b": {
-        "pgtls.daemon.daemon_service",
-        "pgtls.daemon.gateway_loading",
-        "pgtls.daemon.process",
-        "pgtls.daemon.worker_service",
-        "pgtls.daemon.workers",
-        "pgtls.gateway.gateway",
         "pgtls.gateway.session",
         "pgtls.protocols.endpoint",
         "pgtls.protocols.search",

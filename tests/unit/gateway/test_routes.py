@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -73,6 +73,7 @@ class RouteTests(SynchronousTestCase):
         self.assertIsNone(table.find(None, b"app", b"alice"))
         self.assertIsNotNone(table.find(None, b"", b"alice"))
 
+    @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # on a busy machine
     @given(
         st.lists(
             st.tuples(
