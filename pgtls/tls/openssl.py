@@ -7,7 +7,7 @@ the day that pyOpenSSL gains a public one.
 
 from __future__ import annotations
 
-import re
+import struct
 from functools import cache
 from typing import Any
 
@@ -53,42 +53,17 @@ def _select(_ssl: Any, name: Any, length: Any, offered: Any, size: int, _argumen
     return lib.SSL_TLSEXT_ERR_ALERT_FATAL  # type: ignore[no-any-return]
 
 
-def set_groups(context: SSL.Context, groups: str) -> None:
-    """Set the key exchange groups, as ``ssl_groups``.
+def groups_set(context: SSL.Context, groups: str) -> bool:
+    """Set the key exchange groups; OpenSSL's reasons for not taking a list name no name.
 
-    Without it OpenSSL's default holds, which has X25519MLKEM768 in front since 3.5, and the
-    ffdhe groups of RFC 7919 too. A list without those leaves TLS 1.2 clients that offer them
-    no DHE suite, whatever parameters were loaded (RFC 7919, section 4).
-
-    :param context: the context.
-    :param groups: names with colons between them, the preferred one first, for example
-        ``X25519MLKEM768:X25519:prime256v1``.
-    :raises ConfigurationError: a name that this OpenSSL does not know, or none at all.
+    :param groups: names with colons between them, the preferred one first.
+    :returns: whether OpenSSL has taken it.
     """
-    if not _groups_set(context, groups):
-        raise ConfigurationError(
-            "could not set group names specified in ssl_groups: " + _groups_mistake(groups)
-        )
-
-
-def _groups_set(context: SSL.Context, groups: str) -> bool:
-    """Whether OpenSSL took the list; its reasons for not taking one name no name."""
     if not groups.strip(":"):
         return False  # OpenSSL takes an empty list, and then no handshake succeeds
     taken = lib.SSL_CTX_set1_curves_list(context._context, groups.encode()) == 1
     lib.ERR_clear_error()  # what is left in the queue would be read as the next call's error
     return bool(taken)
-
-
-def _groups_mistake(groups: str) -> str:
-    scratch = SSL.Context(SSL.TLS_METHOD)
-    # OpenSSL 3.5 has "/" between tuples of groups and "*", "?", "-" before a name.
-    names = [name.lstrip("*?-") for name in re.split("[:/]", groups)]
-    unknown = [f'"{name}"' for name in names if name and not _groups_set(scratch, name)]
-    version = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().rsplit(" ", 3)[0]
-    if unknown:
-        return f"{version} has no group {', '.join(unknown)}"
-    return f'"{groups}" is not a list of group names with a colon between them'
 
 
 def verify_error_text(error: int) -> str:
@@ -216,8 +191,21 @@ _SEALED = PIECE + PIECE // RECORD_LIMIT * 512
 _LONGEST_RECORD = 16384
 _PLAIN = PIECE + _LONGEST_RECORD
 
+#: A record's type, version and length; the type of most.
+_header = struct.Struct("!BHH").unpack_from
+_APPLICATION_DATA = 23
+
+#: Where what has come looks like one record, it is taken for one; after so many it is seen whether
+#: it was. (A peer that has put together something which only looks so deceives itself.)
+_SINGLE = 64
+
 _WANT_READ = lib.SSL_ERROR_WANT_READ
-_ZERO_RETURN = lib.SSL_ERROR_ZERO_RETURN
+
+# For each small message: to look them up costs a tenth of it.
+_bio_read, _bio_write = lib.BIO_read, lib.BIO_write
+_ssl_read, _ssl_write = lib.SSL_read, lib.SSL_write
+_unpack = ffi.unpack
+_NOTHING = memoryview(b"")
 
 # One of each for all connections: only one call is under way, and what is in them is used at once.
 _received = ffi.new("char[]", PIECE)
@@ -234,15 +222,21 @@ class Records:
     pyOpenSSL's own calls cost: many records a call, one copy, no exceptions for what is normal.
 
     :param connection: one of pyOpenSSL's in memory, which knows which end it is.
+    :ivar error: why no more records will follow: ZeroReturnError after a close_notify, another
+        SSL.Error where they are broken or the peer has sent an alert; None where more may.
+    :ivar has_output: whether there may be something for :meth:`take` that nobody has asked for.
     """
 
-    __slots__ = ("_in", "_out", "_ssl", "connection")
+    __slots__ = ("_in", "_out", "_single", "_ssl", "connection", "error", "has_output")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.connection = connection
         self._ssl = connection._ssl
         self._in = connection._into_ssl
         self._out = connection._from_ssl
+        self._single = 0
+        self.error: SSL.Error | None = None
+        self.has_output = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer, for :meth:`handshake` and :meth:`open`.
@@ -259,7 +253,8 @@ class Records:
         :raises SSL.Error: it has failed; an alert may have to be sent.
         """
         if count:
-            lib.BIO_write(self._in, _received, count)
+            _bio_write(self._in, _received, count)
+        self.has_output = True
         result = lib.SSL_do_handshake(self._ssl)
         if result <= 0 and lib.SSL_get_error(self._ssl, result) == _WANT_READ:
             return False
@@ -267,38 +262,44 @@ class Records:
         self.connection._raise_ssl_error(self._ssl, result)
         return True
 
-    def open(self, count: int) -> tuple[bytes, SSL.Error | None]:
+    def open(self, count: int) -> bytes:
         """The plaintext of all records that have come whole.
 
         :param count: how many bytes from the peer are in :data:`received`.
-        :returns: and why no more will follow: ZeroReturnError after a close_notify, another
-            SSL.Error where the records are broken or the peer has sent an alert.
+        :returns: nothing where none has; :attr:`error` says whether more may follow.
         """
         if count:
-            lib.BIO_write(self._in, _received, count)
-        ssl, source = self._ssl, self._in
-        size = lib.SSL_read(ssl, _plain, _PLAIN)
-        if size > 0 and not lib.BIO_get_mem_data(source, ffi.NULL):
-            return bytes(ffi.buffer(_plain, size)), None
+            _bio_write(self._in, _received, count)
+        size: int = _ssl_read(self._ssl, _plain, _PLAIN)
+        if size > 0:
+            kind, _, length = _header(received)
+            self._single += 1
+            if kind == _APPLICATION_DATA and length + 5 == count and self._single < _SINGLE:
+                return _unpack(_plain, size)  # type: ignore[no-any-return]
+        return self._open_all(size)
+
+    def _open_all(self, size: int) -> bytes:
+        """What :meth:`open` does where more than one record may have come, or another kind."""
+        ssl = self._ssl
+        self._single = 0
         data, total = b"", 0
         while size > 0:
             total += size
             if _PLAIN - total < _LONGEST_RECORD:
-                data, total = data + bytes(ffi.buffer(_plain, total)), 0
-            size = lib.SSL_read(ssl, _plain + total, _PLAIN - total)
-        data += bytes(ffi.buffer(_plain, total))
-        if lib.SSL_get_error(ssl, size) == _WANT_READ:
-            return data, None
-        try:
-            self.connection._raise_ssl_error(ssl, size)
-        except SSL.Error as error:
-            return data, error
-        return data, None
+                data, total = data + _unpack(_plain, total), 0
+            size = _ssl_read(ssl, _plain + total, _PLAIN - total)
+        if lib.SSL_get_error(ssl, size) != _WANT_READ:
+            try:
+                self.connection._raise_ssl_error(ssl, size)
+            except SSL.Error as error:
+                self.error = error
+        # The answer to a KeyUpdate, an alert.
+        self.has_output = bool(lib.BIO_get_mem_data(self._out, ffi.NULL))
+        return data + _unpack(_plain, total) if total else data
 
     def seal(self, data: bytes | memoryview, start: int) -> int:
         """Make records of plaintext, for :meth:`take`.
 
-        :param data: the plaintext.
         :param start: the bytes of ``data`` before it have been taken already.
         :returns: up to where it has been taken now: PIECE bytes more, if there are as many.
         :raises SSL.Error: OpenSSL cannot.
@@ -306,30 +307,26 @@ class Records:
         ssl = self._ssl
         size = len(data)
         if size <= RECORD_LIMIT and type(data) is bytes:
-            result = lib.SSL_write(ssl, data, size)
-            if result <= 0:
-                self.connection._raise_ssl_error(ssl, result)
+            if _ssl_write(ssl, data, size) <= 0:
+                self.connection._raise_ssl_error(ssl, -1)
             return size
         end = min(size, start + PIECE)
         plaintext = ffi.from_buffer(data)
         while start < end:
-            result = lib.SSL_write(ssl, plaintext + start, min(end - start, RECORD_LIMIT))
+            result = _ssl_write(ssl, plaintext + start, min(end - start, RECORD_LIMIT))
             if result <= 0:
                 self.connection._raise_ssl_error(ssl, result)
             start += result
         return start
-
-    def has_output(self) -> bool:
-        """Whether there is something for :meth:`take`."""
-        return bool(lib.BIO_get_mem_data(self._out, ffi.NULL))
 
     def take(self) -> memoryview:
         """What is to be sent to the peer.
 
         :returns: not more than fits; good until the next call of any connection's.
         """
-        size = lib.BIO_read(self._out, _sealed, _SEALED)
-        return _sealed_view[: max(size, 0)]
+        self.has_output = False
+        size: int = _bio_read(self._out, _sealed, _SEALED)
+        return _sealed_view[:size] if size > 0 else _NOTHING
 
     def release(self) -> None:
         """Give back the memory that has been needed so far; OpenSSL itself would keep it."""
@@ -344,3 +341,4 @@ class Records:
         """Make a close_notify, for :meth:`take`; nothing where TLS has failed."""
         if lib.SSL_shutdown(self._ssl) < 0:
             lib.ERR_clear_error()
+        self.has_output = True

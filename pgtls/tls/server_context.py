@@ -28,10 +28,10 @@ from pgtls.tls.ciphers import (
     set_ciphersuites,
 )
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
+from pgtls.tls.groups import set_groups
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import (
     select_alpn,
-    set_groups,
     use_key_pair,
 )
 from pgtls.tls.pem import as_file

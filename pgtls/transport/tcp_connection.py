@@ -162,7 +162,7 @@ class TCPConnection(Connection):
 
     def _deliver(self, layer: TLS) -> Exception | None:
         """What OpenSSL has already."""
-        data = layer.opened(0)
+        data = layer.opened_before()
         if data:
             self.protocol.dataReceived(data)
         if layer.unsent and self.connected:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
@@ -59,10 +58,12 @@ class _Layer:
         made = self._records.take()
         sent = 0
         if not self.unsent:
-            with suppress(BlockingIOError, InterruptedError):
+            try:
                 sent = self._socket.send(made)
-            if sent == len(made):
-                return True
+                if sent == len(made):
+                    return True
+            except (BlockingIOError, InterruptedError):
+                sent = 0
         self.unsent = b"".join((self.unsent, made[sent:]))
         return False
 
@@ -89,7 +90,7 @@ class _Layer:
         """The connection is over."""
 
     def _emit_if_possible(self) -> None:
-        if self._records.has_output():
+        if self._records.has_output:
             try:
                 self.emit()
             except OSError:
@@ -195,23 +196,29 @@ class TLS(_Layer):
         if not count:
             self.end = TruncatedTLS()
             return b""
-        return self.opened(count)
+        records = self._records
+        data = records.open(count)
+        if records.error is not None or records.has_output:
+            self._note()
+        return data
 
-    def opened(self, count: int) -> bytes:
-        """The plaintext of records.
+    def opened_before(self) -> bytes:
+        """What has come with the handshake.
 
-        :param count: how many bytes have been read.
         :returns: as :meth:`receive`.
         """
-        records = self._records
-        data, error = records.open(count)
-        if records.has_output():  # the answer to a KeyUpdate, an alert
-            self._emit_if_possible()
-            if len(self.unsent) > _UNSENT_LIMIT:
-                self.end = CONNECTION_LOST
+        data = self._records.open(0)
+        self._note()
+        return data
+
+    def _note(self) -> None:
+        """Send what OpenSSL wants to say, and see why it is over, if it is."""
+        self._emit_if_possible()  # the answer to a KeyUpdate, an alert
+        error = self._records.error
         if error is not None:
             self.end = CONNECTION_DONE if isinstance(error, SSL.ZeroReturnError) else error
-        return data
+        elif len(self.unsent) > _UNSENT_LIMIT:
+            self.end = CONNECTION_LOST
 
     def send(self, data: bytes | memoryview) -> int:
         """Send as much as the socket takes; one piece more is kept in :attr:`unsent`.
@@ -221,8 +228,8 @@ class TLS(_Layer):
         :raises OSError: the connection is broken.
         :raises SSL.Error: TLS is.
         """
-        taken, size = 0, len(data)
-        records = self._records
+        records, size = self._records, len(data)
+        taken = 0
         while taken < size:
             taken = records.seal(data, taken)
             if not self.emit():

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
-from pgtls.tls.openssl import set_groups
+from pgtls.tls.groups import set_groups
 from tests.support.certificates import Authority, Files, _sequence, _tagged
 from tests.support.in_memory import (
     client_context,

@@ -9,9 +9,9 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
+from pgtls.tls.groups import set_groups
 from pgtls.tls.openssl import (
     select_alpn,
-    set_groups,
     use_key_pair,
 )
 from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
