@@ -23,6 +23,8 @@ class State(Enum):
     CLOSING = auto()  # closed when what is buffered has been sent; nothing more is read
     CLOSED = auto()
 
+    __hash__ = object.__hash__  # Enum's own is a function, and several are looked up each session
+
 
 class Change(Enum):
     """What happens to a connection."""
@@ -31,6 +33,8 @@ class Change(Enum):
     SENT = auto()
     CLOSE = auto()
     LOST = auto()
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: dict[tuple[State, Change], State] = {

@@ -173,7 +173,6 @@ class Handshake(_Layer):
 
         :returns: with what is still to be sent.
         """
-        self._records.release()
         return TLS(self._socket, self._records, self.unsent)
 
 
@@ -209,6 +208,7 @@ class TLS(_Layer):
         """
         data = self._records.open(0)
         self._note()
+        self._records.release()
         return data
 
     def _note(self) -> None:
