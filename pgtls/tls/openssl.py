@@ -54,8 +54,9 @@ def _select(_ssl: Any, name: Any, length: Any, offered: Any, size: int, _argumen
 
 
 def groups_set(context: SSL.Context, groups: str) -> bool:
-    """Set the key exchange groups; OpenSSL's reasons for not taking a list name no name.
+    """Set the key exchange groups. OpenSSL's reasons for not taking a list name no name.
 
+    :param context: a client's or a server's.
     :param groups: names with colons between them, the preferred one first.
     :returns: whether OpenSSL has taken it.
     """
@@ -184,32 +185,27 @@ def _suite(cipher: Any) -> tuple[str, int]:
     return _constant(lib.SSL_CIPHER_get_name(cipher)), lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
 
 
-#: Bytes that :class:`Records` takes and gives at a time. A piece of plaintext of PIECE bytes is not
-#: more than SEALED bytes of records; what is read is not more than what came.
+#: Bytes that :class:`Records` takes at a time, and what they may become.
 PIECE = 65536
 _SEALED = PIECE + PIECE // RECORD_LIMIT * 512
-_LONGEST_RECORD = 16384
-_PLAIN = PIECE + _LONGEST_RECORD
+_LONGEST_RECORD, _PLAIN = 16384, PIECE + 16384
 
 #: A record's type, version and length; the type of most.
 _header = struct.Struct("!BHH").unpack_from
 _APPLICATION_DATA = 23
 
-#: Where what has come looks like one record, it is taken for one; after so many it is seen whether
-#: it was. (A peer that has put together something which only looks so deceives itself.)
+#: What looks like one record is taken for one; after so many it is seen whether it was.
 _SINGLE = 64
 
 _WANT_READ = lib.SSL_ERROR_WANT_READ
 
-# For each small message: to look them up costs a tenth of it.
 _bio_read, _bio_write = lib.BIO_read, lib.BIO_write
 _ssl_read, _ssl_write = lib.SSL_read, lib.SSL_write
 _unpack = ffi.unpack
 _NOTHING = memoryview(b"")
 
-# One of each for all connections: only one call is under way, and what is in them is used at once.
-_received = ffi.new("char[]", PIECE)
-_plain = ffi.new("char[]", _PLAIN)
+# One of each for all connections: what is in them is used at once.
+_received, _plain = ffi.new("char[]", PIECE), ffi.new("char[]", _PLAIN)
 _sealed = ffi.new("char[]", _SEALED)
 _sealed_view = memoryview(ffi.buffer(_sealed))
 
@@ -218,16 +214,17 @@ received = memoryview(ffi.buffer(_received))
 
 
 class Records:
-    """What OpenSSL does between plaintext and TLS records, in memory, at a fraction of what
-    pyOpenSSL's own calls cost: many records a call, one copy, no exceptions for what is normal.
+    """OpenSSL between plaintext and TLS records, in memory, at a fraction of what pyOpenSSL's own
+    calls cost: many records a call, one copy, no exceptions for what is normal.
 
     :param connection: one of pyOpenSSL's in memory, which knows which end it is.
     :ivar error: why no more records will follow: ZeroReturnError after a close_notify, another
-        SSL.Error where they are broken or the peer has sent an alert; None where more may.
+        SSL.Error where they are broken or the peer has sent an alert.
+    :ivar in_use: whether it has needed much memory; somebody else resets it.
     :ivar has_output: whether there may be something for :meth:`take` that nobody has asked for.
     """
 
-    __slots__ = ("_in", "_out", "_single", "_ssl", "connection", "error", "has_output")
+    __slots__ = ("_in", "_out", "_single", "_ssl", "connection", "error", "has_output", "in_use")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.connection = connection
@@ -237,9 +234,10 @@ class Records:
         self._single = 0
         self.error: SSL.Error | None = None
         self.has_output = False
+        self.in_use = False
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the peer, for :meth:`handshake` and :meth:`open`.
+        """Take bytes from the peer.
 
         :param data: as they came.
         """
@@ -258,7 +256,7 @@ class Records:
         result = lib.SSL_do_handshake(self._ssl)
         if result <= 0 and lib.SSL_get_error(self._ssl, result) == _WANT_READ:
             return False
-        # Where it is complete, too: an exception in a callback of pyOpenSSL's is kept until then.
+        # An exception in a callback of pyOpenSSL's is kept until then.
         self.connection._raise_ssl_error(self._ssl, result)
         return True
 
@@ -266,7 +264,7 @@ class Records:
         """The plaintext of all records that have come whole.
 
         :param count: how many bytes from the peer are in :data:`received`.
-        :returns: nothing where none has; :attr:`error` says whether more may follow.
+        :returns: nothing where none has.
         """
         if count:
             _bio_write(self._in, _received, count)
@@ -276,6 +274,8 @@ class Records:
             self._single += 1
             if kind == _APPLICATION_DATA and length + 5 == count and self._single < _SINGLE:
                 return _unpack(_plain, size)  # type: ignore[no-any-return]
+        if count > _LONGEST_RECORD:
+            self.in_use = True
         return self._open_all(size)
 
     def _open_all(self, size: int) -> bytes:
@@ -298,9 +298,10 @@ class Records:
         return data + _unpack(_plain, total) if total else data
 
     def seal(self, data: bytes | memoryview, start: int) -> int:
-        """Make records of plaintext, for :meth:`take`.
+        """Make records, for :meth:`take`.
 
-        :param start: the bytes of ``data`` before it have been taken already.
+        :param data: the plaintext.
+        :param start: what is before it has been taken already.
         :returns: up to where it has been taken now: PIECE bytes more, if there are as many.
         :raises SSL.Error: OpenSSL cannot.
         """
@@ -310,6 +311,7 @@ class Records:
             if _ssl_write(ssl, data, size) <= 0:
                 self.connection._raise_ssl_error(ssl, -1)
             return size
+        self.in_use = True
         end = min(size, start + PIECE)
         plaintext = ffi.from_buffer(data)
         while start < end:
@@ -328,14 +330,18 @@ class Records:
         size: int = _bio_read(self._out, _sealed, _SEALED)
         return _sealed_view[:size] if size > 0 else _NOTHING
 
-    def release(self) -> None:
-        """Give back the memory that has been needed so far; OpenSSL itself would keep it."""
+    def release(self) -> bool:
+        """Give back the memory that has been needed so far; OpenSSL itself would keep it.
+
+        :returns: whether that could be: not while something is in it.
+        """
         if lib.BIO_get_mem_data(self._in, ffi.NULL) or lib.BIO_get_mem_data(self._out, ffi.NULL):
-            return
+            return False
         self._in = lib.BIO_new(lib.BIO_s_mem())
         self._out = lib.BIO_new(lib.BIO_s_mem())
         lib.SSL_set_bio(self._ssl, self._in, self._out)  # which now owns them
         self.connection._into_ssl, self.connection._from_ssl = self._in, self._out
+        return True
 
     def close(self) -> None:
         """Make a close_notify, for :meth:`take`; nothing where TLS has failed."""

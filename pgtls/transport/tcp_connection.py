@@ -23,6 +23,7 @@ from zope.interface import directlyProvides, implementer
 
 from pgtls.tls.openssl import Records
 from pgtls.transport.connection import Connection
+from pgtls.transport.idle_memory import idle_memory
 from pgtls.transport.lifecycle import READABLE, WRITABLE
 from pgtls.transport.poller import Poller
 from pgtls.transport.states import State
@@ -144,7 +145,7 @@ class TCPConnection(Connection):
             self._watch(self._interest | WRITABLE)
 
     def _completed(self, handshake: Handshake) -> Exception | None:
-        self._layer = layer = handshake.secured()
+        self._layer = layer = handshake.secured(idle_memory(self.reactor))
         self._update_direct()
         if IHandshakeListener.providedBy(self.protocol):
             self.protocol.handshakeCompleted()

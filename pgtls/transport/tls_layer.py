@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from pgtls.tls.openssl import PIECE, Records, received
+from pgtls.transport.idle_memory import IdleMemory
 
 #: Bytes that wait for a peer that does not read, past which its KeyUpdates are answered no more:
 #: each is answered by as many bytes as it has.
@@ -168,16 +169,31 @@ class Handshake(_Layer):
         """The connection is over: let it go."""
         self._completed = _gone
 
-    def secured(self) -> TLS:
+    def secured(self, memory: IdleMemory) -> TLS:
         """The layer that follows.
 
+        :param memory: gives back what that needs.
         :returns: with what is still to be sent.
         """
-        return TLS(self._socket, self._records, self.unsent)
+        return TLS(self._socket, self._records, self.unsent, memory)
 
 
 class TLS(_Layer):
-    """TLS when the handshake is over."""
+    """TLS when the handshake is over.
+
+    :param memory: gives back what this has needed.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        records: Records,
+        unsent: bytes | memoryview,
+        memory: IdleMemory,
+    ) -> None:
+        super().__init__(connection, records, unsent)
+        self._memory = memory
+        self._watched = False
 
     def receive(self) -> bytes:
         """Read what has come.
@@ -199,6 +215,8 @@ class TLS(_Layer):
         data = records.open(count)
         if records.error is not None or records.has_output:
             self._note()
+        if records.in_use and not self._watched:
+            self._watch_memory()
         return data
 
     def opened_before(self) -> bytes:
@@ -234,7 +252,35 @@ class TLS(_Layer):
             taken = records.seal(data, taken)
             if not self.emit():
                 break
+        if records.in_use and not self._watched:
+            self._watch_memory()
         return taken
+
+    def _watch_memory(self) -> None:
+        self._watched = True
+        self._memory.watch(self)
+
+    @property
+    def in_use(self) -> bool:
+        """See :class:`~pgtls.transport.idle_memory.Memory`."""
+        return self._records.in_use
+
+    @in_use.setter
+    def in_use(self, in_use: bool) -> None:
+        self._records.in_use = in_use
+
+    def release(self) -> bool:
+        """See :class:`~pgtls.transport.idle_memory.Memory`.
+
+        :returns: whether it could be given back.
+        """
+        self._watched = not self._records.release()
+        return not self._watched
+
+    def detach(self) -> None:
+        """The connection is over."""
+        if self._watched:
+            self._memory.forget(self)
 
     def close_notify(self) -> None:
         """Tell the peer that the connection will be closed, without waiting for the answer, as
