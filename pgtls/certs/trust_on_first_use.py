@@ -58,13 +58,19 @@ class CertificateChanged(CertificateNotVerified):
 
 
 def fingerprint(certificate: Certificate) -> str:
-    """The SHA-256 fingerprint in the form in which ssh shows keys."""
+    """The SHA-256 fingerprint in the form in which ssh shows keys.
+
+    :param certificate: the certificate.
+    :returns: ``SHA256:`` and 43 characters of base64.
+    """
     return "SHA256:" + base64.b64encode(certificate.sha256).decode().rstrip("=")
 
 
 def parse_fingerprint(text: str) -> bytes:
     """Read a SHA-256 fingerprint: hexadecimal, with colons or without, or base64.
 
+    :param text: as somebody gave it, with ``SHA256:`` before it or without.
+    :returns: its 32 bytes.
     :raises ValueError: it is none.
     """
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE)
@@ -127,7 +133,12 @@ class RootFile:
 
     @classmethod
     def read(cls, path: Path) -> RootFile:
-        """:raises ConfigurationError: it cannot be read, or libpq could make nothing of it."""
+        """Read the file.
+
+        :param path: where it is, or will be.
+        :returns: it; empty where there is none.
+        :raises ConfigurationError: it cannot be read, or libpq could make nothing of it.
+        """
         refuse_symlink(path, "root certificate file")
         if not path.exists():
             return cls(path, b"", PUBLIC)
@@ -174,16 +185,27 @@ class RootFile:
 def known(file: RootFile, chain: Sequence[Certificate], host: str) -> bool:
     """Whether ``root.crt`` verifies a server already.
 
+    :param file: as it is.
+    :param chain: what the server sent, its own certificate first.
     :param host: ``db.example.com:5432``.
+    :returns: whether it does.
     :raises CertificateChanged: it did, and does not any more.
-    :raises CertificateNotVerified: it would, were it not for the dates.
+    :raises CertificateNotVerified: it would, were it not for the dates, and no other root that the
+        server sends would either.
     """
     roots = file.certificates
     failure = verify_chain(chain, roots) if roots else None
     if failure is None:
         return bool(roots)
-    if failure.about_dates:
-        raise CertificateNotVerified(f"the server's certificate does not verify: {failure.reason}")
+    if any(signed_by(each, root) for each in _reached(chain) for root in roots):
+        # An authority that was cross-signed may have outlived the older one.
+        try:
+            roots_of(chain)
+        except CertificateNotVerified as error:
+            raise CertificateNotVerified(
+                f"the server's certificate does not verify: {failure.reason}"
+            ) from error
+        return False
     if host in file.hosts or _same_name_other_key(chain, roots):
         raise CertificateChanged(failure.reason)
     return False
@@ -200,6 +222,9 @@ def trust_root(
 ) -> Path:
     """Have every libpq client that reads ``root.crt`` in a directory verify a server from now on.
 
+    :param directory: where ``root.crt`` is, or will be.
+    :param host: the server, as in :func:`known`.
+    :param chain: what it sent, its own certificate first.
     :param root: what to add; None where it is there and just the server is new.
     :returns: the file.
     :raises ConfigurationError: directory or file cannot be used; the file is then as it was.

@@ -70,6 +70,8 @@ class ClientNotVerified(CertificateNotVerified):
 def identities(certificate: Certificate, clientname: ClientName) -> list[str]:
     """The names that the certificate gives its owner; bytes that are not UTF-8 surrogate-escaped.
 
+    :param certificate: the client's.
+    :param clientname: which of its names.
     :returns: for CN the first one, as PostgreSQL takes it (OpenSSL's X509_NAME_get_text_by_NID());
         for DN the subject by RFC 2253; for SAN each URI, dNSName and email, in their order. Empty
         where there is none.
@@ -102,8 +104,10 @@ def check_client(
 
     :param certificate: the verified one, None where the client sent none.
     :param user: the StartupMessage's ``user``.
-    :param ident_map, map_name: ``ident_file`` and ``map``; without ``map_name`` the names must be
-        equal. Used under ``verify-full`` only, as ``clientname`` is.
+    :param clientcert: what the certificate is needed for.
+    :param clientname: which of its names counts under ``verify-full``.
+    :param ident_map: ``ident_file``, for ``verify-full`` too.
+    :param map_name: ``map``; without one the names must be equal.
     :returns: the name that matched; empty where ``clientcert`` asks for none.
     :raises ClientNotVerified: the client is not let in.
     """

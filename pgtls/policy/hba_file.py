@@ -31,7 +31,7 @@ from pgtls.policy.hba import (
 )
 from pgtls.policy.regular_expression import RegularExpression
 from pgtls.policy.tokenizer import AuthFileError, AuthToken, TokenizedAuthLine, tokenize_auth_file
-from pgtls.text import log_name
+from pgtls.text import log_name, log_text
 
 #: PostgreSQL's methods that are the server's business.
 _OTHER_METHODS = (
@@ -160,7 +160,7 @@ def parse_hba_line(record: TokenizedAuthLine) -> HbaLine:
         options.clientcert = ClientCert.VERIFY_FULL
     return HbaLine(
         record.place,
-        " ".join(",".join(_text(token) for token in field) for field in record.fields),
+        log_text(record.raw_line),
         kind,
         databases,
         roles,

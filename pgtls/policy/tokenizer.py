@@ -2,20 +2,28 @@
 
 Source: tokenize_auth_file() and what it calls in ``src/backend/libpq/hba.c``, GetConfFilesInDir()
 in ``src/backend/utils/misc/conffiles.c``, of PostgreSQL 17 and 18. As there, a file is bytes, in
-whatever encoding: tokens are compared byte by byte.
+whatever encoding: tokens are compared byte by byte, and a byte order mark is part of the first one.
 
-One thing is stricter: a line with a NUL byte is a mistake, where PostgreSQL would ignore the rest
-of the line.
+Stricter than PostgreSQL: a line with a NUL byte is a mistake, where PostgreSQL would ignore the
+rest of the line; so is what is no regular file, of which reading could wait for ever, and more
+than MAX_FILES files or MAX_SIZE bytes in one.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 #: How deep files may include each other: PostgreSQL's CONF_FILE_MAX_DEPTH.
 MAX_DEPTH = 10
+
+#: How many files may be read for one, each counted as often as it is included.
+MAX_FILES = 1000
+
+#: Bytes of one file.
+MAX_SIZE = 16 * 1024 * 1024
 
 _BLANK = b" \t\r"
 
@@ -35,49 +43,139 @@ class AuthToken:
 class TokenizedAuthLine:
     """One record.
 
-    :ivar place: where it stands, as PostgreSQL says it.
+    :ivar file_name: the file that it stands in, which another one may include.
+    :ivar line_number: of its first line, from 1.
+    :ivar raw_line: the record as it stands there, continuation lines joined.
     :ivar fields: the tokens of each field; more than one where commas join them.
+    :ivar error: why it cannot be taken apart, as PostgreSQL says it; empty where it can.
     """
 
-    place: str
+    file_name: str
+    line_number: int
+    raw_line: bytes
     fields: list[list[AuthToken]]
+    error: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as PostgreSQL says it."""
+        return f'line {self.line_number} of configuration file "{self.file_name}"'
 
 
 class AuthFileError(Exception):
     """A file cannot be read; ``str()`` is what PostgreSQL says of it."""
 
 
-def tokenize_auth_file(path: str, mistakes: list[str], depth: int = 0) -> list[TokenizedAuthLine]:
+def tokenize_auth_file(path: str, mistakes: list[str]) -> list[TokenizedAuthLine]:
     """Read the records of a file and of those that it includes.
 
     :param path: the file.
-    :param mistakes: gets one sentence for each line that cannot be used.
-    :param depth: how many files include this one.
-    :returns: the records.
+    :param mistakes: gets one sentence for each line that cannot be taken apart.
+    :returns: the others.
     :raises AuthFileError: the file itself cannot be read.
     """
-    lines: list[TokenizedAuthLine] = []
-    for number, text in _logical_lines(_read(path, depth)):
-        place = f'line {number} of configuration file "{path}"'
+    records = _Files().records(path, 0)
+    mistakes += [f"{record.place}: {record.error}" for record in records if record.error]
+    return [record for record in records if not record.error]
+
+
+class _Files:
+    """The files that are read for one."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FILES
+
+    def records(self, path: str, depth: int) -> list[TokenizedAuthLine]:
+        """The records of a file and of those that it includes, mistakes too.
+
+        :raises AuthFileError: the file itself cannot be read.
+        """
+        records: list[TokenizedAuthLine] = []
+        for number, line in _logical_lines(self._read(path, depth)):
+            fields: list[list[AuthToken]] = []
+            error = ""
+            try:
+                fields += self._fields(line, path, depth)
+                if _is_include(fields):
+                    records += self._included(fields, path, depth, number, line)
+                    continue
+            except AuthFileError as found:
+                error = str(found)
+            if fields or error:
+                records.append(TokenizedAuthLine(path, number, line, fields, error))
+        return records
+
+    def _read(self, path: str, depth: int) -> bytes:
+        if depth > MAX_DEPTH:
+            raise AuthFileError(f'could not open file "{path}": maximum nesting depth exceeded')
+        self._left -= 1
+        if self._left < 0:
+            raise AuthFileError(f'could not open file "{path}": more than {MAX_FILES} files')
         try:
-            fields = list(_fields(text, path, mistakes, depth))
-            if _is_include(fields):
-                lines += _include(fields, path, mistakes, depth, place)
-            elif fields:
-                lines.append(TokenizedAuthLine(place, fields))
+            # Without waiting for somebody to write into a named pipe.
+            with open(path, "rb", opener=_open_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise AuthFileError(f'could not open file "{path}": it is no regular file')
+                contents = file.read(MAX_SIZE + 1)
+        except OSError as error:
+            raise AuthFileError(f'could not open file "{path}": {error.strerror}') from error
+        if len(contents) > MAX_SIZE:
+            raise AuthFileError(f'could not read file "{path}": more than {MAX_SIZE} bytes')
+        return contents
+
+    def _fields(self, line: bytes, path: str, depth: int) -> Iterator[list[AuthToken]]:
+        """The fields of a line: tokens that commas join, files named with ``@`` expanded."""
+        if b"\0" in line:
+            raise AuthFileError("line contains a null byte")
+        field: list[AuthToken] = []
+        for token, comma in _tokens(line):
+            if not token.quoted and len(token.string) > 1 and token.string.startswith(b"@"):
+                field += self._expanded(_absolute(token.string[1:], path), depth + 1)
+            else:
+                field.append(token)
+            if not comma and field:
+                yield field
+                field = []
+        if field:
+            yield field
+
+    def _expanded(self, path: str, depth: int) -> Iterator[AuthToken]:
+        """All the tokens of a file.
+
+        :raises AuthFileError: for the first line that cannot be taken apart.
+        """
+        for record in self.records(path, depth):
+            if record.error:
+                raise AuthFileError(record.error)
+            for field in record.fields:
+                yield from field
+
+    def _included(
+        self, fields: list[list[AuthToken]], path: str, depth: int, number: int, line: bytes
+    ) -> list[TokenizedAuthLine]:
+        """The records that an include directive stands for.
+
+        :raises AuthFileError: the file or directory cannot be read.
+        """
+        directive, name = (field[0].string for field in fields)
+        if directive == b"include_dir":
+            records = []
+            for file in _conf_files(name, path):
+                try:
+                    records += self.records(file, depth + 1)
+                except AuthFileError as error:
+                    records.append(TokenizedAuthLine(path, number, line, [], str(error)))
+            return records
+        try:
+            return self.records(_absolute(name, path), depth + 1)
         except AuthFileError as error:
-            mistakes.append(f"{place}: {error}")
-    return lines
+            if directive == b"include_if_exists" and isinstance(error.__cause__, FileNotFoundError):
+                return []
+            raise
 
 
-def _read(path: str, depth: int) -> bytes:
-    if depth > MAX_DEPTH:
-        raise AuthFileError(f'could not open file "{path}": maximum nesting depth exceeded')
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise AuthFileError(f'could not open file "{path}": {error.strerror}') from error
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _logical_lines(contents: bytes) -> Iterator[tuple[int, bytes]]:
@@ -93,25 +191,6 @@ def _logical_lines(contents: bytes) -> Iterator[tuple[int, bytes]]:
         yield first, buffer
         buffer, continued_at, first = b"", 0, number + 1
     yield first, buffer
-
-
-def _fields(line: bytes, path: str, mistakes: list[str], depth: int) -> Iterator[list[AuthToken]]:
-    """The fields of a line: tokens that commas join, files named with ``@`` expanded."""
-    if b"\0" in line:
-        raise AuthFileError("line contains a null byte")
-    field: list[AuthToken] = []
-    for token, comma in _tokens(line):
-        if not token.quoted and len(token.string) > 1 and token.string.startswith(b"@"):
-            included = _absolute(token.string[1:], path)
-            for inner in tokenize_auth_file(included, mistakes, depth + 1):
-                field += [token for tokens in inner.fields for token in tokens]
-        else:
-            field.append(token)
-        if not comma and field:
-            yield field
-            field = []
-    if field:
-        yield field
 
 
 def _tokens(line: bytes) -> Iterator[tuple[AuthToken, bool]]:
@@ -162,28 +241,6 @@ def _is_include(fields: list[list[AuthToken]]) -> bool:
         b"include_if_exists",
         b"include_dir",
     )
-
-
-def _include(
-    fields: list[list[AuthToken]], path: str, mistakes: list[str], depth: int, place: str
-) -> list[TokenizedAuthLine]:
-    """The records that an include directive stands for."""
-    directive, name = (field[0].string for field in fields)
-    if directive == b"include_dir":
-        lines = []
-        for file in _conf_files(name, path):
-            try:
-                lines += tokenize_auth_file(file, mistakes, depth + 1)
-            except AuthFileError as error:
-                mistakes.append(f"{place}: {error}")
-        return lines
-    included = _absolute(name, path)
-    try:
-        return tokenize_auth_file(included, mistakes, depth + 1)
-    except AuthFileError as error:
-        if directive == b"include_if_exists" and isinstance(error.__cause__, FileNotFoundError):
-            return []
-        raise
 
 
 def _absolute(location: bytes, calling_file: str) -> str:

@@ -422,6 +422,17 @@ class TrustTests(TrustCase):
         self.assertIn(f"verify-full now succeeds with {self.place}", done.stdout)
         self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
 
+    def test_a_trusted_root_whose_cross_sign_is_over_gives_way_to_another(self) -> None:
+        old = Authority("old root")
+        self.root_crt.parent.mkdir(mode=0o700)
+        self.root_crt.write_bytes(old.pem())
+        cross = old.certify(self.authority, not_before=days(-9), not_after=days(-1))
+        self.show_pem(cross, self.authority.issued.certificate)
+        done = self.trust("--fingerprint", digest(self.authority.issued).hex())
+        self.assertEqual(done.returncode, 0, done)
+        self.assertEqual(len(RootFile.read(self.root_crt).certificates), 2)
+        self.assertEqual(self.psql(sslmode="verify-full").stdout, "t\n")
+
     def test_the_fingerprint_says_which_of_two_roots(self) -> None:
         old = Authority("old root")
         cross = old.certify(self.authority)

@@ -22,9 +22,7 @@ PACKAGE = Path(pgtls.__file__).parent
 
 #: Modules that are not complete yet. It only ever gets shorter.
 INCOMPLETE: set[str] = {
-    "pgtls.certs.trust_on_first_use",
     "pgtls.gateway.session",
-    "pgtls.policy.client_identity",
     "pgtls.protocols.connection_log",
     "pgtls.protocols.handshake_errors",
     "pgtls.tls.client_context",

@@ -300,6 +300,26 @@ class MistakeTests(IdentMapCase):
         (mistake,) = self.mistakes("include pg_ident.conf")
         self.assertIn("maximum nesting depth exceeded", mistake)
 
+    def test_the_first_mistake_of_a_file_that_is_named_is_the_lines(self) -> None:
+        self.write("a\nb @gone\nc @lost\n", "names")
+        (mistake,) = self.mistakes("m @names b\n")
+        gone = os.path.join(self.directory, "gone")
+        self.assertEqual(
+            mistake, f'{self.place(1)}: could not open file "{gone}": No such file or directory'
+        )
+
+    def test_what_is_no_regular_file(self) -> None:
+        os.mkfifo(os.path.join(self.directory, "pipe"))
+        os.mkdir(os.path.join(self.directory, "directory"))
+        for name in ("pipe", "directory", "/dev/zero"):
+            (mistake,) = self.mistakes(f"include {name}\n")
+            self.assertIn(f'{self.place(1)}: could not open file "', mistake)
+
+    def test_files_without_end(self) -> None:
+        self.write("include many.conf\n" * 11, "many.conf")
+        mistakes = self.mistakes("include many.conf\n")
+        self.assertIn("more than 1000 files", mistakes[-1])
+
     def test_directory_that_is_not_there(self) -> None:
         (mistake,) = self.mistakes("include_dir gone")
         self.assertIn("could not open configuration directory", mistake)
