@@ -131,6 +131,11 @@ def _find(database: Database, root: Certificate, which: str) -> Entry:
                 raise ConfigurationError(
                     f'"{path}" is not a certificate that this authority issued'
                 )
+            if certificate.serial <= 0:
+                raise ConfigurationError(
+                    f'"{path}" has the serial number {certificate.serial}, and no CRL can name one '
+                    "that is not positive"
+                )
             known = database.find(certificate.serial)
             if known is None:  # made by other means; on record before it is revoked
                 database.add(certificate)

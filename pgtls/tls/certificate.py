@@ -10,6 +10,7 @@ RFC 5280, section 4.1.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from OpenSSL import crypto
 
 from pgtls.text import log_name
@@ -123,7 +125,10 @@ class Certificate:
         :raises ValueError: ``cryptography`` cannot read it, whatever it raises itself.
         """
         try:
-            return x509.load_der_x509_certificate(self.der)
+            # A serial number that is not positive is no matter of ours, nor of a user's.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+                return x509.load_der_x509_certificate(self.der)
         except ValueError:
             raise
         except Exception as error:  # InvalidVersion, ParseError of whatever version

@@ -21,7 +21,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.key_encryption import legacy_cipher
 from pgtls.tls.openssl import key_fits, reason_of
-from pgtls.tls.pem import is_der
+from pgtls.tls.pem import is_der, why_nothing
 
 Path = str | os.PathLike[str]
 
@@ -153,11 +153,15 @@ class _Asking:
         if self._secret and any("bad decrypt" in reason for reason in reasons):
             return "bad decrypt; the password is not the one that it was encrypted with"
         if self._secret:
-            return f"{reason_of(error)}; it is encrypted, perhaps with another password"
-        reason = "no private key in PEM or DER in it, or one of an unknown kind"
+            return f"it is encrypted, and OpenSSL cannot decrypt it: {reason_of(error)}"
+        if hint := why_nothing(data) if not is_der(data) else "":
+            return f"no private key in PEM or DER in it ({hint})"
+        reason = (
+            f"no private key in PEM or DER in it, or one of an unknown kind ({reason_of(error)}"
+        )
         if is_der(data):
-            reason += ", or in DER and encrypted, which OpenSSL does not read"
-        return reason
+            reason += "; one that is encrypted must be in PEM: libpq and OpenSSL decrypt no DER"
+        return f"{reason})"
 
 
 #: Octets of a password that OpenSSL has room for (PEM_BUFSIZE).

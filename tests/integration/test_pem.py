@@ -15,7 +15,8 @@ from pgtls.errors import ConfigurationError
 from pgtls.tls.client_context import ClientTLS
 from pgtls.tls.server_context import ServerTLSSettings, server_context
 from tests.support import servers
-from tests.support.certificates import Authority, Files, Issued, Key
+from tests.support.certificates import Authority, Files, Issued
+from tests.support.encrypted_keys import ENCRYPTIONS, LEGACY, encrypted_key
 from tests.support.in_memory import handshake
 from tests.support.in_memory import server_context as showing
 from tests.support.libpq import says
@@ -256,7 +257,7 @@ class PairsOfClients(PEMCase):
         crt, key = client.pem(), client.key.pem()
         encrypted = {
             cipher: encrypted_key(client.key, *arguments)
-            for cipher, arguments in ENCRYPTIONS.items()
+            for cipher, arguments in (ENCRYPTIONS | LEGACY).items()
         }
         pairs = {f"crt_{shape}": (pem, key) for shape, pem in shapes(crt, stranger.pem()).items()}
         pairs |= {
@@ -297,39 +298,3 @@ def taken_by_libpq(files: Mapping[str, str]) -> str:
     if "certificate" not in said and "private key" not in said:
         raise AssertionError(said)
     return REFUSED
-
-
-#: How ``openssl`` encrypts a key, for a few ciphers of each kind; the last are "legacy".
-ENCRYPTIONS = {
-    "aes_128": ("pkcs8", "-topk8", "-v2", "aes-128-cbc"),
-    "aes_192": ("pkcs8", "-topk8", "-v2", "aes-192-cbc"),
-    "aes_256": ("pkcs8", "-topk8", "-v2", "aes-256-cbc"),
-    "camellia": ("pkcs8", "-topk8", "-v2", "camellia-192-cbc"),
-    "aria": ("pkcs8", "-topk8", "-v2", "aria-256-cbc"),
-    "triple_des": ("pkcs8", "-topk8", "-v2", "des3"),
-    "scrypt": ("pkcs8", "-topk8", "-scrypt"),
-    "sha_512": ("pkcs8", "-topk8", "-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA512"),
-    "pkcs12_triple_des": ("pkcs8", "-topk8", "-v1", "PBE-SHA1-3DES"),
-    "traditional_aes_192": ("ec", "-aes192"),
-    "traditional_camellia": ("ec", "-camellia256"),
-    "traditional_triple_des": ("ec", "-des3"),
-    "md5_des": ("pkcs8", "-topk8", "-v1", "PBE-MD5-DES"),
-    "sha1_rc2": ("pkcs8", "-topk8", "-v1", "PBE-SHA1-RC2-128"),
-    "sha1_rc4": ("pkcs8", "-topk8", "-v1", "PBE-SHA1-RC4-128"),
-    "blowfish": ("pkcs8", "-topk8", "-v2", "bf"),
-    "traditional_des": ("ec", "-des"),
-}
-
-
-_ALL_CIPHERS = ("-passout", "pass:secret", "-provider", "default", "-provider", "legacy")
-
-
-def encrypted_key(key: Key, *arguments: str) -> bytes:
-    """A key as openssl encrypts it."""
-    done = subprocess.run(
-        ["openssl", *arguments, *_ALL_CIPHERS],
-        input=key.pem(),
-        capture_output=True,
-        check=True,
-    )
-    return done.stdout

@@ -167,11 +167,17 @@ class Signer:
         """With these and no others."""
         return self.sign({7: encoded(0xA3, sequence(*extensions))})
 
-    def own_authority(self, subject: bytes, *extensions: bytes) -> Certificate:
-        """A root, self-signed, with the authority's key."""
+    def own_authority(
+        self, subject: bytes, *extensions: bytes, serial: bytes | None = None
+    ) -> Certificate:
+        """A root, self-signed, with the authority's key.
+
+        :param serial: its serial number, in DER.
+        """
         root = inner(self._authority.issued.shown.der)[0]
         fields = [field.whole for field in elements(root.content)]
         fields[3] = fields[5] = subject
+        fields[1] = serial or fields[1]
         if extensions:
             present = inner(first(fields[7], 0xA3).content)
             fields[7] = encoded(0xA3, sequence(*(each.whole for each in present), *extensions))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -9,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pgtls.tls.der import INTEGER, SEQUENCE, SET, encoded, first, inner
 from pgtls.tls.pem import blocks
 from pgtls.tls.sources import pem_of
-from tests.support.authorities import AuthorityCase, certificate
+from tests.support.authorities import AuthorityCase, certificate, openssl
 from tests.support.certificates import Authority, Files, Key, Kind
 from tests.support.odd_certificates import (
     EXTENSIONS,
@@ -85,6 +88,46 @@ class RequestTests(AuthorityCase):
     def test_a_switched_off_request_is_none(self) -> None:
         self.csr.write_bytes(b"#" + request(Key.generate("ecdsa"), name(ALICE)))
         self.refused("no certificate request", "sign", "-D", self.ca, "--yes", self.csr)
+
+
+class AuthorityTests(AuthorityCase):
+    """An authority that somebody else made."""
+
+    def make(self, subject: bytes, serial: bytes) -> Signer:
+        """Its files."""
+        authority = Authority("made elsewhere")
+        signer = Signer(authority)
+        self.ca.mkdir()
+        files = Files(self.ca)
+        root = signer.own_authority(subject, serial=encoded(INTEGER, serial))
+        files.write("root.crt", pem_of(root.der))
+        files.write("root.key", authority.issued.key.pem())
+        return signer
+
+    def test_with_a_serial_number_that_is_not_positive(self) -> None:
+        """It works, and says nothing of it."""
+        for serial in (b"\x00", b"\xff"):
+            self.make(name(common_name(b"site")), serial)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                self.pgtls("mkcert", "-D", self.ca, "localhost")
+                self.pgtls("list", "-D", self.ca)
+            said = openssl("verify", "-CAfile", self.ca / "root.crt", self.ca / "server.crt")
+            self.assertIn("OK", said)
+            shutil.rmtree(self.ca)
+
+    def test_whose_subject_cannot_be_taken_over(self) -> None:
+        """What it would sign would have another issuer: refused, with the reason."""
+        self.make(SUBJECTS["printable_string_with_ampersand"], b"\x05")
+        self.refused(
+            "is not one that certificates can be made with here", "mkcert", "-D", self.ca, "db"
+        )
+
+    def test_what_it_signed_with_such_a_serial_number_cannot_be_revoked(self) -> None:
+        signer = self.make(name(common_name(b"made elsewhere")), b"\x05")
+        odd = self.top / "odd.crt"
+        odd.write_bytes(pem_of(odd_certificates(signer)["serial_negative"].der))
+        self.refused("not positive", "revoke", "-D", self.ca, odd)
 
 
 class InstallTests(AuthorityCase):

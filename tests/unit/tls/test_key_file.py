@@ -21,6 +21,7 @@ from pgtls.tls.certificate import Certificate
 from pgtls.tls.key_file import Password, Path, load_private_key, parse_private_key
 from pgtls.tls.sources import load_key_pair, read_chain
 from tests.support.certificates import Authority, Files, Key, self_signed
+from tests.support.encrypted_keys import ENCRYPTIONS, LEGACY, encrypted_key
 
 KEY = Key.generate("ecdsa")
 PUBLIC = KEY.public_der()
@@ -181,7 +182,7 @@ class Passwords(KeyFileTestCase):
     def test_encrypted_der(self) -> None:
         """OpenSSL decrypts no DER, and so neither does libpq."""
         path = self.files.write("der.key", KEY.der("secret"))
-        self.assertIn("in DER and encrypted", self.complaint(path, b"secret"))
+        self.assertIn("decrypt no DER", self.complaint(path, b"secret"))
 
     def test_right_password(self) -> None:
         """The password, or a function that gives it, opens the key."""
@@ -195,6 +196,29 @@ class Passwords(KeyFileTestCase):
             said = self.complaint(path, b"not it")
             self.assertIn(f'could not load private key file "{path}": bad decrypt', said)
             self.assertNotIn("not it", said)
+
+    def test_every_cipher(self) -> None:
+        """The password opens it, and only where it does not is it called the wrong one."""
+        for cipher, arguments in ENCRYPTIONS.items():
+            path = self.key_file(content=encrypted_key(KEY, *arguments))
+            self.assertEqual(public(load_private_key(path, b"secret")), PUBLIC, cipher)
+            self.assertIn("bad decrypt", self.complaint(path, b"not it"), cipher)
+
+    def test_what_openssl_3_has_left_behind(self) -> None:
+        """libpq refuses them, and so do we, by the name of the cipher."""
+        names = {
+            "md5_des": "pbeWithMD5AndDES-CBC",
+            "sha1_rc2": "pbeWithSHA1And128BitRC2-CBC",
+            "sha1_rc4": "pbeWithSHA1And128BitRC4",
+            "blowfish": "BF-CBC",
+            "traditional_des": "DES-CBC",
+        }
+        for cipher, arguments in LEGACY.items():
+            path = self.key_file(content=encrypted_key(KEY, *arguments))
+            for password in (b"secret", b"not it", None):
+                said = self.complaint(path, password)
+                self.assertIn(f"it is encrypted with {names[cipher]}, which", said)
+                self.assertNotIn("bad decrypt", said)
 
     def test_no_password(self) -> None:
         """Without a password, or with an empty one, the error says so; nobody is prompted."""
