@@ -18,7 +18,7 @@ from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.probe.assessment import assess
-from pgtls.probe.connection_probe import ProbeResult, run_probe
+from pgtls.probe.connection_probe import ProbeResult, run_probe, without_empty_warnings
 from pgtls.probe.monitoring import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
 from pgtls.probe.survey import Survey
 from pgtls.probe.survey_questions import SurveyQuestions
@@ -91,7 +91,7 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
         status = 0 if result.error is None else 1
     found = assess(survey) if survey else []
     if as_json or not sys.stdout.isatty():
-        facts = attrs.asdict(result)
+        facts = attrs.asdict(result, filter=without_empty_warnings)
         if everything:
             facts["survey"] = survey_json(survey, found) if survey else None
         click.echo(json.dumps(facts))

@@ -21,12 +21,12 @@ from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.leg import Leg
 from pgtls.gateway.tls_parameters import tls_parameters
+from pgtls.protocols.connect_attempt import ConnectAttempt, ConnectOutcome
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import log_line, who
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication
-from pgtls.protocols.search import Found, Search
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.transport.relay_transport import can_half_close
 from pgtls.transport.tls_layer import TruncatedTLS
@@ -154,7 +154,7 @@ class ClientLeg(Leg):
         self._shared = shared
         self._peer = address
         self._early = b""
-        self._search: Search | None = None  # while it goes on
+        self._search: ConnectAttempt | None = None  # while it goes on
 
     @property
     def _address(self) -> str:
@@ -182,7 +182,7 @@ class ClientLeg(Leg):
         self._limit = shared.reactor.callLater(
             shared.authentication_timeout, self._too_late, startup
         )
-        self._search = shared.upstream.search(
+        self._search = shared.upstream.attempt(
             shared.upstream_legs, startup, partial(self._found, startup)
         )
         self._search.begin()
@@ -260,7 +260,7 @@ class ClientLeg(Leg):
         if search is not None:
             search.cancel()
 
-    def _stop_waiting(self) -> Search | None:
+    def _stop_waiting(self) -> ConnectAttempt | None:
         """:returns: the search that was waited for."""
         search, self._search = self._search, None
         if self._limit is not None:
@@ -268,7 +268,7 @@ class ClientLeg(Leg):
             self._limit = None
         return search
 
-    def _found(self, startup: StartupMessage, found: Found) -> None:
+    def _found(self, startup: StartupMessage, found: ConnectOutcome) -> None:
         search = self._stop_waiting()
         if isinstance(found, UpstreamLeg) and search is not None:
             self._connected(startup, found, search)
@@ -278,7 +278,9 @@ class ClientLeg(Leg):
             _log.failure("{client}: {who}", found, client=self._address, who=who(startup))
             self._end(ConnectFailed("internal error; the gateway's log has it"))
 
-    def _connected(self, startup: StartupMessage, upstream: UpstreamLeg, search: Search) -> None:
+    def _connected(
+        self, startup: StartupMessage, upstream: UpstreamLeg, search: ConnectAttempt
+    ) -> None:
         check, watch = search.authentication, None
         if check is not None and not check.completed:
             watch = AuthenticationWatch(check, self, upstream, partial(self._refused, startup))

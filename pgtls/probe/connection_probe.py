@@ -41,7 +41,8 @@ class ProbeResult:
     :ivar error: why there is no usable connection; None where there is one.
     :ivar tls: what was negotiated; None in plaintext.
     :ivar certificate: the server's; None in plaintext.
-    :ivar warnings: what a client would meet besides, one sentence each.
+    :ivar warnings: what a client would meet besides, one sentence each; in the JSON only where
+        there are some.
     """
 
     events: list[str] = attrs.field(factory=list)
@@ -79,6 +80,16 @@ class ProbeResult:
         earlier = [f"before that: {note}" for note in getattr(error, "__notes__", [])]
         words = "; ".join(" ".join(text.split()) for text in [str(error), *earlier])
         self.error = printable(words, None)
+
+
+def without_empty_warnings(attribute: attrs.Attribute[object], value: object) -> bool:
+    """For :func:`attrs.asdict`: the key ``warnings`` is there only where there are some.
+
+    :param attribute: of a :class:`ProbeResult`, or of what holds one.
+    :param value: its value.
+    :returns: whether it goes into the JSON.
+    """
+    return attribute.name != "warnings" or bool(value)
 
 
 class _Session(Protocol):

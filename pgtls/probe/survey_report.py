@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgtls.probe.assessment import Finding, Status
+from pgtls.probe.connection_probe import without_empty_warnings
 from pgtls.probe.survey import Survey
 from pgtls.text import printable
 
@@ -29,7 +30,8 @@ def as_json(survey: Survey, found: Iterable[Finding]) -> dict[str, object]:
     :param found: its findings.
     :returns: the survey's fields, and ``findings``.
     """
-    return {**attrs.asdict(survey), "findings": [attrs.asdict(each) for each in found]}
+    fields = attrs.asdict(survey, filter=without_empty_warnings)
+    return {**fields, "findings": [attrs.asdict(each) for each in found]}
 
 
 def show(survey: Survey, found: Iterable[Finding]) -> None:

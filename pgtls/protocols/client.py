@@ -56,8 +56,8 @@ from pgtls.wire.required_authentication import AuthenticationCheck
 
 _log = Logger(namespace="pgtls.client")
 
-#: How an attempt can end: with an application's protocol, or with what is to follow.
-Outcome = IProtocol | Reconnect | NextHost | Fail
+#: How a negotiation ends: with the application's protocol, or with what is to follow.
+NegotiationOutcome = IProtocol | Reconnect | NextHost | Fail
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -96,7 +96,7 @@ class PgTLSClientProtocol(Protocol):
         make_tls: Callable[[], ClientTLS],
         application_factory: IProtocolFactory,
         observe: Callable[[Event], None],
-        ended: Callable[[Outcome], None],
+        ended: Callable[[NegotiationOutcome], None],
         reactor: IReactor,
     ) -> None:
         self._negotiation = negotiation
@@ -111,7 +111,7 @@ class PgTLSClientProtocol(Protocol):
         self._lookup: Deferred[None] | None = None  # while it goes on
         self._application: IProtocol | None = None
         self._linger: IDelayedCall | None = None
-        self._ended: Callable[[Outcome], None] | None = ended
+        self._ended: Callable[[NegotiationOutcome], None] | None = ended
         self.authentication: AuthenticationCheck | None = None
         self._refusal: PgTLSError | None = None  # of the server's authentication
 
@@ -287,7 +287,7 @@ class PgTLSClientProtocol(Protocol):
             self.transport.loseConnection()
         self._fire(outcome)
 
-    def _fire(self, outcome: Outcome) -> None:
+    def _fire(self, outcome: NegotiationOutcome) -> None:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(outcome)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -15,9 +14,11 @@ from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.errors import PgTLSError
-from pgtls.protocols.search import Found, Names, Search
+from pgtls.protocols.connect_attempt import ConnectAttempt, ConnectOutcome
+from pgtls.protocols.resolved_names import ResolvedNames
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
@@ -45,7 +46,7 @@ class PgTLSClientEndpoint:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         conninfo: str | ConnInfo,
         *,
         roots: Roots | None = None,
@@ -65,8 +66,8 @@ class PgTLSClientEndpoint:
             ClientTLS, conninfo, roots=roots, certificate=certificate, key=key
         )
         self._tls: ClientTLS | None = None
-        self._names = Names(reactor)
-        self._last: Search | None = None
+        self._names = ResolvedNames(reactor)
+        self._last: ConnectAttempt | None = None
 
     def for_session(self, host: Host | None = None) -> PgTLSClientEndpoint:
         """The same endpoint for one session, or for just one of the hosts. What has been made for
@@ -111,33 +112,33 @@ class PgTLSClientEndpoint:
             ``startup``: when it has answered), fails with a :class:`PgTLSError`. Cancelling it
             closes the attempt.
         """
-        result: Deferred[IProtocol] = Deferred(lambda _: search.cancel())
+        result: Deferred[IProtocol] = Deferred(lambda _: attempt.cancel())
 
-        def ended(found: Found) -> None:
-            if isinstance(found, PgTLSError | Failure):
-                result.errback(found)
+        def ended(outcome: ConnectOutcome) -> None:
+            if isinstance(outcome, PgTLSError | Failure):
+                result.errback(outcome)
             else:
-                result.callback(found)
+                result.callback(outcome)
 
-        search = self._last = self.search(protocolFactory, self._startup, ended)
-        search.begin()
+        attempt = self._last = self.attempt(protocolFactory, self._startup, ended)
+        attempt.begin()
         return result
 
-    def search(
+    def attempt(
         self,
         protocolFactory: IProtocolFactory,
         startup: StartupMessage | None,
-        ended: Callable[[Found], None],
-    ) -> Search:
+        ended: Callable[[ConnectOutcome], None],
+    ) -> ConnectAttempt:
         """As :meth:`connect`, for one session of many: with a StartupMessage of its own, and
         without a Deferred.
 
         :param protocolFactory: the application's factory.
         :param startup: see the class.
         :param ended: is called once with the outcome.
-        :returns: the attempts, not yet begun.
+        :returns: the attempt, not yet begun.
         """
-        return Search(
+        return ConnectAttempt(
             self._reactor,
             self.conninfo,
             self._names,

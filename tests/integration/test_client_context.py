@@ -38,7 +38,7 @@ from pgtls.errors import (
     ProtocolViolation,
 )
 from pgtls.policy.client_identity import ClientCert
-from pgtls.protocols import search
+from pgtls.protocols import resolved_names
 from pgtls.tls.client_context import ClientTLS
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
@@ -524,7 +524,7 @@ class Names(ClientCase):
         )
         endpoint = PgTLSClientEndpoint(reactor, conninfo)
         for lifetime, asked in ((60.0, 1), (60.0, 1), (0.0, 2), (0.0, 3)):
-            self.patch(search, "NAME_LIFETIME", lifetime)
+            self.patch(resolved_names, "NAME_LIFETIME", lifetime)
             application = await endpoint.for_session().connect(_Applications())
             self.assertEqual(names.asked, ["localhost"] * asked)
             cast(Any, application).transport.loseConnection()

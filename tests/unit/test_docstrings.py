@@ -36,8 +36,6 @@ LEFTOVERS: dict[str, set[str]] = {
     r"__class__\s*=[^=]": set(),
     r"\breactor: Any\b": {
         "pgtls.gateway.session",
-        "pgtls.protocols.endpoint",
-        "pgtls.protocols.search",
     },
     r"\btransport: Any\b": {
         "pgtls.gateway.leg",

@@ -1,24 +1,27 @@
-"""The way of one connect through hosts, addresses and attempts."""
+"""One connect: hosts, their addresses, and the attempts that the sslmode allows at each.
+
+Source: ``PQconnectPoll`` in ``src/interfaces/libpq/fe-connect.c``.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from operator import length_hint
-from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.errors import ConnectFailed, PgTLSError
-from pgtls.protocols.client import Outcome, PgTLSClientProtocol
+from pgtls.protocols.client import NegotiationOutcome, PgTLSClientProtocol
+from pgtls.protocols.resolved_names import ResolvedNames
 from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.dial import TIMEOUT_EXPIRED, dial
-from pgtls.transport.name_resolution import known_place, places
+from pgtls.transport.name_resolution import known_place
+from pgtls.transport.reactor import IReactor
 from pgtls.wire.attempts import Attempts
 from pgtls.wire.client_negotiation import ClientNegotiation, Event, Fail, NextHost, Reconnect
 from pgtls.wire.messages import ServerRejected, StartupMessage
@@ -26,79 +29,50 @@ from pgtls.wire.required_authentication import AuthenticationCheck
 
 _log = Logger(namespace="pgtls.client")
 
-#: How a search ends: with the application's protocol, why there is none, or an error of the
-#: application's.
-Found = IProtocol | PgTLSError | Failure
+#: How a connect ends: with the application's protocol, with the reason why there is none, or with
+#: an exception that the application raised.
+ConnectOutcome = IProtocol | PgTLSError | Failure
 
-#: How an attempt ends without a protocol for the application.
+#: How a connection ends without a protocol for the application.
 _NOT_CONNECTED = (Reconnect, NextHost, Fail)
 
 #: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
 TCP_TIMEOUT = 120.0
 
-#: Seconds for which a name's addresses are used again. A gateway may connect a thousand times in
-#: one, and a look at a name costs as much as the rest.
-NAME_LIFETIME = 1.0
 
-
-class Names:
-    """The addresses of hosts, as they have just been found."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._found: dict[Host, tuple[float, list[Host]]] = {}
-
-    def places(self, host: Host, timeout: float) -> Deferred[list[Host]]:
-        """A host, once for each of its addresses.
-
-        :param host: as the connection string has it.
-        :param timeout: seconds that the lookup may take.
-        :returns: fires with the host once for each address; fails with ConnectFailed where there is
-            none.
-        """
-        return Deferred.fromCoroutine(self._places(host, timeout))
-
-    async def _places(self, host: Host, timeout: float) -> list[Host]:
-        now: float = self._reactor.seconds()
-        when, found = self._found.get(host, (now - NAME_LIFETIME, []))
-        if now - when >= NAME_LIFETIME:
-            looking = Deferred.fromCoroutine(places(self._reactor, host))
-            try:
-                found = await looking.addTimeout(timeout, self._reactor)
-            except DeferredTimeout:
-                raise ConnectFailed(TIMEOUT_EXPIRED) from None
-            self._found[host] = now, found
-        return found
-
-
-class Search:
+class ConnectAttempt:
     """One connect: the hosts in turn, the addresses of each in turn, at each address the attempts
     that the sslmode allows, in turn.
 
     In callbacks: a coroutine's part was 2 % of what a gateway's session costs, a Deferred's 1 %.
 
-    What it is given is :class:`~pgtls.protocols.endpoint.PgTLSClientEndpoint`'s.
-
-    :param ended: is told once how it has ended.
+    :param reactor: Twisted's reactor.
+    :param conninfo: where to connect to, and how.
+    :param names: resolves the hosts.
+    :param startup: the StartupMessage to send; None where the application begins when TLS is up.
+    :param tls: makes what the connection string asks of TLS.
+    :param observe: is told what happens, as it happens.
+    :param factory: the application's.
+    :param ended: is called once, with the outcome.
     :ivar reached: the host that it ended at, with the address that it has; None before.
     :ivar errors: what failed so far, in turn.
     :ivar authentication: what watches that connection until AuthenticationOk, where the connection
         string requires something; None else.
     """
 
-    _place: Host
+    _address: Host
     _attempts: Attempts
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         conninfo: ConnInfo,
-        names: Names,
+        names: ResolvedNames,
         startup: StartupMessage | None,
         tls: Callable[[], ClientTLS],
         observe: Callable[[Event], None],
         factory: IProtocolFactory,
-        ended: Callable[[Found], None],
+        ended: Callable[[ConnectOutcome], None],
     ) -> None:
         self._reactor = reactor
         self._conninfo = conninfo
@@ -111,31 +85,31 @@ class Search:
         self.authentication: AuthenticationCheck | None = None
         self._factory = factory
         self._hosts = iter(self._shuffled(conninfo.hosts))
-        self._places: Iterator[Host] = iter(())
+        self._addresses: Iterator[Host] = iter(())
         self.errors: list[PgTLSError] = []
-        self._waiting: Deferred[Any] | None = None
+        self._waiting: Deferred[list[Host]] | Deferred[None] | None = None
         self._protocol: PgTLSClientProtocol | None = None
         self._limit: IDelayedCall | None = None
         self._turns = 0
         self._began = 0.0  # with this host, by the reactor's clock
-        self._ended: Callable[[Found], None] | None = ended
+        self._ended: Callable[[ConnectOutcome], None] | None = ended
 
     def begin(self) -> None:
         """Begin with the first host."""
         self._go_on()
 
     def cancel(self) -> None:
-        """Close the attempt, and tell nobody how it has ended."""
+        """Close the connection, and report no outcome."""
         self._ended = None
         self._give_up()
 
     def unfinished(self) -> str:
-        """Describe the attempt that goes on, for the log of who gives it up.
+        """Describe the attempt that goes on, for the log where it is given up.
 
         :returns: which host, for how many seconds, and which other hosts have not been tried.
         """
         seconds = self._reactor.seconds() - self._began
-        text = f"{self._place.where} was tried for {seconds:.1f} s"
+        text = f"{self._address.where} was tried for {seconds:.1f} s"
         if waiting := length_hint(self._hosts):
             text += f"; {waiting} more not tried: set connect_timeout to have the next one tried"
         return text
@@ -146,7 +120,7 @@ class Search:
         return hosts
 
     def _go_on(self) -> None:
-        """To the next address; again and again, where one after the other fails at once."""
+        """Try the next address; in a loop, where one after the other fails at once."""
         self._turns += 1
         if self._turns > 1:
             return  # in the loop below, which has just got one turn more
@@ -154,31 +128,31 @@ class Search:
             try:
                 self._next()
             except Exception:
-                self._broken(Failure())
+                self._failed(Failure())
             self._turns -= 1
 
     def _next(self) -> None:
-        for place in self._places:
-            self._begin(place)
+        for address in self._addresses:
+            self._begin(address)
             return
         for host in self._hosts:
             known = known_place(host)
             if known is not None:
                 self._begin(known)
                 return
-            self._place, self._began = host, self._reactor.seconds()
+            self._address, self._began = host, self._reactor.seconds()
             timeout = self._conninfo.connect_timeout or TCP_TIMEOUT
-            self._waiting = self._names.places(host, timeout)
-            self._waiting.addCallbacks(self._found, self._not_found).addErrback(self._broken)
+            resolving = self._waiting = self._names.addresses(host, timeout)
+            resolving.addCallbacks(self._resolved, self._not_resolved).addErrback(self._failed)
             return
         self._end(_with_notes(self.errors))
 
-    def _found(self, places: Sequence[Host]) -> None:
+    def _resolved(self, addresses: Sequence[Host]) -> None:
         self._waiting = None
-        self._places = iter(self._shuffled(places))
+        self._addresses = iter(self._shuffled(addresses))
         self._go_on()
 
-    def _not_found(self, failure: Failure) -> Failure | None:
+    def _not_resolved(self, failure: Failure) -> Failure | None:
         error = failure.value
         if self._waiting is None:
             return None  # it was cancelled
@@ -189,16 +163,16 @@ class Search:
         self._go_on()
         return None
 
-    def _begin(self, place: Host) -> None:
+    def _begin(self, address: Host) -> None:
         """At an address."""
-        self._place, self._began = place, self._reactor.seconds()
+        self._address, self._began = address, self._reactor.seconds()
         conninfo = self._conninfo
         if conninfo.connect_timeout is not None:
-            self._limit = self._reactor.callLater(conninfo.connect_timeout, self._late)
+            self._limit = self._reactor.callLater(conninfo.connect_timeout, self._timed_out)
         attempts = Attempts.plan(
             conninfo.sslmode,
             conninfo.sslnegotiation,
-            unix_socket=place.unix_path is not None,
+            unix_socket=address.unix_path is not None,
         )
         self._attempt(attempts, Event.CONNECT)
 
@@ -214,30 +188,30 @@ class Search:
                 conninfo.min_protocol_version,
                 self._required,
             ),
-            self._place,
+            self._address,
             conninfo,
             self._tls,
             self._factory,
             self._observe,
-            self._came,
+            self._connection_ended,
             self._reactor,
         )
         timeout = conninfo.connect_timeout or TCP_TIMEOUT
-        dialling = dial(self._reactor, self._place, protocol, timeout)
-        if dialling is not None:
-            self._waiting = dialling
-            dialling.addErrback(self._not_dialled).addErrback(self._broken)
+        connecting = dial(self._reactor, self._address, protocol, timeout)
+        if connecting is not None:
+            self._waiting = connecting
+            connecting.addErrback(self._not_connected).addErrback(self._failed)
 
-    def _not_dialled(self, failure: Failure) -> Failure | None:
+    def _not_connected(self, failure: Failure) -> Failure | None:
         error = failure.value
         if self._waiting is None:
             return None  # it was cancelled
         if not isinstance(error, ConnectFailed):
             return failure
-        self._came(NextHost(error))
+        self._connection_ended(NextHost(error))
         return None
 
-    def _came(self, outcome: Outcome) -> None:
+    def _connection_ended(self, outcome: NegotiationOutcome) -> None:
         protocol, self._protocol = self._protocol, None
         self._waiting = None
         if protocol is not None:
@@ -245,14 +219,14 @@ class Search:
         try:
             self._follow(outcome)
         except Exception:
-            self._broken(Failure())
+            self._failed(Failure())
 
-    def _follow(self, outcome: Outcome) -> None:
+    def _follow(self, outcome: NegotiationOutcome) -> None:
         if not isinstance(outcome, _NOT_CONNECTED):
-            self.reached = self._place
+            self.reached = self._address
             self._end(outcome)
             return
-        outcome.error.where = self._place.where
+        outcome.error.where = self._address.where
         self.errors.append(outcome.error)
         if isinstance(outcome, Reconnect):
             _log.info(
@@ -264,40 +238,40 @@ class Search:
             )
             self._attempt(outcome.attempts, Event.RECONNECT)
         elif isinstance(outcome, Fail):
-            # libpq's rule: only where nobody can be reached comes another address
+            # libpq's rule: another address is tried only where there was no connection
             self._end(_with_notes(self.errors))
         else:
-            self._leave(outcome.error)
+            self._next_address(outcome.error)
 
-    def _late(self) -> None:
+    def _timed_out(self) -> None:
         """``connect_timeout`` is over."""
         self._limit = None
         self._give_up()
         error = ConnectFailed(TIMEOUT_EXPIRED)
-        error.where = self._place.where
+        error.where = self._address.where
         self.errors.append(error)
-        self._leave(error)
+        self._next_address(error)
 
-    def _leave(self, error: PgTLSError) -> None:
-        """An address where nobody is."""
+    def _next_address(self, error: PgTLSError) -> None:
+        """Try the next address, where there was no connection to this one."""
         self._stop_limit()
         if isinstance(error, ServerRejected):
-            self._places = iter(())  # 57P03: its other addresses would say the same
+            self._addresses = iter(())  # 57P03: its other addresses would say the same
         self._go_on()
 
-    def _broken(self, failure: Failure) -> None:
-        """An application's error, who is told of all this. Who has been told of the end already, or
-        does not want to be, meets its error itself."""
+    def _failed(self, failure: Failure) -> None:
+        """The application raised an exception when it was told something. Where the outcome has
+        been reported already, or is not wanted, it goes to where it would have gone."""
         if self._ended is None:
             failure.raiseException()
         self._give_up()
         self._end(failure)
 
-    def _end(self, found: Found) -> None:
+    def _end(self, outcome: ConnectOutcome) -> None:
         self._stop_limit()
         ended, self._ended = self._ended, None
         if ended is not None:
-            ended(found)
+            ended(outcome)
 
     def _give_up(self) -> None:
         self._stop_limit()
@@ -315,7 +289,7 @@ class Search:
 
 
 def _with_notes(errors: list[PgTLSError]) -> PgTLSError:
-    """The last error, which tells of the ones before it."""
+    """The last error, with a note for each of those before it."""
     for earlier in errors[:-1]:
         errors[-1].add_note(str(earlier))
     return errors[-1]
