@@ -24,11 +24,23 @@ if TYPE_CHECKING:
     from pgtls.protocols.client import PgTLSClientProtocol as PgTLSClientProtocol
     from pgtls.protocols.connection_info import negotiated_tls as negotiated_tls
     from pgtls.protocols.endpoint import PgTLSClientEndpoint as PgTLSClientEndpoint
+    from pgtls.protocols.interfaces import IAccessPolicy as IAccessPolicy
     from pgtls.protocols.interfaces import IPostgreSQLApplication as IPostgreSQLApplication
+    from pgtls.protocols.interfaces import IPostgreSQLSession as IPostgreSQLSession
+    from pgtls.protocols.interfaces import IRouter as IRouter
+    from pgtls.protocols.interfaces import ISession as ISession
+    from pgtls.protocols.interfaces import ISessionObserver as ISessionObserver
+    from pgtls.protocols.observers import SessionObserver as SessionObserver
     from pgtls.protocols.server import PgTLSServerProtocol as PgTLSServerProtocol
     from pgtls.protocols.server_factory import PgTLSServerFactory as PgTLSServerFactory
     from pgtls.protocols.server_settings import ListenerSettings as ListenerSettings
     from pgtls.protocols.server_tls import ServerTLS as ServerTLS
+    from pgtls.protocols.stages import ADMIT as ADMIT
+    from pgtls.protocols.stages import Admit as Admit
+    from pgtls.protocols.stages import Client as Client
+    from pgtls.protocols.stages import Refuse as Refuse
+    from pgtls.protocols.stages import Refused as Refused
+    from pgtls.protocols.stages import Upstream as Upstream
     from pgtls.protocols.strings import PgTLSServerEndpoint as PgTLSServerEndpoint
     from pgtls.tls.server_context import ServerTLSSettings as ServerTLSSettings
     from pgtls.tls.tls_info import NegotiatedTLS as NegotiatedTLS
@@ -47,6 +59,18 @@ _HOMES = {
     "PgTLSClientProtocol": "pgtls.protocols.client",
     "PgTLSClientEndpoint": "pgtls.protocols.endpoint",
     "IPostgreSQLApplication": "pgtls.protocols.interfaces",
+    "ADMIT": "pgtls.protocols.stages",
+    "Admit": "pgtls.protocols.stages",
+    "Client": "pgtls.protocols.stages",
+    "Refuse": "pgtls.protocols.stages",
+    "Refused": "pgtls.protocols.stages",
+    "Upstream": "pgtls.protocols.stages",
+    "IAccessPolicy": "pgtls.protocols.interfaces",
+    "IRouter": "pgtls.protocols.interfaces",
+    "IPostgreSQLSession": "pgtls.protocols.interfaces",
+    "ISession": "pgtls.protocols.interfaces",
+    "ISessionObserver": "pgtls.protocols.interfaces",
+    "SessionObserver": "pgtls.protocols.observers",
     "negotiated_tls": "pgtls.protocols.connection_info",
     "PgTLSServerFactory": "pgtls.protocols.server_factory",
     "PgTLSServerProtocol": "pgtls.protocols.server",

@@ -16,7 +16,8 @@ from pgtls.protocols.connection_info import own_certificate
 from pgtls.wire.required_authentication import AuthenticationCheck
 
 if TYPE_CHECKING:
-    from pgtls.gateway.session import ClientLeg, UpstreamLeg
+    from pgtls.gateway.client_side import ClientSide
+    from pgtls.gateway.server_side import ServerSide
 
 CLIENT_WITHOUT_TLS = "channel binding required, but the client's connection has no SSL"
 
@@ -33,8 +34,8 @@ class AuthenticationWatch:
     def __init__(
         self,
         check: AuthenticationCheck,
-        client: ClientLeg,
-        upstream: UpstreamLeg,
+        client: ClientSide,
+        upstream: ServerSide,
         refused: Callable[[PgTLSError], None],
     ) -> None:
         self._check = check
@@ -70,7 +71,7 @@ class AuthenticationWatch:
         self._client.authentication = None
         if held := self._check.from_client(b""):
             self._upstream.transport.write(held)
-        self._client.go_unread()
+        self._client.allow_splice()
 
     def server_refused(self, error: PgTLSError) -> None:
         """The connection to the server has been closed for what the server asked.

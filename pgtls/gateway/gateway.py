@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
-from pgtls.gateway.session import ClientLeg, Surroundings
+from pgtls.gateway.session import SessionContext
+from pgtls.gateway.single_upstream import SingleUpstream
 from pgtls.gateway.upstream_check import check_upstream
+from pgtls.protocols.connection_log import ConnectionLog
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.interfaces import ISessionObserver
+from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.transport.listening import backlog_for, listen
@@ -26,21 +30,6 @@ from pgtls.transport.listening_sockets import server_endpoint
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
-
-
-class _ClientLegs(Factory):
-    """Makes the client's leg of each session."""
-
-    noisy = False
-
-    def __init__(self, shared: Surroundings) -> None:
-        self.shared = shared
-
-    def buildProtocol(self, addr: IAddress | None) -> ClientLeg:
-        return ClientLeg(self.shared, addr)
-
-    def stopFactory(self) -> None:
-        self.shared.cancels.stop()
 
 
 class _SocketPort(Protocol):
@@ -60,6 +49,7 @@ class Gateway(Service):
     :param endpoint: what it listens on; by default what its ``listen`` says.
     :param connections_everywhere: takes how many connections are open here, and returns how many
         count towards ``max_connections``: more, where other processes share the port.
+    :param observers: are told what happens to connections, beside the log.
     :param checks_upstream: whether the upstream is looked at once at the start.
     """
 
@@ -71,6 +61,7 @@ class Gateway(Service):
         shutdown_timeout: float,
         endpoint: IStreamServerEndpoint | None = None,
         connections_everywhere: Callable[[int], int] = int,
+        observers: Sequence[ISessionObserver] = (),
         checks_upstream: bool = True,
     ) -> None:
         self._reactor = reactor
@@ -79,7 +70,8 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._connections_everywhere = connections_everywhere
         self._checks_upstream = checks_upstream
-        self._clients: _ClientLegs | None = None
+        self._observers = observers
+        self._clients: ClientSides | None = None
         self._factory: PgTLSServerFactory | None = None
         self._port: IListeningPort | None = None
         self._upstream_check: Deferred[None] = succeed(None)
@@ -109,21 +101,29 @@ class Gateway(Service):
         :raises ConfigurationError: the upstream is the embedded PostgreSQL, which does not run.
         """
         settings = self._loaded.configuration.settings
-        self._clients = _ClientLegs(
-            Surroundings(
+        listener, upstream = settings.listener, _upstream(self._loaded)
+        log = ConnectionLog(self._reactor, log_disconnections=settings.log_disconnections)
+        observers = Observers((log, *self._observers))
+        self._clients = ClientSides(
+            SessionContext(
                 self._reactor,
-                _upstream(self._loaded),
+                SingleUpstream(upstream),
+                upstream,
                 ChannelBinding(),
-                settings.listener.authentication_timeout,
+                listener.authentication_timeout,
                 settings.tls_parameters,
-                settings.log_disconnections,
                 CancelForwarder(self._reactor),
+                observers,
             )
         )
         self._factory = PgTLSServerFactory(
-            self._clients, self._loaded.tls, settings.listener, reactor=self._reactor
+            self._clients,
+            self._loaded.tls,
+            listener,
+            policy=self._loaded.admission,
+            observers=observers,
+            reactor=self._reactor,
         )
-        self._factory.admission = self._loaded.admission
         self._factory.places.everywhere = self._connections_everywhere
         return maybeDeferred(self._listen, settings, self._factory).addCallback(self._opened)
 
@@ -164,10 +164,10 @@ class Gateway(Service):
                 lambda failure: _log.failure("the port cannot be opened", failure)
             )
         if self._checks_upstream and self._clients is not None:
-            shared = self._clients.shared
+            context = self._clients.context
             shown = self._loaded.tls.certificates if self._loaded.tls is not None else ()
             self._upstream_check = check_upstream(
-                shared.upstream, shown, shared.binding, shared.reactor
+                context.upstream, shown, context.channel_binding, context.reactor
             )
 
     def stopService(self) -> Deferred[None]:
@@ -200,8 +200,11 @@ class Gateway(Service):
         self._loaded = loaded
         if self._factory is not None and self._clients is not None:
             self._factory.tls = loaded.tls
-            self._factory.admission = loaded.admission
-            self._clients.shared = attrs.evolve(self._clients.shared, upstream=_upstream(loaded))
+            self._factory.policy = loaded.admission
+            upstream = _upstream(loaded)
+            self._clients.context = attrs.evolve(
+                self._clients.context, router=SingleUpstream(upstream), upstream=upstream
+            )
 
 
 def _upstream(loaded: LoadedGateway) -> PgTLSClientEndpoint:

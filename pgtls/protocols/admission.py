@@ -1,19 +1,23 @@
-"""Whom a listener lets in: the client's certificate held against the role that it asks for."""
+"""Which clients a listener admits: the certificate held against the role that is asked for."""
 
 from __future__ import annotations
 
+from zope.interface import implementer
+
 from pgtls.errors import ConfigurationError
-from pgtls.policy.client_identity import ClientCert, check_client
+from pgtls.policy.client_identity import ClientCert, ClientNotVerified, check_client
 from pgtls.policy.ident_map import IdentMap
+from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.tls.tls_info import NegotiatedTLS
-from pgtls.wire.messages import StartupMessage
+from pgtls.protocols.stages import ADMIT, Client, Decision, Refuse
 from pgtls.wire.server_negotiation import SSL
 
 
+@implementer(IAccessPolicy)
 class Admission:
     """``clientcert``, ``clientname``, ``map`` and ``ident_file`` at work.
 
+    :param listener: the settings.
     :raises ConfigurationError: they do not go together, or the file cannot be used.
     """
 
@@ -38,18 +42,22 @@ class Admission:
         if mistakes:
             raise ConfigurationError(*mistakes)
 
-    def admit(self, startup: StartupMessage, tls: NegotiatedTLS | None) -> None:
-        """Check that a client may have the session that it asks for.
+    def decide(self, client: Client) -> Decision:
+        """Hold a client's certificate against the role that it asks for.
 
-        :param startup: what it asks for.
-        :param tls: its TLS; None in plaintext.
-        :raises ClientNotVerified: it has no certificate, or none for this role.
+        :param client: the client.
+        :returns: whether it may connect.
         """
-        check_client(
-            tls.certificate if tls is not None else None,
-            startup.user,
-            clientcert=self._listener.clientcert,
-            clientname=self._listener.clientname,
-            ident_map=self._ident_map,
-            map_name=self._listener.map or None,
-        )
+        tls = client.tls
+        try:
+            check_client(
+                tls.certificate if tls is not None else None,
+                client.startup.user,
+                clientcert=self._listener.clientcert,
+                clientname=self._listener.clientname,
+                ident_map=self._ident_map,
+                map_name=self._listener.map or None,
+            )
+        except ClientNotVerified as error:
+            return Refuse(error.response, error.log_detail)
+        return ADMIT

@@ -25,6 +25,17 @@ def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
     return describe(handle) if isinstance(handle, Connection) else None
 
 
+def server_name(transport: ITransport) -> str | None:
+    """Find the host name that a client asked for in its ClientHello.
+
+    :param transport: the server's end, with TLS on it.
+    :returns: the name; None where there was none.
+    """
+    handle = getattr(transport, "getHandle", lambda: None)()
+    name = handle.get_servername() if isinstance(handle, Connection) else None
+    return name.decode("ascii", "backslashreplace") if name is not None else None
+
+
 def own_certificate(transport: ITransport) -> Certificate | None:
     """The certificate that this end has sent to the other one.
 

@@ -1,14 +1,100 @@
-"""What the log says of a client's connection: who it is, over which TLS, with which certificate."""
+"""The log of a listener: one line for each client, with its TLS and its certificate."""
 
 from __future__ import annotations
 
 from time import time
 
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger, LogLevel
 
+from pgtls.protocols.connection_info import address_text
+from pgtls.protocols.interfaces import ISession
+from pgtls.protocols.log_limit import PERIOD, LogLimit
+from pgtls.protocols.observers import SessionObserver
+from pgtls.protocols.stages import Admit, Client, Refused, Stage
 from pgtls.text import log_text
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
+
+_log = Logger(namespace="pgtls.server")
+_gateway_log = Logger(namespace="pgtls.gateway")
+
+#: CancelRequests in a period that are logged one by one.
+_CANCELS_LOGGED = 50
+
+
+class ConnectionLog(SessionObserver):
+    """Logs what happens to connections.
+
+    :param clock: the reactor.
+    :param log_disconnections: whether the end of each session is logged too.
+    """
+
+    def __init__(self, clock: IReactorTime, *, log_disconnections: bool = False) -> None:
+        self._log_disconnections = log_disconnections
+        self._cancels = LogLimit(clock, _CANCELS_LOGGED, _log_cancels)
+        self._drops = LogLimit(clock, 1, _log_drops)
+
+    def admitted(self, client: Client, decision: Admit) -> None:
+        """Log a client that may connect.
+
+        :param client: the client.
+        :param decision: the policy's; its detail goes in front.
+        """
+        _log_client(client, f"{decision.detail}: " if decision.detail else "")
+
+    def refused(self, refused: Refused) -> None:
+        """Log a client that gets no session.
+
+        :param refused: the client, and why.
+        """
+        client = refused.client
+        if client is None:
+            _log_stranger(refused)
+        elif refused.stage is Stage.POLICY:
+            _log_client(client, f"{refused.reason}: ")
+        else:
+            _log_refusal(refused.stage, client, refused.reason)
+
+    def cancel_requested(
+        self, address: IAddress | None, tls: NegotiatedTLS | None, taken: bool
+    ) -> None:
+        """Log a CancelRequest; of very many, how many there were.
+
+        :param address: the client's.
+        :param tls: what was negotiated; None in plaintext.
+        :param taken: whether the request will be carried out.
+        """
+        if taken and self._cancels.allows():
+            _log_line(address, f"cancel request {tls_text(tls)}", _fields(None, tls))
+        elif not taken and self._drops.allows():
+            _log_line(address, "cancel request dropped: too many at this moment", {})
+
+    def tls_failed(self, address: IAddress | None, reason: str) -> None:
+        """Log a connection that ended with a TLS error.
+
+        :param address: the client's.
+        :param reason: what is wrong.
+        """
+        _log_line(address, reason, {})
+
+    def ended(self, session: ISession) -> None:
+        """Log the end of a session, if that is asked for.
+
+        :param session: the session.
+        """
+        if not self._log_disconnections:
+            return
+        client = address_text(session.client.address)
+        who = role_and_database(session.client.startup)
+        seconds = session.seconds
+        text = f"{client}: disconnection: {who} session time: {seconds:.3f} s"
+        log_line(_gateway_log, text, {"client": client, "who": who, "seconds": seconds})
+
+    def stopped(self) -> None:
+        """Log at once what has been counted."""
+        self._cancels.stop()
+        self._drops.stop()
 
 
 def log_line(log: Logger, line: str, fields: dict[str, object]) -> None:
@@ -16,6 +102,10 @@ def log_line(log: Logger, line: str, fields: dict[str, object]) -> None:
 
     As ``log.info("{line}", line=line, **fields)``, which first sorts all levels there are. With
     one field in the format, since each more costs 10 us at every connection.
+
+    :param log: the logger.
+    :param line: the whole line.
+    :param fields: what a program that reads the log wants to know.
     """
     fields["line"] = line
     fields["log_format"] = "{line}"
@@ -27,27 +117,76 @@ def log_line(log: Logger, line: str, fields: dict[str, object]) -> None:
     log.observer(fields)
 
 
-def who(startup: StartupMessage) -> str:
-    """The role and the database that a client asks for, as its own words, escaped and cut."""
+def role_and_database(startup: StartupMessage) -> str:
+    """Describe what a client asks for.
+
+    :param startup: its StartupMessage.
+    :returns: the role and the database, escaped and cut.
+    """
     return f"user={_text(startup.user)} database={_text(startup.database)}"
 
 
 def tls_text(tls: NegotiatedTLS | None) -> str:
-    """The TLS, and the certificate if one was used."""
+    """Describe a client's TLS.
+
+    :param tls: what was negotiated; None in plaintext.
+    :returns: version, cipher and group, and the certificate if one was used.
+    """
     if tls is None:
         return "SSL=off"
     text = f"SSL={tls.version} cipher={tls.cipher} group={tls.group}"
-    certificate = tls.certificate
-    if certificate is None:
+    if (certificate := tls.certificate) is None:
         return text
     return (
         f'{text} client_dn="{certificate.subject_line}" '
-        f'client_serial={certificate.serial_text} issuer_dn="{certificate.issuer_line}"'
+        f"client_serial={certificate.serial_text} "
+        f'issuer_dn="{certificate.issuer_line}"'
     )
 
 
-def fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[str, object]:
-    """The same for who reads logs by program: all names always, None where there is nothing."""
+def _log_client(client: Client, why: str) -> None:
+    fields = _fields(client.startup, client.tls)
+    what = f"user={fields['user']} database={fields['database']}"
+    _log_line(client.address, f"{why}{what} {tls_text(client.tls)}", fields)
+
+
+def _log_refusal(stage: Stage, client: Client, reason: str) -> None:
+    address, who = address_text(client.address), role_and_database(client.startup)
+    if stage is Stage.UPSTREAM:
+        _gateway_log.error(
+            "{client}: {who} upstream: {error}", client=address, who=who, error=reason
+        )
+    else:
+        _gateway_log.error("{client}: {who} {error}", client=address, who=who, error=reason)
+
+
+def _log_stranger(refused: Refused) -> None:
+    """A client that was refused before its StartupMessage was there."""
+    failure = refused.verify_failure
+    if failure is None:
+        _log_line(refused.address, refused.reason, {})
+        return
+    _log_line(
+        refused.address,
+        f"{refused.reason}. {failure}",
+        {
+            "depth": failure.depth,
+            "verify_error": failure.reason,
+            "client_dn": failure.subject,
+            "client_serial": failure.serial,
+            "issuer_dn": failure.issuer,
+        },
+    )
+
+
+def _log_line(address: IAddress | None, reason: str, fields: dict[str, object]) -> None:
+    fields["address"] = text = address_text(address)
+    fields["reason"] = reason
+    log_line(_log, f"{text}: {reason}", fields)
+
+
+def _fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[str, object]:
+    """The same for programs that read logs: all names always, None where there is nothing."""
     certificate = tls.certificate if tls is not None else None
     return {
         "user": _text(startup.user) if startup is not None else None,
@@ -63,3 +202,13 @@ def fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[st
 
 def _text(octets: bytes) -> str:
     return log_text(octets)
+
+
+def _log_cancels(count: int) -> None:
+    _log.info("{count} more cancel requests within {seconds:g} s", count=count, seconds=PERIOD)
+
+
+def _log_drops(count: int) -> None:
+    _log.warn(
+        "{count} more cancel requests dropped within {seconds:g} s", count=count, seconds=PERIOD
+    )

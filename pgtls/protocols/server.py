@@ -9,6 +9,7 @@ from functools import cache
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -25,13 +26,13 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from pgtls.policy.client_identity import ClientNotVerified
-from pgtls.protocols.connection_info import CLOSE_TIMEOUT, address_text, negotiated_tls
-from pgtls.protocols.connection_log import fields, log_line, tls_text
+from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls, server_name
+from pgtls.protocols.deciding import PendingDecision, ask
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
-from pgtls.protocols.interfaces import IPostgreSQLApplication
+from pgtls.protocols.interfaces import IPostgreSQLApplication, IPostgreSQLSession
 from pgtls.protocols.places import Place
 from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
+from pgtls.protocols.stages import Client, Decision, Refuse, Refused, Stage
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.keepalive import set_tcp_options
@@ -78,6 +79,8 @@ class PgTLSServerProtocol(Protocol):
         self._tls: NegotiatedTLS | None = None  # from the handshake to the StartupMessage
         self._timer: IDelayedCall | None = None
         self._proxied: ProxiedClient | None = None
+        self._pending: PendingDecision | None = None  # while the policy takes its time
+        self._accepted = 0.0
 
     @property
     def negotiating(self) -> bool:
@@ -94,6 +97,8 @@ class PgTLSServerProtocol(Protocol):
         """Begin to wait for the first byte; ``authentication_timeout`` runs from here."""
         factory = self.factory
         place = factory.places.enter(self)
+        self._accepted = factory.reactor.seconds()
+        factory.observers.accepted(self.transport.getPeer())
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
@@ -128,7 +133,10 @@ class PgTLSServerProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, decrypted where TLS is up, until the application gets them."""
-        self._perform(self._negotiation.receive(data))
+        if self._pending is None:
+            self._perform(self._negotiation.receive(data))
+        else:
+            self._pending.receive(data)
 
     def __conform__(self, interface: object) -> object:
         """Half-closes are the application's, if it knows what to do about them."""
@@ -146,18 +154,19 @@ class PgTLSServerProtocol(Protocol):
         """The client is gone."""
         self.connected = 0  # Twisted leaves it at 1, and there is nothing left to close
         self._stop_timer()
-        if self._handshaking:
-            self._note_failed_handshake(reason)
-        elif is_tls_error(reason):
-            self._note(tls_reason(reason), {})
+        if not self._handshaking and is_tls_error(reason):
+            self.factory.observers.tls_failed(self._address, tls_reason(reason))
         if self._application is not None:
             self._application.connectionLost(reason)
         elif self._handshaking:
-            pass  # that is all there is to say
+            self._handshake_failed(reason)
+        elif self._pending is not None:
+            self._pending.stop()
         elif self._proxied is not None and self._proxied.interrupted:
             self._close(_INCOMPLETE_HEADER)
         else:
             self._perform(self._negotiation.eof())
+        self.__dict__.pop("_negotiation", None)  # a cycle
         self.factory.connection_lost(self)
 
     def _perform(self, actions: list[Action]) -> None:
@@ -167,11 +176,11 @@ class PgTLSServerProtocol(Protocol):
             elif isinstance(action, StartTLS):
                 self._start_tls(action.data)
             elif isinstance(action, Startup):
-                self._deliver(action.message, action.rest)
+                self._startup(action.message, action.rest)
             elif isinstance(action, Cancel):
                 self._cancel(action.request)
             elif isinstance(action, Close):
-                self._close(action.reason)
+                self._close(action.reason, action.response)
 
     def _start_tls(self, client_hello: bytes) -> None:
         self._handshaking = True
@@ -184,57 +193,116 @@ class PgTLSServerProtocol(Protocol):
         if client_hello:
             unread(self.transport, client_hello)
 
-    def _cancel(self, request: CancelRequest) -> None:
-        if self.factory.places.cancel(self):
-            self._deliver(request, b"")
-        elif self.factory.dropped_cancels.allows():
-            self._close("cancel request dropped: too many are being carried out at this moment")
-        else:
-            self._close(None)
+    def _handshake_failed(self, reason: Failure) -> None:
+        self.factory.observers.refused(
+            Refused(
+                Stage.NEGOTIATION,
+                self._address,
+                f"could not accept SSL connection: {tls_reason(reason)}",
+                verify_failure=failure_of(self.transport.getHandle()),
+            )
+        )
 
-    def _deliver(self, packet: StartupMessage | CancelRequest, rest: bytes) -> None:
+    def _negotiated_tls(self) -> NegotiatedTLS | None:
         # A listener may have had TLS below before this protocol came to negotiate.
-        tls = self._tls or negotiated_tls(self.transport)
-        self._tls = None
-        if isinstance(packet, StartupMessage):
-            try:
-                self.factory.admission.admit(packet, tls)
-            except ClientNotVerified as error:
-                self._note_connection(packet, tls, f"{error.log_detail}: ")
-                self.transport.write(error.response.encode())
-                self._close(None)
-                return
-        if isinstance(packet, StartupMessage) or self.factory.logged_cancels.allows():
-            self._note_connection(packet, tls)
-        self._stop_timer()
-        application = self.factory.wrapped.buildProtocol(self._address)
+        tls, self._tls = self._tls or negotiated_tls(self.transport), None
+        return tls
+
+    def _cancel(self, request: CancelRequest) -> None:
+        tls = self._negotiated_tls()
+        taken = self.factory.places.cancel(self)
+        self.factory.observers.cancel_requested(self._address, tls, taken)
+        application = self._begin_application() if taken else None
+        if application is None:
+            self._close(None)
+        elif IPostgreSQLSession.providedBy(application) or IPostgreSQLApplication.providedBy(
+            application
+        ):
+            application.cancel_requested(request, tls)
+        else:
+            application.dataReceived(request.raw)
+
+    def _startup(self, startup: StartupMessage, rest: bytes) -> None:
+        """The StartupMessage is there: may the client connect?"""
+        tls, factory = self._negotiated_tls(), self.factory
+        client = Client(
+            startup,
+            self._address,
+            tls,
+            server_name(self.transport) if tls is not None else None,
+            self._proxied.header if self._proxied is not None else None,
+            self._accepted,
+        )
+        factory.observers.negotiated(client)
+        decision = ask(factory.policy, client)
+        if isinstance(decision, Deferred):
+            self._pending = PendingDecision(
+                client, rest, decision, self.transport, self._decided_later
+            )
+            self._pending.begin()
+        else:
+            self._decided(client, rest, decision)
+
+    def _decided_later(self, client: Client, rest: bytes, decision: Decision) -> None:
+        self._pending = None
+        if refusal := self._session_refusal():  # since then a shutdown has begun
+            decision = Refuse(refusal)
+        self._decided(client, rest, decision)
+
+    def _decided(self, client: Client, rest: bytes, decision: Decision) -> None:
+        if isinstance(decision, Refuse):
+            self._refuse(client, decision)
+            return
+        self.factory.observers.admitted(client, decision)
+        application = self._begin_application()
         if application is None:
             self._close("the application takes no connection")
-            return
-        self._application = application
-        self.dataReceived = application.dataReceived  # type: ignore[method-assign]
-        del self._negotiation  # it is over, and idle sessions are many
-        application.makeConnection(self.transport)
-        if not IPostgreSQLApplication.providedBy(application):
-            application.dataReceived(packet.raw + rest)
-            return
-        if isinstance(packet, CancelRequest):
-            application.cancel_requested(packet, tls)
-            return
-        application.startup_received(packet, tls)
-        if rest:
-            application.dataReceived(rest)
+        elif IPostgreSQLSession.providedBy(application):
+            application.session_requested(client)
+            if rest:
+                application.dataReceived(rest)
+        elif IPostgreSQLApplication.providedBy(application):
+            application.startup_received(client.startup, client.tls)
+            if rest:
+                application.dataReceived(rest)
+        else:
+            application.dataReceived(client.startup.raw + rest)
+
+    def _refuse(self, client: Client, refuse: Refuse) -> None:
+        self.factory.observers.refused(
+            Refused(Stage.POLICY, client.address, refuse.reason, refuse.response, client)
+        )
+        self.transport.write(refuse.response.encode())
+        self._close(None)
+
+    def _begin_application(self) -> IProtocol | None:
+        """From now on the application's protocol gets everything.
+
+        :returns: None where its factory makes none.
+        """
+        self._stop_timer()
+        application = self.factory.wrapped.buildProtocol(self._address)
+        if application is not None:
+            self._application = application
+            self.dataReceived = application.dataReceived  # type: ignore[method-assign]
+            del self._negotiation  # it is over, and idle sessions are many
+            application.makeConnection(self.transport)
+        return application
 
     def _timed_out(self) -> None:
         self._timer = None
-        if self._proxied is not None and self._proxied.header is None:
+        if self._pending is not None:
+            self._pending.time_out()
+        elif self._proxied is not None and self._proxied.header is None:
             self._close(_INCOMPLETE_HEADER)
         else:
             self._perform(self._negotiation.timed_out())
 
-    def _close(self, reason: str | None) -> None:
+    def _close(self, reason: str | None, response: ErrorResponse | None = None) -> None:
         if reason is not None:
-            self._note(reason, {})
+            self.factory.observers.refused(
+                Refused(Stage.NEGOTIATION, self._address, reason, response)
+            )
         self._stop_timer()
         if self.connected:
             self._timer = self.factory.reactor.callLater(CLOSE_TIMEOUT, self._abort)
@@ -248,36 +316,6 @@ class PgTLSServerProtocol(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _note(self, reason: str, event: dict[str, object]) -> None:
-        event["address"] = address = address_text(self._address)
-        event["reason"] = reason
-        log_line(_log, f"{address}: {reason}", event)
-
-    def _note_connection(
-        self, packet: StartupMessage | CancelRequest, tls: NegotiatedTLS | None, why_not: str = ""
-    ) -> None:
-        startup = packet if isinstance(packet, StartupMessage) else None
-        known = fields(startup, tls)
-        what = f"user={known['user']} database={known['database']}" if startup else "cancel request"
-        self._note(f"{why_not}{what} {tls_text(tls)}", known)
-
-    def _note_failed_handshake(self, reason: Failure) -> None:
-        text = f"could not accept SSL connection: {tls_reason(reason)}"
-        failure = failure_of(self.transport.getHandle())
-        if failure is None:
-            self._note(text, {})
-            return
-        self._note(
-            f"{text}. {failure}",
-            {
-                "depth": failure.depth,
-                "verify_error": failure.reason,
-                "client_dn": failure.subject,
-                "client_serial": failure.serial,
-                "issuer_dn": failure.issuer,
-            },
-        )
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -10,21 +12,17 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import Logger
 
 from pgtls.errors import ConfigurationError
 from pgtls.protocols.admission import Admission
-from pgtls.protocols.log_limit import PERIOD, LogLimit
+from pgtls.protocols.connection_log import ConnectionLog
+from pgtls.protocols.interfaces import IAccessPolicy, ISessionObserver
+from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import Places
 from pgtls.protocols.server import PgTLSServerProtocol
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.server_negotiation import SSL
-
-_log = Logger(namespace="pgtls.server")
-
-#: CancelRequests in a period that are logged one by one.
-_CANCELS_LOGGED = 50
 
 
 class PgTLSServerFactory(Factory):
@@ -32,13 +30,16 @@ class PgTLSServerFactory(Factory):
 
     :param wrapped: the application's factory. Its protocols get the StartupMessage byte for byte
         in ``dataReceived``, or as values if they provide
-        :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication`.
+        :class:`~pgtls.protocols.interfaces.IPostgreSQLApplication` or
+        :class:`~pgtls.protocols.interfaces.IPostgreSQLSession`.
     :param tls: makes the TLS connections; may be None where ``ssl`` is off.
     :param settings: whether TLS is offered or required, limits of time and number.
+    :param policy: decides which clients may connect, in place of ``clientcert`` and what belongs to
+        it.
+    :param observers: are told what happens to connections, in place of the log
+        (:class:`~pgtls.protocols.connection_log.ConnectionLog`).
     :ivar tcp_options: those of the clients' TCP connections.
     :ivar places: the open connections, and which of them may have a session.
-    :ivar logged_cancels: those CancelRequests that are logged one by one.
-    :ivar dropped_cancels: the same of those that are dropped.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
     """
 
@@ -50,6 +51,8 @@ class PgTLSServerFactory(Factory):
         tls: IOpenSSLServerConnectionCreator | None,
         settings: ListenerSettings | None = None,
         *,
+        policy: IAccessPolicy | None = None,
+        observers: Observers | Sequence[ISessionObserver] | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
         settings = settings or ListenerSettings()
@@ -59,7 +62,7 @@ class PgTLSServerFactory(Factory):
         self.tls = tls
         self.settings = settings
         self.tcp_options = settings.tcp_options
-        self.admission = Admission(settings)
+        self.policy: IAccessPolicy = Admission(settings) if policy is None else policy
         self.places = Places[PgTLSServerProtocol](
             settings.max_connections, lambda connection: connection.transport.abortConnection()
         )
@@ -67,8 +70,9 @@ class PgTLSServerFactory(Factory):
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self.reactor: IReactorTime = reactor  # type: ignore[assignment]
-        self.logged_cancels = LogLimit(self.reactor, _CANCELS_LOGGED, _log_cancels)
-        self.dropped_cancels = LogLimit(self.reactor, 1, _log_drops)
+        if observers is None:
+            observers = (ConnectionLog(self.reactor),)
+        self.observers = observers if isinstance(observers, Observers) else Observers(observers)
 
     @property
     def connections(self) -> set[PgTLSServerProtocol]:
@@ -135,18 +139,7 @@ class PgTLSServerFactory(Factory):
         self.wrapped.doStart()
 
     def doStop(self) -> None:
-        """Stop the application's factory too, and log what has been counted."""
-        self.logged_cancels.stop()
-        self.dropped_cancels.stop()
+        """Stop the application's factory too, and tell the observers."""
+        self.observers.stopped()
         self.wrapped.doStop()
         super().doStop()  # type: ignore[no-untyped-call]
-
-
-def _log_cancels(count: int) -> None:
-    _log.info("{count} more cancel requests within {seconds:g} s", count=count, seconds=PERIOD)
-
-
-def _log_drops(count: int) -> None:
-    _log.warn(
-        "{count} more cancel requests dropped within {seconds:g} s", count=count, seconds=PERIOD
-    )

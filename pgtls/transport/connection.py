@@ -138,6 +138,11 @@ class Connection(Lifecycle):
         ):
             mine.splice_to(sink, self._poller.pipe)
 
+    @property
+    def spliced(self) -> int:
+        """Bytes that have gone past the protocol."""
+        return self._layer.spliced if isinstance(self._layer, Plaintext) else 0
+
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Have a producer write no faster than the peer reads.
 

@@ -37,11 +37,13 @@ class Plaintext:
     :ivar end: why nothing more will be received; None while more may come.
     :ivar unsent: what was taken by :meth:`send` and not yet by the socket: never anything.
     :ivar handshaking: whether it takes nothing yet.
+    :ivar spliced: bytes that have gone to another socket in the kernel.
     """
 
     end: Exception | None = None
     unsent: bytes | memoryview = b""
     handshaking = False
+    spliced = 0
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -92,6 +94,7 @@ class Plaintext:
             return
         if not count:
             self.end = CONNECTION_DONE
+        self.spliced += count
         self._in_bulk = count >= READ_SIZE
         if rest:
             sink.write(rest)

@@ -14,14 +14,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import Attribute
 
 
-class IRelayTransport(ITransport, IConsumer, IPushProducer):
-    """What a connection of :mod:`pgtls.transport` offers, over TCP with or without TLS and over a
-    Unix socket. Those over TCP provide ITCPTransport and ITLSTransport, too."""
-
-    closing = Attribute(
-        """Whether it will be closed when the events at hand have been dealt with: there is nothing
-        left to be sent."""
-    )
+class IStreamTransport(ITransport, IConsumer, IPushProducer):
+    """What a relay needs of a connection. Twisted's own have it too."""
 
     def getHandle() -> object:
         """What the connection stands on.
@@ -35,6 +29,18 @@ class IRelayTransport(ITransport, IConsumer, IPushProducer):
     def loseWriteConnection() -> None:
         """Half-close: the peer is told, with close_notify in TLS, that no more will come from here
         when everything that has been written is sent. Reading goes on."""
+
+
+class IRelayTransport(IStreamTransport):
+    """What a connection of :mod:`pgtls.transport` offers, over TCP with or without TLS and over a
+    Unix socket. Those over TCP provide ITCPTransport and ITLSTransport, too."""
+
+    closing = Attribute(
+        """Whether it will be closed when the events at hand have been dealt with: there is nothing
+        left to be sent."""
+    )
+
+    spliced = Attribute("""Bytes that have gone past the protocol: see :meth:`splice_to`.""")
 
     def unread(data: bytes) -> None:
         """Take bytes back that were read before TLS began and belong to it: the beginning of a

@@ -11,7 +11,7 @@ Two differences from PostgreSQL are deliberate. Bytes behind an SSLRequest are r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 
 from pgtls.wire.messages import (
@@ -88,9 +88,14 @@ class Cancel:
 
 @dataclass(slots=True)
 class Close:
-    """Close the connection. ``reason`` is for the log; None where there is nothing to say."""
+    """Close the connection.
+
+    :ivar reason: for the log; None where there is nothing to say.
+    :ivar response: what the client was sent before, None for nothing.
+    """
 
     reason: str | None
+    response: ErrorResponse | None = field(default=None, compare=False)
 
 
 Action = Send | StartTLS | Startup | Cancel | Close
@@ -264,7 +269,7 @@ class ServerNegotiation:
             "server supports 3.0 to 3.2",
         )
         if packet.major < 3 and packet.code:  # of a client of 0.0 nothing is known, so 3 it is
-            return [Send(error.encode_v2()), *self._close(error.message)]
+            return [Send(error.encode_v2()), *self._close(error.message, error)]
         return self._fatal(error)
 
     def _startup_message(self, packet: Packet) -> list[Action]:
@@ -294,9 +299,9 @@ class ServerNegotiation:
         return [Startup(message, self._buffer)]
 
     def _fatal(self, error: ErrorResponse) -> list[Action]:
-        return [Send(error.encode()), *self._close(error.message)]
+        return [Send(error.encode()), *self._close(error.message, error)]
 
-    def _close(self, reason: str | None) -> list[Action]:
+    def _close(self, reason: str | None, response: ErrorResponse | None = None) -> list[Action]:
         self._state = _DONE
         self._buffer = b""
-        return [Close(reason)]
+        return [Close(reason, response)]

@@ -28,7 +28,7 @@ ADMIN_SHUTDOWN = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to admini
 
 #: ``twistd`` of a gateway that gives a side half a second to read what is left for it.
 SHORT_DRAIN = (
-    "import pgtls.gateway.leg; pgtls.gateway.leg.DRAIN_TIMEOUT = 0.5; "
+    "import pgtls.gateway.relay; pgtls.gateway.relay.DRAIN_TIMEOUT = 0.5; "
     "from twisted.scripts.twistd import run; run()"
 )
 

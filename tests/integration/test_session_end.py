@@ -15,9 +15,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pgtls.gateway.cancel import CancelForwarder
-from pgtls.gateway.leg import DRAIN_TIMEOUT, Leg
-from pgtls.gateway.session import ClientLeg, Surroundings
+from pgtls.gateway.client_side import ClientSides
+from pgtls.gateway.relay import DRAIN_TIMEOUT, RelaySide
+from pgtls.gateway.session import SessionContext
+from pgtls.gateway.single_upstream import SingleUpstream
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.observers import Observers
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.transport.listening import listen
@@ -27,7 +30,7 @@ from tests.support.raw_client import startup_message
 from tests.support.transports import OnTwistedsTransports, Transports
 
 
-class LastWords(Leg):
+class LastWords(RelaySide):
     """Says what it is asked for, which is the last that it says."""
 
     def __init__(self, shared: Any) -> None:
@@ -37,7 +40,7 @@ class LastWords(Leg):
 
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(b"x" * int(data))
-        self.finish()
+        self.close_when_read()
         self.finished.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -128,12 +131,19 @@ class AnErrorAtTheBeginning(EndCase):
             reactor, f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=disable"
         )
         binding: Any = NoBinding()
-        shared = Surroundings(
-            reactor, upstream, binding, TIMEOUT, False, False, CancelForwarder(reactor)
+        context = SessionContext(
+            reactor,
+            SingleUpstream(upstream),
+            upstream,
+            binding,
+            TIMEOUT,
+            tls_parameters=False,
+            cancels=CancelForwarder(reactor),
+            observers=Observers(),
         )
-        legs = Factory.forProtocol(lambda: ClientLeg(shared, None))
+        sides = ClientSides(context)
         settings = ListenerSettings(ssl=SSL.OFF)
-        port = await self.listen(PgTLSServerFactory(legs, None, settings, reactor=reactor))
+        port = await self.listen(PgTLSServerFactory(sides, None, settings, reactor=reactor))
 
         def session() -> tuple[bytes, bytes]:
             """What the client and the server read in the end."""

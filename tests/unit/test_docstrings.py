@@ -22,8 +22,6 @@ PACKAGE = Path(pgtls.__file__).parent
 
 #: Modules that are not complete yet. It only ever gets shorter.
 INCOMPLETE: set[str] = {
-    "pgtls.gateway.session",
-    "pgtls.protocols.connection_log",
     "pgtls.protocols.handshake_errors",
     "pgtls.tls.client_context",
     "pgtls.tls.dh",
@@ -34,11 +32,8 @@ INCOMPLETE: set[str] = {
 #: What has no place in the package, as regular expressions, and the modules that still have it.
 LEFTOVERS: dict[str, set[str]] = {
     r"__class__\s*=[^=]": set(),
-    r"\breactor: Any\b": {
-        "pgtls.gateway.session",
-    },
+    r"\breactor: Any\b": set(),
     r"\btransport: Any\b": {
-        "pgtls.gateway.leg",
         "pgtls.gateway.upstream_check",
         "pgtls.protocols.client",
         "pgtls.protocols.server",

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from pgtls.transport.relay_transport import IRelayTransport
+from pgtls.transport.relay_transport import IRelayTransport, IStreamTransport
 
 #: Seconds that one side may take to read what is left for it when the other side is gone.
 DRAIN_TIMEOUT = 60.0
 
 
-class Leg(Protocol):
-    """One of the two connections of a session: passes what comes to the other one."""
+class RelaySide(Protocol):
+    """One of the two connections of a session: passes what comes to the other one.
 
-    transport: Any  # ITCPTransport, with TLS on it or not
-    _other: Leg | None = None
+    :param reactor: Twisted's reactor.
+    """
+
+    transport: IStreamTransport
+    _received = 0
+    _other: RelaySide | None = None
     _drain: IDelayedCall | None = None
-    _read_everything = False
+    _end_received = False
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
 
-    def join(self, other: Leg) -> None:
+    def count_bytes(self) -> None:
+        """Count what comes from now on; without this nothing is."""
+        self.dataReceived = self._counted  # type: ignore[method-assign]
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come, from :meth:`count_bytes` on."""
+        transport = self.transport
+        past = transport.spliced if IRelayTransport.providedBy(transport) else 0
+        return self._received + int(past)
+
+    def _counted(self, data: bytes) -> None:
+        self._received += len(data)
+        type(self).dataReceived(self, data)
+
+    def relay_to(self, other: RelaySide) -> None:
         """From now on pass on everything.
 
         :param other: where to, no faster than it reads.
@@ -33,37 +50,38 @@ class Leg(Protocol):
         self._other = other
         other.transport.registerProducer(self.transport, True)
 
-    def go_unread(self) -> None:
-        """From now on nobody here looks at what comes: where nothing encrypts it either, it may go
+    def allow_splice(self) -> None:
+        """From now on nothing here looks at what comes: where nothing encrypts it either, it may go
         from socket to socket."""
         if self._other is not None and IRelayTransport.providedBy(self.transport):
             self.transport.splice_to(self._other.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
-        other = self._left_alone()
+        other = self._detach()
         if other is not None:
-            other.finish()
+            other.close_when_read()
 
-    def _left_alone(self) -> Leg | None:
+    def _detach(self) -> RelaySide | None:
         """This side is gone.
 
         :returns: the other one, if there is one.
         """
-        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to finish
+        self.connected = 0  # Twisted leaves it at 1, and there is nothing left to close
         if self._drain is not None:
             self._drain.cancel()
             self._drain = None
+        self.__dict__.pop("dataReceived", None)  # a cycle
         other, self._other = self._other, None
         if other is not None and other.connected:
             other.transport.unregisterProducer()
         return other
 
-    def finish(self) -> None:
+    def close_when_read(self) -> None:
         """Close when what was written has been read; not later than DRAIN_TIMEOUT."""
         self._other = None
         if self.connected:
-            if not self._read_everything:
+            if not self._end_received:
                 self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
             transport = self.transport

@@ -1,0 +1,113 @@
+"""A session's connection to the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pgtls.conninfo.hosts import Host
+from pgtls.errors import PgTLSError
+from pgtls.gateway.authentication_watch import AuthenticationWatch
+from pgtls.gateway.relay import RelaySide
+from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
+from pgtls.wire.session_start import SessionStart
+
+if TYPE_CHECKING:
+    from pgtls.gateway.client_side import ClientSide
+    from pgtls.gateway.session import SessionContext
+
+_log = Logger(namespace="pgtls.gateway")
+
+
+class ServerSide(RelaySide):
+    """The connection to the server.
+
+    :param context: what all sessions of the gateway share.
+    """
+
+    def __init__(self, context: SessionContext) -> None:
+        super().__init__(context.reactor)
+        self._context = context
+        self._start: SessionStart | None = None
+        self._key = b""
+        self._host: Host | None = None
+        self._authentication: AuthenticationWatch | None = None
+        if context.observers.counts_bytes:
+            self.count_bytes()
+
+    def begin(
+        self, client: ClientSide, host: Host | None, authentication: AuthenticationWatch | None
+    ) -> None:
+        """Begin the relay; nothing has been read from the server yet.
+
+        :param client: the connection from the client.
+        :param host: the server's, which its cancel requests go to; None where it is not known.
+        :param authentication: watches the client until AuthenticationOk, where it must be watched.
+        """
+        self._host = host
+        self._authentication = authentication
+        self.relay_to(client)
+        client.relay_to(self)
+        self.notice_end()
+        client.notice_end()
+        binding = self._context.channel_binding
+        self._start = SessionStart(binding.editor(client.transport, self.transport))
+        if authentication is None:
+            client.allow_splice()
+        else:
+            authentication.begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the server; until ReadyForQuery they are watched."""
+        if self._start is not None:
+            data = self._watched(self._start, data)
+        if self._other is not None:
+            self._other.transport.write(data)
+
+    def _watched(self, start: SessionStart, data: bytes) -> bytes:
+        data = start.receive(data)
+        if self._authentication is not None:
+            self._authentication.server_sent()
+        if start.done:
+            self._key, self._start = start.key, None
+            self.allow_splice()
+            if self._host is not None:
+                self._context.cancels.keys.add(self._key, self._host)
+        return data
+
+    def peer_ended(self, broken: bool) -> None:
+        """A client that does not read what is left does not keep its place for that.
+
+        :param broken: whether the connection is broken, in both directions.
+        """
+        if self._other is not None:
+            self._other.limit_draining()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The server is gone."""
+        if is_tls_error(reason) and self._host is not None:
+            _log.error("{host}: {reason}", host=self._host.where, reason=tls_reason(reason))
+        self._context.cancels.keys.remove(self._key)
+        if self._authentication is not None and isinstance(reason.value, PgTLSError):
+            self._authentication.server_refused(reason.value)
+        super().connectionLost(reason)
+
+
+class ServerSides(Factory):
+    """Makes them for a gateway.
+
+    :param context: what all sessions of the gateway share.
+    """
+
+    noisy = False
+
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
+
+    def buildProtocol(self, addr: IAddress | None) -> ServerSide:
+        """Make one for a connection to the server."""
+        return ServerSide(self._context)

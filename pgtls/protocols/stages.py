@@ -1,0 +1,108 @@
+"""What the stages of a session hand on: accept, negotiate, decide, route, connect, relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from twisted.internet.interfaces import IAddress
+
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.tls.tls_info import NegotiatedTLS
+from pgtls.tls.verify_failures import VerifyFailure
+from pgtls.wire.messages import ErrorResponse, StartupMessage
+from pgtls.wire.proxy_header import ProxyHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client that wants a session: all that is known of it when its StartupMessage is there.
+
+    :ivar startup: the StartupMessage: role, database, parameters.
+    :ivar address: its own address, behind a proxy too.
+    :ivar tls: what was negotiated, its certificate included; None in plaintext.
+    :ivar sni: the host name in its ClientHello; None where it sent none, and in plaintext.
+    :ivar proxy: the PROXY header in front of its connection; None where none was expected.
+    :ivar accepted: when it connected, in seconds of the reactor's clock.
+    """
+
+    startup: StartupMessage
+    address: IAddress | None = None
+    tls: NegotiatedTLS | None = None
+    sni: str | None = None
+    proxy: ProxyHeader | None = None
+    accepted: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """A policy's decision: the client may connect.
+
+    :ivar detail: why, for the log; may be empty.
+    """
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A policy's or a router's decision: the client may not connect.
+
+    :ivar response: what the client gets to read.
+    :ivar detail: why, for the log; empty where the response says it all.
+    """
+
+    response: ErrorResponse
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why, for the log."""
+        return self.detail or self.response.message
+
+
+#: For policies that have nothing to say about it.
+ADMIT = Admit()
+
+Decision = Admit | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A router's decision: where a session goes.
+
+    :ivar endpoint: connects to the server.
+    :ivar route: the name of the route, for the log; empty where there is only one.
+    """
+
+    endpoint: PgTLSClientEndpoint
+    route: str = ""
+
+
+class Stage(StrEnum):
+    """Where a client was refused."""
+
+    NEGOTIATION = "negotiation"
+    POLICY = "policy"
+    ROUTE = "route"
+    UPSTREAM = "upstream"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A client that gets no session.
+
+    :ivar stage: at which stage.
+    :ivar address: the client's.
+    :ivar reason: why, in one line for a log.
+    :ivar response: what the client got to read; None for nothing.
+    :ivar client: what is known of it; None before its StartupMessage was there.
+    :ivar verify_failure: what is wrong with its certificate, where that is the reason.
+    """
+
+    stage: Stage
+    address: IAddress | None
+    reason: str
+    response: ErrorResponse | None = None
+    client: Client | None = None
+    verify_failure: VerifyFailure | None = None
