@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pgtls.protocols.stages import Refused as Refused
     from pgtls.protocols.stages import Upstream as Upstream
     from pgtls.protocols.strings import PgTLSServerEndpoint as PgTLSServerEndpoint
+    from pgtls.tls.certificate import Certificate as Certificate
     from pgtls.tls.server_context import ServerTLSSettings as ServerTLSSettings
     from pgtls.tls.tls_info import NegotiatedTLS as NegotiatedTLS
     from pgtls.transport.reactor import IReactor as IReactor
@@ -79,6 +80,7 @@ _HOMES = {
     "PgTLSServerEndpoint": "pgtls.protocols.strings",
     "ClientCert": "pgtls.policy.client_identity",
     "ClientName": "pgtls.policy.client_identity",
+    "Certificate": "pgtls.tls.certificate",
     "NegotiatedTLS": "pgtls.tls.tls_info",
     "IReactor": "pgtls.transport.reactor",
     "ServerTLSSettings": "pgtls.tls.server_context",

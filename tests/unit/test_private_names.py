@@ -21,14 +21,16 @@ from pgtls.transport.twisted_private import (
 
 PACKAGE = Path(pgtls.__file__).parent
 
-#: Private attributes of pyOpenSSL's Context, Connection and PKey.
+#: Private attributes of pyOpenSSL's Context, Connection, PKey and X509, and of its module SSL.
 PYOPENSSL = {
     "_context",
     "_from_ssl",
     "_into_ssl",
     "_pkey",
+    "_raise_current_error",
     "_raise_ssl_error",
     "_ssl",
+    "_x509",
 }
 
 #: Private attributes of Twisted's reactor.
@@ -69,9 +71,11 @@ class PyOpenSSLTests(SynchronousTestCase):
 
     def test_each_private_attribute_is_there(self) -> None:
         context = SSL.Context(SSL.TLS_METHOD)
-        objects = (context, SSL.Connection(context), openssl.crypto.PKey())
+        crypto = openssl.crypto
+        objects = (context, SSL.Connection(context), crypto.PKey(), crypto.X509(), SSL)
         for name in PYOPENSSL:
             self.assertTrue(any(hasattr(each, name) for each in objects), name)
+        self.assertEqual(foreign_private(self.path), PYOPENSSL)
 
     def test_no_other_module_uses_them(self) -> None:
         for path in PACKAGE.rglob("*.py"):
