@@ -34,6 +34,7 @@ from pgtls.tls.chain import signed_by
 from pgtls.tls.sources import parse_chain, pem_of
 
 _NAMES = {oid: name for name, (oid, _) in SUBJECT_FIELDS.items()}
+_FIELDS = {oid.dotted_string: name for name, (oid, _) in SUBJECT_FIELDS.items()}
 _BEGIN = re.compile(r"^-----BEGIN CERTIFICATE-----[ \t]*$", re.MULTILINE)
 _END = re.compile(r"^-----END CERTIFICATE-----[ \t]*$", re.MULTILINE)
 
@@ -80,6 +81,26 @@ def subject_of(fields: Iterable[tuple[str, str]]) -> tuple[x509.NameAttribute[st
             raise ConfigurationError(f"{_NAMES[field.oid]} is there twice")
         found.append(field)
     return tuple(found)
+
+
+def fields_of(root: Certificate) -> list[tuple[str, str]]:
+    """The fields of an authority's subject that its users' certificates may have too.
+
+    :param root: the authority's certificate.
+    :returns: names, as in :data:`~pgtls.certs.names.SUBJECT_FIELDS`, and values; the first of each.
+    :raises ConfigurationError: they cannot be read.
+    """
+    found: dict[str, str] = {}
+    try:
+        for attribute in (each for rdn in root.subject.rdns for each in rdn):
+            name = _FIELDS.get(attribute.oid)
+            if name is not None and name != "commonName":
+                found.setdefault(name, attribute.text())
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the subject of root.crt cannot be read ({error}): give the fields with --subject"
+        ) from error
+    return [(name, found[name]) for name in SUBJECT_FIELDS if name in found]
 
 
 def read_client_conf(path: Path) -> ClientConf:

@@ -217,6 +217,35 @@ def _same_name_other_key(chain: Sequence[Certificate], roots: Sequence[Certifica
     return any(root.subject_der in issuers for root in roots)
 
 
+def chosen_root(
+    chain: Sequence[Certificate], roots: Sequence[Certificate], wanted: bytes | None, host: str
+) -> tuple[str, Certificate | None]:
+    """Which root to add, and by which fingerprint the server is trusted.
+
+    :param chain: what the server sent, its own certificate first.
+    :param roots: those that could be added; none where ``root.crt`` verifies the server already.
+    :param wanted: a SHA-256 fingerprint that somebody gave; None where somebody is to be asked.
+    :param host: the server, as in :func:`known`.
+    :returns: what has that fingerprint, empty without one; and the root, None for none.
+    :raises CertificateNotVerified: neither the server's certificate nor a root has it.
+    """
+    first = roots[0] if roots else None
+    if wanted is None:
+        return "", first
+    own = "fingerprint of the server's own certificate"
+    candidates = [(own, chain[0], first)]
+    candidates += [("fingerprint of the root", root, root) for root in roots]
+    if not roots and len(chain) > 1:  # known already, and the root need not be sent then
+        candidates.append(("fingerprint of the root", chain[-1], None))
+    for by, certificate, root in candidates:
+        if certificate.sha256 == wanted:
+            return by, root
+    raise CertificateNotVerified(
+        f"neither the server's certificate nor its root has that fingerprint: {host} is another "
+        "server, or somebody is between you and it; nothing was written"
+    )
+
+
 def trust_root(
     directory: Path, host: str, chain: Sequence[Certificate], root: Certificate | None
 ) -> Path:

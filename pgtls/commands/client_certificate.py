@@ -7,7 +7,6 @@ import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -91,7 +90,7 @@ def keygen(
         force=force,
     )
     subject = files.subject.rfc4514_string()
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "key": str(files.key),
         "csr": str(files.csr),
         "root_crt": str(files.root_crt),

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 from cryptography import x509
@@ -121,7 +120,7 @@ def crl(directory: Path, days: int, passphrase_file: Path | None, as_json: bool)
     _report_crl(directory, _crl_facts(directory, made), [], made, as_json)
 
 
-def _crl_facts(directory: Path, made: x509.CertificateRevocationList) -> dict[str, Any]:
+def _crl_facts(directory: Path, made: x509.CertificateRevocationList) -> dict[str, object]:
     number = made.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     return {
         "root_crl": str(directory / "root.crl"),
@@ -133,7 +132,7 @@ def _crl_facts(directory: Path, made: x509.CertificateRevocationList) -> dict[st
 
 def _report_crl(
     directory: Path,
-    facts: dict[str, Any],
+    facts: dict[str, object],
     lines: list[str],
     made: x509.CertificateRevocationList,
     as_json: bool,
@@ -192,7 +191,7 @@ def list_issued(directory: Path, days: int, as_json: bool) -> None:
     report(facts, lines, as_json=as_json, warnings=found)
 
 
-def _listed_facts(one: Listed) -> dict[str, Any]:
+def _listed_facts(one: Listed) -> dict[str, object]:
     return {
         **asdict(one),
         "not_after": one.not_after.isoformat(),

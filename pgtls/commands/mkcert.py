@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -107,7 +106,7 @@ def _report(directory: Path, files: ServerFiles, as_json: bool) -> None:
         "ssl_ca_file": postgresql_conf_value(files.root_crt),
     }
     settings = [f"{name} = {value}" for name, value in conf.items()]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "directory": str(directory),
         "root_created": files.root_created,
         "root": certificate_facts(root),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
@@ -17,6 +17,9 @@ from pgtls.conninfo.grammar import format_text
 from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.text import printable
 from pgtls.tls.key_file import read_key_file
+
+#: A command that an option is for.
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class CertificateCommand(click.Command):
@@ -31,7 +34,7 @@ class CertificateCommand(click.Command):
         formatter.write_paragraph()
         formatter.write_text("Exit status: 0 done, 1 refused or failed, 2 wrong usage.")
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command.
 
         :param ctx: click's context.
@@ -60,7 +63,9 @@ class SubjectField(click.ParamType[tuple[str, str]]):
 
     name = "NAME=VALUE"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
         """Split ``NAME=VALUE``.
 
         :param value: the word of the command line.
@@ -72,7 +77,7 @@ class SubjectField(click.ParamType[tuple[str, str]]):
             return value
         name, equals, text = str(value).partition("=")
         if not equals:
-            self.fail(f'"{printable(value)}" is not NAME=VALUE', param, ctx)
+            self.fail(f'"{printable(str(value))}" is not NAME=VALUE', param, ctx)
         return name.strip(), text.strip()
 
 
@@ -115,7 +120,7 @@ passphrase_option = click.option(
 )
 
 
-def key_type_option(default: KeyType | None, help_text: str) -> Callable[..., Any]:
+def key_type_option(default: KeyType | None, help_text: str) -> Callable[[F], F]:
     """The option ``--key-type``.
 
     :param default: the kind without it.
@@ -130,7 +135,7 @@ def key_type_option(default: KeyType | None, help_text: str) -> Callable[..., An
     )
 
 
-def days_option(default: int, help_text: str) -> Callable[..., Any]:
+def days_option(default: int, help_text: str) -> Callable[[F], F]:
     """The option ``--days``.
 
     :param default: the number without it.
@@ -219,7 +224,7 @@ def say(line: str, *, err: bool = False) -> None:
 
 
 def report(
-    facts: dict[str, Any],
+    facts: Mapping[str, object],
     lines: Iterable[str],
     *,
     as_json: bool,

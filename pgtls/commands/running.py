@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import react
 
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
+from pgtls.transport.reactor import IReactor
 
 T = TypeVar("T")
 
 
-def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
+def run(main: Callable[[IReactor], Coroutine[Deferred[object], object, T]]) -> T:
     """Run a coroutine function, which is given the reactor, to its end. Once in a process.
 
     :param main: the coroutine function.
@@ -24,8 +24,8 @@ def run(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
     results: list[T] = []
     errors: list[Exception] = []
 
-    async def kept(reactor: IReactorCore) -> None:
-        use_monotonic_clock(reactor)  # type: ignore[arg-type] # the process is ours alone
+    async def kept(reactor: IReactor) -> None:
+        use_monotonic_clock(reactor)  # the process is ours alone
         try:
             results.append(await main(reactor))
         except Exception as error:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from pgtls.certs import expiry, issuing
 from pgtls.certs.authority import CLIENT_DAYS, Authority
-from pgtls.certs.client_conf import ClientConf, subject_of
+from pgtls.certs.client_conf import ClientConf, fields_of, subject_of
 from pgtls.certs.database import Database
 from pgtls.certs.files import clear_output, refuse_foreign, write_file
 from pgtls.certs.keys import KeyType, describe_key
-from pgtls.certs.names import SUBJECT_FIELDS
 from pgtls.certs.request import Request, read_request
 from pgtls.commands.reporting import (
     CertificateCommand,
@@ -32,7 +30,6 @@ from pgtls.commands.reporting import (
 )
 from pgtls.errors import ConfigurationError
 from pgtls.text import printable
-from pgtls.tls.certificate import Certificate
 from pgtls.tls.sources import read_chain
 from pgtls.tls.tls_info import certificate_facts
 
@@ -70,7 +67,7 @@ def client_conf(
     """
     root = read_chain(directory / "root.crt").certificates[0]
     try:
-        subject = subject_of(fields or _fields_of(root))
+        subject = subject_of(fields or fields_of(root))
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     text = ClientConf(subject, key_type, root).text()
@@ -82,19 +79,6 @@ def client_conf(
     name = output or "client.conf"
     say(f"SHA-256 of root.crt, for your users to compare: {root.fingerprint}", err=True)
     say(f"Next: users run: pgtls keygen --conf {shlex.quote(str(name))}", err=True)
-
-
-def _fields_of(root: Certificate) -> Iterator[tuple[str, str]]:
-    try:
-        attributes = [attribute for rdn in root.subject.rdns for attribute in rdn]
-        for name, (oid, _) in SUBJECT_FIELDS.items():
-            if name != "commonName":
-                found = [each.text() for each in attributes if each.oid == oid.dotted_string]
-                yield from ((name, text) for text in found[:1])
-    except ValueError as error:
-        raise ConfigurationError(
-            f"the subject of root.crt cannot be read ({error}): give the fields with --subject"
-        ) from error
 
 
 @click.command(cls=CertificateCommand)

@@ -9,13 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
 from pgtls.certs import trust_on_first_use as trusting
 from pgtls.certs.client_files import default_directory
-from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, roots_of
+from pgtls.certs.trust_on_first_use import CertificateChanged, RootFile, chosen_root, roots_of
 from pgtls.commands.reporting import (
     CertificateCommand,
     json_option,
@@ -46,7 +45,9 @@ class _Place(click.ParamType[tuple[str, str]]):
 
     name = "HOST[:PORT]"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
         """Take it apart."""
         if isinstance(value, tuple):
             return value
@@ -64,7 +65,9 @@ class _Place(click.ParamType[tuple[str, str]]):
 class _Fingerprint(click.ParamType[bytes]):
     name = "SHA256:..."
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> bytes:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bytes:
         """Read it."""
         if isinstance(value, bytes):
             return value
@@ -128,7 +131,7 @@ def trust(
         _show(shown, as_json=as_json)
         file = RootFile.read(where / "root.crt")
         roots = _candidates(shown, file)
-        how, added = _chosen(shown, roots, fingerprint)
+        how, added = chosen_root(shown.chain, roots, fingerprint, shown.place)
         content = file.content_with(added, shown.place)
         if refused := await failure_with_roots(reactor, conninfo, content):
             raise CertificateNotVerified(
@@ -176,26 +179,6 @@ def _candidates(shown: ServerChain, file: RootFile) -> list[Certificate]:
     return [] if known else roots_of(shown.chain)
 
 
-def _chosen(
-    shown: ServerChain, roots: list[Certificate], fingerprint: bytes | None
-) -> tuple[str, Certificate | None]:
-    """By what the server is trusted, empty where it must be asked; and the root to add."""
-    first = roots[0] if roots else None
-    if fingerprint is None:
-        return "", first
-    own = "server's own certificate"
-    candidates = [(own, shown.chain[0], first), *(("root", root, root) for root in roots)]
-    if not roots and len(shown.chain) > 1:  # known already, and it need not be sent then
-        candidates.append(("root", shown.chain[-1], None))
-    for name, certificate, root in candidates:
-        if certificate.sha256 == fingerprint:
-            return f"fingerprint of the {name}", root
-    raise CertificateNotVerified(
-        f"neither the server's certificate nor its root has that fingerprint: {shown.place} is "
-        "another server, or an attacker is in between; nothing was written"
-    )
-
-
 def _ask(shown: ServerChain, file: RootFile) -> str:
     if not sys.stdin.isatty():
         raise ConfigurationError(
@@ -222,7 +205,7 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _facts(shown: ServerChain) -> dict[str, Any]:
+def _facts(shown: ServerChain) -> dict[str, object]:
     return {
         "host": shown.host,
         "port": shown.conninfo.hosts[0].port,
@@ -262,7 +245,12 @@ def _warn_of_change(shown: ServerChain, path: Path) -> None:
 
 
 def _report(
-    shown: ServerChain, facts: dict[str, Any], refused: str | None, *, as_json: bool, default: bool
+    shown: ServerChain,
+    facts: dict[str, object],
+    refused: str | None,
+    *,
+    as_json: bool,
+    default: bool,
 ) -> None:
     by = facts["trusted_by"]
     if facts["added"]:
