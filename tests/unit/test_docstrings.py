@@ -23,10 +23,6 @@ PACKAGE = Path(pgtls.__file__).parent
 #: Modules that are not complete yet. It only ever gets shorter.
 INCOMPLETE: set[str] = {
     "pgtls.protocols.handshake_errors",
-    "pgtls.tls.client_context",
-    "pgtls.tls.dh",
-    "pgtls.tls.distinguished_name",
-    "pgtls.tls.server_context",
 }
 
 #: What has no place in the package, as regular expressions, and the modules that still have it.

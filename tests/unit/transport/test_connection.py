@@ -192,6 +192,8 @@ class ConnectionTests(TestCase):
         reason has come before."""
         for connect in (self.connect, self.connect_tls):
             end, peer = await connect(End())
+            # Or Nagle's algorithm may hold it back, and the reset discards it.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer.sendall(b"FATAL")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.close()
