@@ -11,6 +11,7 @@ import os
 import select
 import socket
 from errno import EAGAIN, EALREADY, EINPROGRESS
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -70,7 +71,9 @@ def dial(
         return fail(ConnectFailed(os.strerror(error.errno or 0)))
 
     def connected(_: object) -> None:
-        protocol.makeConnection(_transport(connection, address, protocol, reactor))
+        peer = server_address(family, address)
+        make = Connection if family == socket.AF_UNIX else _client
+        protocol.makeConnection(make(connection, protocol, reactor, poller(reactor), peer))
 
     if at_once:
         connected(None)
@@ -80,14 +83,7 @@ def dial(
     return connecting.addCallbacks(connected, _not_connected, errbackArgs=(connection,))
 
 
-def _transport(
-    connection: socket.socket, address: Any, protocol: Protocol, reactor: IReactor
-) -> Connection:
-    family = connection.family
-    peer = server_address(family, address)
-    if family == socket.AF_UNIX:
-        return Connection(connection, protocol, reactor, poller(reactor), peer)
-    return TCPConnection(connection, protocol, reactor, poller(reactor), peer, client=True)
+_client = partial(TCPConnection, client=True)
 
 
 def _not_connected(failure: Failure, connection: socket.socket) -> Failure:

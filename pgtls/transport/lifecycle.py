@@ -9,6 +9,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
@@ -280,7 +281,10 @@ class Lifecycle(ABC):
             self.connectionLost(Failure())
 
     def _half_closeable(self) -> IHalfCloseableProtocol | None:
-        return IHalfCloseableProtocol(self.protocol, None)
+        protocol = self.protocol
+        if IHalfCloseableProtocol.providedBy(protocol):
+            return protocol
+        return IHalfCloseableProtocol(protocol, None) if _adapts(type(protocol)) else None
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is over: close the socket, and tell the protocol.
@@ -308,3 +312,10 @@ class Lifecycle(ABC):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@lru_cache(maxsize=64)
+def _adapts(kind: type) -> bool:
+    """Whether a protocol may be adapted to an interface that it does not provide; to try it costs
+    more than the rest of a connection's end."""
+    return hasattr(kind, "__conform__")
