@@ -7,7 +7,6 @@ logs nothing of it. What is found goes to the log; it holds up nothing and fails
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -23,6 +22,7 @@ from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import NegotiatedTLS
+from pgtls.transport.relay_transport import IStreamTransport
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -36,7 +36,7 @@ class _Look(Protocol):
     :ivar gone: fires when the connection is closed; cancelling it closes it.
     """
 
-    transport: Any
+    transport: IStreamTransport
     tls: NegotiatedTLS | None = None
 
     def __init__(self) -> None:

@@ -7,7 +7,8 @@ The rules are :mod:`pgtls.wire.client_negotiation`'s. An application connects th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from socket import socket
+from typing import cast
 
 from OpenSSL.SSL import Connection
 from OpenSSL.SSL import Error as SSLError
@@ -40,6 +41,7 @@ from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.client_socket import check_peer, set_tcp_options
 from pgtls.transport.name_resolution import check_address
 from pgtls.transport.reactor import IReactor
+from pgtls.transport.relay_transport import INegotiableTransport
 from pgtls.wire.client_negotiation import (
     Action,
     ClientNegotiation,
@@ -86,7 +88,7 @@ class PgTLSClientProtocol(Protocol):
         :class:`~pgtls.errors.AuthenticationNotAllowed`, without having been asked.
     """
 
-    transport: Any  # ITCPTransport, ITLSTransport; or a wrapper of one
+    transport: INegotiableTransport
 
     def __init__(
         self,
@@ -117,7 +119,8 @@ class PgTLSClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """The connection is up: begin."""
-        connection, requirepeer = self.transport.getHandle(), self._conninfo.requirepeer
+        connection = cast(socket, self.transport.getHandle())
+        requirepeer = self._conninfo.requirepeer
         try:
             if self._host.unix_path is None:
                 set_tcp_options(connection, self._conninfo)
@@ -144,7 +147,7 @@ class PgTLSClientProtocol(Protocol):
             return
         self._handshaking = False
         try:
-            self._tls.verify(self.transport.getHandle(), self._host)
+            self._tls.verify(self._tls_connection(), self._host)
         except PgTLSError as error:
             self._verified(error)
             return
@@ -152,6 +155,9 @@ class PgTLSClientProtocol(Protocol):
             self._check_address()
         else:
             self._verified()
+
+    def _tls_connection(self) -> Connection:
+        return cast(Connection, self.transport.getHandle())
 
     def _check_address(self) -> None:
         address = self.transport.getPeer().host
@@ -171,7 +177,7 @@ class PgTLSClientProtocol(Protocol):
     def _verified(self, error: PgTLSError | None = None) -> None:
         """The server is verified, or ``error`` says why not."""
         self._lookup = None
-        alpn = self.transport.getHandle().get_alpn_proto_negotiated().decode("ascii", "replace")
+        alpn = self._tls_connection().get_alpn_proto_negotiated().decode("ascii", "replace")
         self._perform(self._negotiation.handshake_completed(alpn or None, error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -187,7 +193,7 @@ class PgTLSClientProtocol(Protocol):
             if self._ended is not None:
                 self._fire(Fail(ConnectFailed("the application failed when it was to begin")))
         elif self._tls is not None and self._handshaking:
-            error = self._tls.handshake_error(self.transport.getHandle(), tls_reason(reason))
+            error = self._tls.handshake_error(self._tls_connection(), tls_reason(reason))
             self._perform(self._negotiation.handshake_failed(error))
         elif reason.check(SSLError):
             # With TLS 1.3 the server's verdict on our certificate comes when we think TLS is up.
@@ -203,7 +209,8 @@ class PgTLSClientProtocol(Protocol):
         has one of transport and connector."""
         if connector := getattr(self.transport, "connector", None):
             connector.transport = None
-        self._application = self.transport = None
+        self._application = None
+        self.transport = None  # type: ignore[assignment]
         self.__dict__.pop("dataReceived", None)
 
     def _perform(self, actions: list[Action]) -> None:
@@ -275,7 +282,7 @@ class PgTLSClientProtocol(Protocol):
         application that authenticates by itself has begun long before."""
         if self._conninfo.sslcertmode is not SSLCertMode.REQUIRE:
             return None
-        if self._tls is None or not self._tls.asked_for_certificate(self.transport.getHandle()):
+        if self._tls is None or not self._tls.asked_for_certificate(self._tls_connection()):
             return NegotiationRefused("server did not request an SSL certificate")
         if not self._tls.has_certificate:
             return NegotiationRefused("server accepted connection without a valid SSL certificate")

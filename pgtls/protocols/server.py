@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from functools import cache
 from socket import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
+from OpenSSL.SSL import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IOpenSSLServerConnectionCreator,
     IProtocol,
     ITCPTransport,
     ITLSTransport,
@@ -36,7 +38,7 @@ from pgtls.protocols.stages import Client, Decision, Refuse, Refused, Stage
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.keepalive import set_tcp_options
-from pgtls.transport.relay_transport import unread
+from pgtls.transport.relay_transport import INegotiableTransport, unread
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
 from pgtls.wire.server_negotiation import (
@@ -71,7 +73,7 @@ class PgTLSServerProtocol(Protocol):
     """
 
     factory: PgTLSServerFactory
-    transport: Any  # ITCPTransport, ITLSTransport where it can be; or a wrapper of one
+    transport: INegotiableTransport
 
     def __init__(self) -> None:
         self._application: IProtocol | None = None
@@ -189,7 +191,7 @@ class PgTLSServerProtocol(Protocol):
             # wrapper (haproxy's): let it pass the news on.
             self.transport.handshakeCompleted = self.handshakeCompleted  # type: ignore[attr-defined]
             alsoProvides(self.transport, IHandshakeListener)
-        self.transport.startTLS(self.factory.tls)
+        self.transport.startTLS(cast(IOpenSSLServerConnectionCreator, self.factory.tls))
         if client_hello:
             unread(self.transport, client_hello)
 
@@ -199,7 +201,7 @@ class PgTLSServerProtocol(Protocol):
                 Stage.NEGOTIATION,
                 self._address,
                 f"could not accept SSL connection: {tls_reason(reason)}",
-                verify_failure=failure_of(self.transport.getHandle()),
+                verify_failure=failure_of(cast(Connection, self.transport.getHandle())),
             )
         )
 

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import (
     IConsumer,
     IPushProducer,
     ISSLTransport,
+    ITLSTransport,
     ITransport,
 )
 from twisted.protocols.policies import ProtocolWrapper
@@ -29,6 +30,11 @@ class IStreamTransport(ITransport, IConsumer, IPushProducer):
     def loseWriteConnection() -> None:
         """Half-close: the peer is told, with close_notify in TLS, that no more will come from here
         when everything that has been written is sent. Reading goes on."""
+
+
+class INegotiableTransport(IStreamTransport, ITLSTransport):
+    """What PostgreSQL's negotiation needs of a connection: that TLS can be started, and TCP's
+    options set. Over a Unix socket it has neither; a wrapper (haproxy's) passes both on."""
 
 
 class IRelayTransport(IStreamTransport):

@@ -29,11 +29,7 @@ INCOMPLETE: set[str] = {
 LEFTOVERS: dict[str, set[str]] = {
     r"__class__\s*=[^=]": set(),
     r"\breactor: Any\b": set(),
-    r"\btransport: Any\b": {
-        "pgtls.gateway.upstream_check",
-        "pgtls.protocols.client",
-        "pgtls.protocols.server",
-    },
+    r"\btransport: Any\b": set(),
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
