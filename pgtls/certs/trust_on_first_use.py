@@ -29,7 +29,7 @@ from pgtls.text import printable
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.chain import signed_by, verify_chain
 from pgtls.tls.pem import looks_like_pem
-from pgtls.tls.sources import parse_roots, pem_of
+from pgtls.tls.sources import load_roots, parse_roots, pem_of
 
 #: The most that a root.crt may have: a system's whole collection is about a quarter of a megabyte.
 _MAX_ROOT_CRT = 16 * 1024 * 1024
@@ -194,7 +194,7 @@ def known(file: RootFile, chain: Sequence[Certificate], host: str) -> bool:
         server sends would either.
     """
     roots = file.certificates
-    failure = verify_chain(chain, roots) if roots else None
+    failure = verify_chain(chain, load_roots(file.content)) if roots else None
     if failure is None:
         return bool(roots)
     if any(signed_by(each, root) for each in _reached(chain) for root in roots):

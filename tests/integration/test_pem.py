@@ -82,11 +82,29 @@ class PEMCase(SynchronousTestCase):
         self.assertEqual("; ".join(f"{shape}: {how}" for shape, how in different.items()), "")
 
 
+def trusted_for(one: bytes, other: bytes) -> dict[str, bytes]:
+    """A TRUSTED CERTIFICATE that says for what, beside another that does not."""
+    settings = {
+        "trusted_for_servers": ("-addtrust", "serverAuth"),
+        "trusted_for_clients": ("-addtrust", "clientAuth"),
+        "rejected_for_servers": ("-addreject", "serverAuth"),
+        "rejected_for_clients": ("-addreject", "clientAuth"),
+    }
+    return {
+        name: subprocess.run(
+            ["openssl", "x509", "-trustout", *options], input=one, capture_output=True, check=True
+        ).stdout
+        + other
+        for name, options in settings.items()
+    }
+
+
 class RootsOfClients(PEMCase):
     """``sslrootcert``."""
 
     def test_what_is_trusted(self) -> None:
         content = shapes(ONE.pem(), OTHER.pem())
+        content |= trusted_for(ONE.pem(), OTHER.pem())
         content |= {
             "key_too": ONE.pem() + ONE.issued.key.pem(),
             "encrypted_key_too": ONE.issued.key.pem("secret") + ONE.pem(),
@@ -186,6 +204,7 @@ class FilesOfServers(PEMCase):
     def test_authorities(self) -> None:
         self.addCleanup(reloading().reload, conf={"ssl_ca_file": "roots.crt"})
         content = shapes(ONE.pem(), OTHER.pem())
+        content |= trusted_for(ONE.pem(), OTHER.pem())
         content |= {"crl_too": ONE.crl() + OTHER.pem(), "der": ONE.issued.shown.der}
         self.accepted("ssl_ca_file", "changing.crt", content)
 
