@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
@@ -19,14 +19,15 @@ from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.embedded import EmbeddedPostgreSQL
 from pgtls.daemon.gateway_loading import (
     daemons_certificate,
-    load,
     load_first,
+    load_gateway,
     upstream_endpoint,
     uses_default_certificate,
 )
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.port_check import why_not_opened
 from pgtls.daemon.startup_notice import print_line, print_listening
+from pgtls.daemon.state import DefaultCertificate
 from pgtls.daemon.worker_pipe import SharedGateway, Task
 from pgtls.daemon.workers import Workers
 from pgtls.errors import ConfigurationError
@@ -78,6 +79,10 @@ class Daemon(MultiService):
         for loaded in load_first(reactor, configuration):
             gateway = Gateway(reactor, loaded, shutdown_timeout=settings.shutdown_timeout)
             gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._certificate: DefaultCertificate | None = None
+        if any(uses_default_certificate(each.settings) for each in configuration.gateways):
+            # Now: twistd --uid may soon have no right to read it.
+            self._certificate = daemons_certificate(settings.state_dir)
 
     @property
     def gateways(self) -> list[Gateway]:
@@ -142,12 +147,7 @@ class Daemon(MultiService):
     def _print_listening(self) -> None:
         for gateway in self.gateways if self.running and not self._stop_requested() else ():
             settings = gateway.loaded.configuration.settings
-            with self._in_directory():
-                certificate = (
-                    daemons_certificate(self._settings.state_dir)
-                    if uses_default_certificate(settings)
-                    else None
-                )
+            certificate = self._certificate if uses_default_certificate(settings) else None
             embedded = self._embedded is not None and not settings.upstream
             print_listening(gateway.address, settings, certificate, embedded=embedded)
 
@@ -174,11 +174,6 @@ class Daemon(MultiService):
         )
         self._workers.start()
 
-    @contextlib.contextmanager
-    def _in_directory(self) -> Iterator[None]:
-        with contextlib.chdir(self._directory):
-            yield
-
     def reload(self) -> Deferred[None]:
         """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is
         used for connections from now on, or none of it if there is a mistake anywhere.
@@ -190,23 +185,26 @@ class Daemon(MultiService):
     async def _reload(self) -> None:
         if not self.running:
             return
-        gateways = self.gateways
+        found = Mistakes()
         try:
-            with self._in_directory():
-                loaded = load(
-                    self._reactor,
-                    [gateway.loaded.configuration for gateway in gateways],
-                    self._settings.state_dir,
-                    quiet=False,
-                )
-        except ConfigurationError as error:
-            _not_reloaded(error.mistakes)
-            return
+            with contextlib.chdir(self._directory):
+                renewed = [
+                    (gateway, loaded)
+                    for gateway in self.gateways
+                    for loaded in load_gateway(
+                        self._reactor,
+                        gateway.loaded.configuration,
+                        self._settings.state_dir,
+                        found,
+                    )
+                ]
         except OSError as error:
-            _not_reloaded([error])
+            found.add(str(error))
+        if found.found:
+            _not_reloaded(found.found)
             return
-        for gateway, renewed in zip(gateways, loaded, strict=True):
-            gateway.renew(renewed)
+        for gateway, loaded in renewed:
+            gateway.renew(loaded)
         mistakes = await self._workers.reload() if self._workers is not None else []
         if mistakes:  # a file has changed since we read it, or a worker does not answer
             _not_reloaded(mistakes)

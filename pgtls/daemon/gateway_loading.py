@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 import attrs
 from twisted.internet.endpoints import serverFromString
@@ -52,51 +51,38 @@ def load_first(reactor: IReactor, configuration: Configuration) -> list[LoadedGa
     :raises ConfigurationError: with every mistake.
     """
     daemon, mistakes = configuration.daemon, configuration.mistakes
-    loaded = []
+    loaded: list[LoadedGateway] = []
     for gateway in configuration.gateways:
         settings = gateway.settings
         with mistakes.at(gateway.location):
             _check_listen(reactor, settings.listen, daemon.workers)
         parses = bool(settings.upstream) or not daemon.embedded
-        loaded += _load(
-            reactor, gateway, daemon.state_dir, mistakes, parses_upstream=parses, quiet=False
-        )
+        loaded += load_gateway(reactor, gateway, daemon.state_dir, mistakes, parses_upstream=parses)
     if mistakes.found:
         check_ports([gateway.settings.listen for gateway in configuration.gateways], mistakes)
     mistakes.check()
     return loaded
 
 
-def load(
-    reactor: IReactor, gateways: Iterable[GatewayConfiguration], state_dir: str, *, quiet: bool
-) -> list[LoadedGateway]:
-    """Read the files of gateways, once more or in another process.
-
-    :param reactor: Twisted's reactor.
-    :param gateways: their configurations, upstreams parsed.
-    :param state_dir: as the settings have it.
-    :param quiet: log no warnings: another process does.
-    :returns: the gateways, in their order.
-    :raises ConfigurationError: with every mistake.
-    """
-    mistakes = Mistakes()
-    loaded = []
-    for gateway in gateways:
-        loaded += _load(reactor, gateway, state_dir, mistakes, parses_upstream=False, quiet=quiet)
-    mistakes.check()
-    return loaded
-
-
-def _load(
+def load_gateway(
     reactor: IReactor,
     gateway: GatewayConfiguration,
     state_dir: str,
     mistakes: Mistakes,
     *,
-    parses_upstream: bool,
-    quiet: bool,
+    parses_upstream: bool = False,
+    quiet: bool = False,
 ) -> list[LoadedGateway]:
-    """:returns: the gateway, unless its clients' side cannot be used."""
+    """Read the files of a gateway.
+
+    :param reactor: Twisted's reactor.
+    :param gateway: its configuration.
+    :param state_dir: as the settings have it.
+    :param mistakes: takes those that are found.
+    :param parses_upstream: whether the upstream is to be parsed, and not only its files read.
+    :param quiet: log no warnings: another process does.
+    :returns: the gateway; or none, where there are mistakes.
+    """
     tls = admission = upstream = None
     with mistakes.at(gateway.location):
         if mistakes.found and uses_default_certificate(gateway.settings):

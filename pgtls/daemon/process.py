@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.daemon.configuration import Configuration
-from pgtls.daemon.daemon_service import Daemon
+from pgtls.daemon.daemon_service import CannotStart, Daemon
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
@@ -77,7 +77,12 @@ class DaemonProcess(Service):
                 sum(descriptors(g.settings.listener.max_connections) for g in gateways)
             )
             self._reactor.callWhenRunning(self._handle_signals)
-            self._daemon.startService()
+            try:
+                self._daemon.startService()
+            except CannotStart:
+                if not self._reactor.running:
+                    self._reactor.iterate(0)  # ports that were open close in the reactor's turn
+                raise
             self._undo = undo.pop_all()
 
     def stopService(self) -> Deferred[None]:

@@ -12,14 +12,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
 from zope.interface import implementer
 
-from pgtls.daemon.gateway_loading import load
+from pgtls.daemon.gateway_loading import load_gateway
+from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.shared_counters import ConnectionCounters
 from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
-from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
 
@@ -68,32 +69,33 @@ class Worker(MultiService):
         self._reactor = reactor
         self._task = task
         self._reports = reports
+        self._gateways: list[Gateway] = []
         counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
-        self._gateways = []
-        for number, (shared, loaded) in enumerate(zip(task.gateways, self._load(), strict=True)):
-            endpoint = shared_endpoint(
-                reactor,
-                shared.descriptor,
-                shared.configuration.settings.listen,
-                counters.surplus(number, worker),
-            )
-            gateway = Gateway(
-                reactor,
-                loaded,
-                shutdown_timeout=task.shutdown_timeout,
-                endpoint=endpoint,
-                connections_everywhere=counters.everywhere(number, worker),
-                checks_upstream=False,
-            )
-            gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
-            self._gateways.append(gateway)
+        mistakes = Mistakes()
+        for number, shared in enumerate(task.gateways):
+            for loaded in self._load(shared.configuration, mistakes):
+                endpoint = shared_endpoint(
+                    reactor,
+                    shared.descriptor,
+                    shared.configuration.settings.listen,
+                    counters.surplus(number, worker),
+                )
+                gateway = Gateway(
+                    reactor,
+                    loaded,
+                    shutdown_timeout=task.shutdown_timeout,
+                    endpoint=endpoint,
+                    connections_everywhere=counters.everywhere(number, worker),
+                    checks_upstream=False,
+                )
+                gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
+                self._gateways.append(gateway)
+        mistakes.check()
         reactor.addReader(LineReader(control, self._told, self.end))
 
-    def _load(self) -> list[LoadedGateway]:
+    def _load(self, gateway: GatewayConfiguration, mistakes: Mistakes) -> list[LoadedGateway]:
         # What there is to warn of the daemon has warned of.
-        task = self._task
-        gateways = [shared.configuration for shared in task.gateways]
-        return load(self._reactor, gateways, task.state_dir, quiet=True)
+        return load_gateway(self._reactor, gateway, self._task.state_dir, mistakes, quiet=True)
 
     def _told(self, word: bytes) -> None:
         if word == b"reload":
@@ -103,13 +105,16 @@ class Worker(MultiService):
 
     def _reload(self) -> list[str]:
         """:returns: the mistakes."""
-        try:
-            renewed = self._load()
-        except ConfigurationError as error:
-            return list(error.mistakes)
-        for gateway, loaded in zip(self._gateways, renewed, strict=True):
-            gateway.renew(loaded)
-        return []
+        mistakes = Mistakes()
+        renewed = [
+            (gateway, loaded)
+            for gateway in self._gateways
+            for loaded in self._load(gateway.loaded.configuration, mistakes)
+        ]
+        if not mistakes.found:
+            for gateway, loaded in renewed:
+                gateway.renew(loaded)
+        return mistakes.found
 
     def end(self) -> None:
         """Let sessions finish for ``shutdown_timeout``, and end the process."""

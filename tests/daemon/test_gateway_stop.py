@@ -296,6 +296,23 @@ class DoesNotStart(SynchronousTestCase):
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection((HOST, other))
 
+    def test_no_socket_stays_where_another_port_is_in_use(self) -> None:
+        with closing(socket.create_server((HOST, 0))) as taken:
+            port = taken.getsockname()[1]
+            lines = self.configured(
+                f"""
+                [[gateway]]
+                listen = "unix:socket"
+                upstream = "host={HOST}"
+                [[gateway]]
+                listen = "tcp:{port}:interface={HOST}"
+                upstream = "host={HOST}"
+                ssl = "off"
+                """
+            )
+        self.assertEqual(lines, [f"pgtls: tcp:{port}:interface={HOST}: Address already in use"])
+        self.assertEqual([each.name for each in self.directory.iterdir()], ["pgtls.toml"])
+
     def test_the_embedded_postgresql_does_not_stay_where_the_port_is_in_use(self) -> None:
         with closing(socket.create_server((HOST, 0))) as taken:
             listen = f"tcp:{taken.getsockname()[1]}:interface={HOST}"
