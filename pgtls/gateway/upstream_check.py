@@ -1,7 +1,8 @@
-"""A look at the upstream when a gateway starts: can it be reached, who is it, does SCRAM work?
+"""A check of the upstream when a gateway starts: can it be reached, does it show the certificate
+that it should, does SCRAM work?
 
 One connection, TLS included where the connection string has it, and no StartupMessage: the server
-logs nothing of it. What is found goes to the log; it holds up nothing and fails nothing.
+logs nothing of it. What is found goes to the log; nothing waits for it, and nothing fails by it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _log = Logger(namespace="pgtls.gateway")
 TIMEOUT = 60.0
 
 
-class _Look(Protocol):
-    """Sees what was negotiated, and goes.
+class _Check(Protocol):
+    """Notes what was negotiated, and closes.
 
     :ivar gone: fires when the connection is closed; cancelling it closes it.
     """
@@ -51,7 +52,7 @@ class _Look(Protocol):
             self.gone.callback(None)
 
 
-class _Looks(Factory):
+class _Checks(Factory):
     noisy = False
 
 
@@ -90,10 +91,10 @@ def _warn_of_parameters_without_effect(conninfo: ConnInfo) -> None:
 async def _check(
     upstream: PgTLSClientEndpoint, shown: Sequence[Certificate], binding: ChannelBinding
 ) -> None:
-    look = _Look()
-    await upstream.for_session().connect(_Looks.forProtocol(lambda: look))
-    _found(look.tls, shown, binding)
-    await look.gone
+    check = _Check()
+    await upstream.for_session().connect(_Checks.forProtocol(lambda: check))
+    _found(check.tls, shown, binding)
+    await check.gone
 
 
 def _found(

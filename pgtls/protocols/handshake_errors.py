@@ -19,7 +19,12 @@ def is_tls_error(reason: Failure) -> bool:
 
 
 def tls_reason(reason: Failure) -> str:
-    """Why a handshake failed, in OpenSSL's words, as libpq and PostgreSQL show them."""
+    """Describe why a handshake or a connection failed, in OpenSSL's words, as libpq and PostgreSQL
+    show them.
+
+    :param reason: what ``connectionLost`` gets.
+    :returns: one line, escaped and cut.
+    """
     error = reason.value
     if isinstance(error, SSL.SysCallError):
         return "SSL SYSCALL error: EOF detected"

@@ -21,9 +21,7 @@ import pgtls
 PACKAGE = Path(pgtls.__file__).parent
 
 #: Modules that are not complete yet. It only ever gets shorter.
-INCOMPLETE: set[str] = {
-    "pgtls.protocols.handshake_errors",
-}
+INCOMPLETE: set[str] = set()
 
 #: What has no place in the package, as regular expressions, and the modules that still have it.
 LEFTOVERS: dict[str, set[str]] = {
