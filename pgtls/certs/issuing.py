@@ -22,7 +22,7 @@ from pgtls.tls.certificate import serial_hex as serial_text
 from pgtls.tls.chain import signed_by
 from pgtls.tls.sources import read_chain
 
-#: A key whose certificate was revoked for one of these reasons was not known to anybody else.
+#: A key whose certificate was revoked for one of these reasons was not compromised.
 _HARMLESS = (x509.ReasonFlags.superseded, x509.ReasonFlags.affiliation_changed)
 
 _PURPOSES = {

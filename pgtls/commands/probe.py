@@ -55,7 +55,7 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
     At most 4 connections are open at a time, each for connect_timeout seconds, 5 if none is set;
     a server that takes fewer is asked one question at a time, and a line says so.
 
-    With --check it is a plugin for Nagios and its kin: one line with performance data, and exit
+    With --check it is a plugin for Nagios and others: one line with performance data, and exit
     status 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. Only what the checks need is asked:
 
     \b

@@ -2,7 +2,7 @@
 
 ``DIR/data`` has the database cluster, unless DIR is one itself; ``DIR/postgresql.log`` what the
 programs write. The server listens on a Unix socket only, which only its user (and root) can
-reach, and trusts whoever comes over it.
+reach, and trusts every connection over it.
 """
 
 from __future__ import annotations

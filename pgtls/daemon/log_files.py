@@ -1,4 +1,4 @@
-"""The daemon's log files, when logrotate or somebody else has renamed them."""
+"""The daemon's log files, when logrotate or another program has renamed them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = Logger(namespace="pgtls.gateway")
 
 
 def append_to_log_files() -> None:
-    """Have each line go to the end of its file also when somebody has truncated that: where
+    """Have each line go to the end of its file also when that has been truncated: where
     Twisted's own position stays, a file truncated by logrotate's ``copytruncate`` would begin with
     as many NUL bytes."""
     for file in _log_files():

@@ -1,6 +1,6 @@
 """The reactor of a process that is a gateway and nothing else.
 
-In somebody's application our epoll is one descriptor among the reactor's others. Here it is the
+In an application our epoll is one descriptor among the reactor's others. Here it is the
 other way round: the reactor waits in ours, where its own is one descriptor among the others, so
 that an event of a connection costs one wait and not two.
 """

@@ -33,7 +33,7 @@ class SystemdNotify:
     @property
     def watchdog_interval(self) -> float | None:
         """Seconds between two calls of :meth:`alive`: half of what the unit allows. None where
-        nobody watches."""
+        no service manager watches."""
         return None if self._watchdog is None else self._watchdog / 2
 
     def ready(self, status: str) -> None:

@@ -18,7 +18,7 @@ SIGNALS = (*STOP_SIGNALS, *OTHER_SIGNALS)
 def main(arguments: list[str]) -> None:
     """Serve until the daemon says that it is enough.
 
-    :param arguments: ``name=number``: ``worker``, counted from 1, for those who look at ``ps``;
+    :param arguments: ``name=number``: ``worker``, counted from 1, to be seen in ``ps``;
         ``parent``, the daemon's process id; ``task``, ``control`` and ``report``, descriptors.
     """
     for number in SIGNALS:

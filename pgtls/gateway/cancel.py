@@ -24,7 +24,7 @@ _log = Logger(namespace="pgtls.gateway")
 #: Seconds for the whole of a forwarded CancelRequest.
 CANCEL_TIMEOUT = 10.0
 
-#: Connections at a time that carry requests with unknown keys. Anybody can send those, without
+#: Connections at a time that carry requests with unknown keys. Any client can send those, without
 #: logging in: they leave room for requests with the keys of open sessions.
 UNKNOWN_AT_ONCE = CANCELS_AT_ONCE // 2
 

@@ -112,7 +112,7 @@ class _Files:
         if self._left < 0:
             raise AuthFileError(f'could not open file "{path}": more than {MAX_FILES} files')
         try:
-            # Without waiting for somebody to write into a named pipe.
+            # Without waiting for a process to write into a named pipe.
             with open(path, "rb", opener=_open_without_waiting) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise AuthFileError(f'could not open file "{path}": it is no regular file')

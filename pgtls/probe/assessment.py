@@ -186,7 +186,7 @@ def _certificate(survey: Survey) -> Iterator[Finding]:
     if not survey.chain:
         return
     leaf = survey.chain[0]
-    named = ", ".join(leaf["names"]) or "nobody"
+    named = ", ".join(leaf["names"]) or "no name"
     yield Finding("certificate", Status.NOTE, f"for {named}, issued by {leaf['issuer']}")
     sent = f"{len(survey.chain)} sent, " + ("with" if survey.root_sent else "without") + " the root"
     step = "pgtls trust adds it to root.crt" if survey.root_sent else ""

@@ -207,7 +207,7 @@ class _Explainer:
             name = sni(host.host) if self._conninfo.sslsni else None
             if name:
                 found.verified.append(
-                    f'SNI tells the server, and everybody on the way, the name "{name.decode()}".'
+                    f'SNI tells the server, and every eavesdropper, the name "{name.decode()}".'
                 )
             else:
                 why = "host is no name" if self._conninfo.sslsni else "sslsni=0"
@@ -266,7 +266,7 @@ class _Explainer:
             return
         if not self._mode.tls_required:
             self._found.not_protected.append(
-                "It may be plaintext: everybody on the way can read and change it."
+                "It may be plaintext: an attacker on the way can read and change it."
             )
         if self._mode is not SSLMode.VERIFY_FULL and "require_auth" not in self._set:
             self._found.not_protected.append(

@@ -118,7 +118,7 @@ class ISessionObserver(Interface):
         """A client gets no session, at whatever stage. Connections that close without having said
         anything are not told of.
 
-        :param refused: who, where and why.
+        :param refused: the client, the stage and the reason.
         """
 
     def cancel_requested(address: IAddress | None, tls: NegotiatedTLS | None, taken: bool) -> None:

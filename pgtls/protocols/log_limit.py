@@ -1,4 +1,4 @@
-"""A bound on log lines about what strangers can make happen as often as they like."""
+"""A bound on log lines about what unauthenticated peers can repeat at will."""
 
 from __future__ import annotations
 

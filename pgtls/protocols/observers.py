@@ -116,4 +116,4 @@ def _teller(wanted: Sequence[Callable[P, None]]) -> Callable[P, None]:
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
-    """Nobody wants to know."""
+    """Observes nothing."""

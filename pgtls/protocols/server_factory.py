@@ -86,8 +86,8 @@ class PgTLSServerFactory(Factory):
         return protocol
 
     def refuse_sessions(self, response: ErrorResponse) -> None:
-        """Begin no session any more. Sessions go on, and so do their cancel requests; whoever asks
-        for a new one goes through the negotiation, TLS included, and reads ``response``.
+        """Begin no session any more. Sessions go on, and so do their cancel requests; a client that
+        asks for a new one goes through the negotiation, TLS included, and reads ``response``.
 
         :param response: for example :data:`~pgtls.protocols.places.SHUTTING_DOWN`.
         """
@@ -96,7 +96,7 @@ class PgTLSServerFactory(Factory):
 
     def drain(self, timeout: float) -> Deferred[None]:
         """Wait until every session and every cancel request is over; those that are not in
-        ``timeout`` seconds are closed then. So are those who came to be refused.
+        ``timeout`` seconds are closed then. So are those that are refused.
 
         :param timeout: seconds, 0 or more.
         :returns: fires when none is left.

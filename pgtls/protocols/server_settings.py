@@ -15,7 +15,7 @@ from pgtls.wire.server_negotiation import SSL, CancelPolicy
 
 @attrs.frozen
 class ListenerSettings:
-    """One listener: whether and how it does TLS, and whom it lets in."""
+    """One listener: whether and how it does TLS, and which clients it accepts."""
 
     ssl: SSL = settings.choice(
         SSL.REQUIRE, "no TLS, TLS and plaintext, or TLS only (a Unix socket never has TLS)"

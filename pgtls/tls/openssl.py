@@ -220,8 +220,8 @@ class Records:
     :param connection: one of pyOpenSSL's in memory, which knows which end it is.
     :ivar error: why no more records will follow: ZeroReturnError after a close_notify, another
         SSL.Error where they are broken or the peer has sent an alert.
-    :ivar in_use: whether it has needed much memory; somebody else resets it.
-    :ivar has_output: whether there may be something for :meth:`take` that nobody has asked for.
+    :ivar in_use: whether it has needed much memory; the caller resets it.
+    :ivar has_output: whether there may be something for :meth:`take` that has not been asked for.
     """
 
     __slots__ = ("_in", "_out", "_single", "_ssl", "connection", "error", "has_output", "in_use")
