@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import CertificateNotVerified, ConfigurationError
 from pgtls.policy.client_identity import ClientCert, ClientNotVerified, check_client
-from pgtls.protocols.connection_log import fields, tls_text
+from pgtls.protocols.connection_log import _fields, tls_text
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.chain import signed_by, verify_chain
 from pgtls.tls.client_context import ClientTLS
@@ -192,7 +192,7 @@ class ClientsTests(OddCase):
             tls = describe(self.connected(certificate).server)
             self.assertEqual(tls.certificate, certificate, name)
             self.assertIn(f"client_serial={certificate.serial_hex} ", tls_text(tls), name)
-            logged = fields(startup, tls)
+            logged = _fields(startup, tls)
             self.assertEqual(logged["issuer_dn"], "/CN=odd root", name)
             self.assertEqual(logged["client_dn"], certificate.subject_line, name)
             taken.append(name)
