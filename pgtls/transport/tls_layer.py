@@ -57,6 +57,8 @@ class _Layer:
         :raises OSError: the connection is broken.
         """
         made = self._records.take()
+        if not made:
+            return not self.unsent
         sent = 0
         if not self.unsent:
             try:
