@@ -181,12 +181,33 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     keys = _several_paths(tls.ssl_key_file)
     if len(certificates) != len(keys) or not certificates:
         raise ConfigurationError("both must name a file, and as many of them")
+    mistakes: list[str] = []
     for certificate, key_source in zip(certificates, keys, strict=True):
-        password = partial(_passphrase, tls, key_source)
-        pair = load_key_pair(certificate, key_source, password, der_too=False)
-        check_dsa_key(pair.key, tls.ssl_ciphers)
-        use_key_pair(made.context, pair.chain.pem, pair.key)
-        made.certificates.append(pair.chain.certificates[0])
+        try:
+            _key_pair(made, tls, certificate, key_source)
+        except ConfigurationError as error:
+            mistakes.extend(error.mistakes)
+            missing = _missing(key_source)
+            if missing and _missing(certificate):
+                mistakes.append(f'private key file "{missing}" does not exist')
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+
+
+def _key_pair(
+    made: ServerContext, tls: ServerTLSSettings, certificate: CertificateSource, key: KeySource
+) -> None:
+    pair = load_key_pair(certificate, key, partial(_passphrase, tls, key), der_too=False)
+    check_dsa_key(pair.key, tls.ssl_ciphers)
+    use_key_pair(made.context, pair.chain.pem, pair.key)
+    made.certificates.append(pair.chain.certificates[0])
+
+
+def _missing(source: CertificateSource | KeySource) -> str:
+    """The file that a source names, if it is not there."""
+    if isinstance(source, str | os.PathLike) and not os.path.exists(source):
+        return os.fspath(source)
+    return ""
 
 
 _Source = TypeVar("_Source", CertificateSource, KeySource)
@@ -249,12 +270,21 @@ def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
 def _revocation(made: ServerContext, tls: ServerTLSSettings) -> None:
     # Not by its truth: a CRL without entries is false.
     has_file = tls.ssl_crl_file != ""
+    mistakes: list[str] = []
     if tls.ssl_ca_file == "" and (has_file or tls.ssl_crl_dir):
-        raise ConfigurationError("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
-    if has_file:
-        add_crl_file(made.context, tls.ssl_crl_file, "ssl_crl_file")
-    if tls.ssl_crl_dir:
-        add_crl_directory(made.context, tls.ssl_crl_dir, "ssl_crl_dir")
+        mistakes.append("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
+    try:
+        if has_file:
+            add_crl_file(made.context, tls.ssl_crl_file, "ssl_crl_file")
+    except ConfigurationError as error:
+        mistakes.extend(error.mistakes)
+    try:
+        if tls.ssl_crl_dir:
+            add_crl_directory(made.context, tls.ssl_crl_dir, "ssl_crl_dir")
+    except ConfigurationError as error:
+        mistakes.extend(error.mistakes)
+    if mistakes:
+        raise ConfigurationError(*mistakes)
 
 
 def _crls(tls: ServerTLSSettings) -> list[CRLSource]:

@@ -24,11 +24,14 @@ def set_versions(
     :param newest: the same for the other bound.
     :raises ConfigurationError: a value that is no version, or bounds in the wrong order.
     """
-    bounds = []
-    for name, value in (oldest, newest):
-        if value and value not in _VERSIONS:
-            raise ConfigurationError(f'{name} must be one of {", ".join(_VERSIONS)}, not "{value}"')
-        bounds.append(_VERSIONS[value] if value else 0)
+    mistakes = [
+        f'{name} must be one of {", ".join(_VERSIONS)}, not "{value}"'
+        for name, value in (oldest, newest)
+        if value and value not in _VERSIONS
+    ]
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    bounds = [_VERSIONS[value] if value else 0 for _, value in (oldest, newest)]
     if all(bounds) and bounds[0] > bounds[1]:
         raise ConfigurationError(f"{oldest[0]} is higher than {newest[0]}")
     context.set_min_proto_version(bounds[0])

@@ -480,6 +480,9 @@ class DoesNotStart(SynchronousTestCase):
                 listen = "tcp:0:interface={HOST}"
                 upstream = "host={HOST} sslmode=verify-full sslrootcert=missing.root"
                 ssl_min_protocol_version = "TLSv9"
+                ssl_max_protocol_version = "TLSv10"
+                ssl_crl_file = "missing.crl"
+                ssl_crl_dir = "missing.crls"
                 [[gateway]]
                 listen = "unix:missing/socket"
                 upstream = "host={HOST}"
@@ -496,7 +499,12 @@ class DoesNotStart(SynchronousTestCase):
             r"gateway 1: clientcert = verify-full needs ssl_ca_file",
             r"gateway 1: .*missing\.ident",
             r'gateway 1: upstream: invalid sslmode value: "maybe"',
+            r"gateway 1: .*missing\.key",
             r"gateway 2: .*TLSv9",
+            r"gateway 2: .*TLSv10",
+            r"gateway 2: .*missing\.crl\"",
+            r"gateway 2: .*missing\.crls\"",
+            r"gateway 2: ssl_crl_file and ssl_crl_dir need ssl_ca_file",
             r"gateway 2: .*missing\.root",
             rf"tcp:{port}:interface={HOST}: Address already in use",
             r"unix:missing/socket: No such file or directory",
