@@ -27,6 +27,7 @@ import click
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from zope.interface.interface import Method
 
 import pgtls
 from pgtls import settings
@@ -96,7 +97,10 @@ class Interface(FromCode):
         yield from (f"   {line}" for line in cleandoc(interface.__doc__).splitlines())
         yield ""
         for name, method in interface.namesAndDescriptions(all=False):
-            yield f"   .. py:method:: {name}{method.getSignatureString()}"
+            if isinstance(method, Method):
+                yield f"   .. py:method:: {name}{method.getSignatureString()}"
+            else:
+                yield f"   .. py:attribute:: {name}"
             yield ""
             yield from (f"      {line}" for line in cleandoc(method.__doc__).splitlines())
             yield ""
@@ -156,7 +160,7 @@ def log_events() -> Iterator[LogEvent]:
             logger = ast.unparse(node.func.value)
             if (
                 node.func.attr in LEVELS
-                and logger.rpartition(".")[2] in {"_log", "log"}
+                and logger.rpartition(".")[2].endswith(("_log", "log"))
                 and isinstance(message, ast.Constant)
             ):
                 fields = tuple(keyword.arg for keyword in node.keywords if keyword.arg)

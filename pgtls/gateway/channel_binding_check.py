@@ -1,4 +1,4 @@
-"""What a session's two legs mean for SCRAM's channel binding."""
+"""What a session's two TLS connections mean for SCRAM's channel binding."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from twisted.logger import Logger
 
 from pgtls.protocols.connection_info import negotiated_tls, own_certificate
 from pgtls.tls.certificate import Certificate
-from pgtls.wire.channel_binding import WAYS_OUT, CauseTold, PlusRemoved
+from pgtls.wire.channel_binding import WAYS_OUT, PlusWithheld, RefusalExplained
 
 _log = Logger(namespace="pgtls.gateway")
 
 
 class ChannelBinding:
-    """Compares the certificates that the two legs are bound to; warns once of each difference."""
+    """Compares the certificates of a session's two connections; warns once of each difference."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
@@ -27,14 +27,14 @@ class ChannelBinding:
         :param upstream: the transport of the server.
         :returns: takes a message, gives the one to send; None where nothing is to be changed.
         """
-        server_leg = negotiated_tls(upstream)
-        if server_leg is None or server_leg.certificate is None:
+        server_tls = negotiated_tls(upstream)
+        if server_tls is None or server_tls.certificate is None:
             return None
         shown = own_certificate(client)
         if shown is None:
-            return PlusRemoved()
-        cause = self.compare(shown, server_leg.certificate)
-        return None if cause is None else CauseTold(cause)
+            return PlusWithheld()
+        cause = self.compare(shown, server_tls.certificate)
+        return None if cause is None else RefusalExplained(cause)
 
     def compare(self, shown: Certificate, upstreams: Certificate) -> str | None:
         """Compare the gateway's certificate with the server's.

@@ -99,7 +99,7 @@ class Places(Generic[C]):
     def leave(self, connection: C) -> None:
         """A connection is closed.
 
-        :param connection: the connection, whatever it counted as.
+        :param connection: the connection, in whatever place it was.
         """
         if connection in self.sessions:
             self.sessions.discard(connection)

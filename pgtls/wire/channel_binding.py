@@ -1,14 +1,16 @@
 """SCRAM channel binding where a gateway stands between client and server.
 
 A channel is bound to the server's certificate (``tls-server-end-point``, RFC 5929): the client
-takes it from its own leg, the server from its own. PostgreSQL's documentation, "SASL
-Authentication"; libpq's ``pg_SASL_init`` in ``src/interfaces/libpq/fe-auth.c``.
+takes it from its connection to the gateway, the server from the gateway's connection to it.
+PostgreSQL's documentation, "SASL Authentication"; libpq's ``pg_SASL_init`` in
+``src/interfaces/libpq/fe-auth.c``.
 
 * Plaintext from the client, TLS to the server: libpq takes a mechanism with ``-PLUS`` offered
   without TLS for an attack. It is taken out of the offer.
-* TLS on both legs, the same leaf certificate: nothing to do.
-* TLS on both legs, different leaves: nothing can be done here. A client that hides from the server
-  that it could have bound the channel is refused too (the ``y`` flag, RFC 5802, section 6).
+* TLS on both connections, the same certificate: nothing to do.
+* TLS on both connections, different certificates: nothing can be done here. A client that hides
+  from the server that it could have bound the channel is refused too (the ``y`` flag, RFC 5802,
+  section 6).
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ _PLUS = b"-PLUS"
 INVALID_AUTHORIZATION = "28000"
 
 
-class PlusRemoved:
-    """For a client without TLS: the first offer goes on without what binds the channel."""
+class PlusWithheld:
+    """For a client without TLS: the first offer of mechanisms goes on without ``-PLUS``."""
 
     def __init__(self) -> None:
         self._first = True
 
     def __call__(self, message: bytes) -> bytes:
-        """A whole ``R`` or ``E`` message, as it is to go on."""
+        """Edit a message.
+
+        :param message: a whole ``R`` or ``E`` message from the server.
+        :returns: what the client gets in its place.
+        """
         names = _mechanisms(message)
         if not names or not self._first:
             return message
@@ -39,10 +45,11 @@ class PlusRemoved:
         return message if not kept or kept == names else _sasl(kept)
 
 
-class CauseTold:
-    """For TLS on both legs with different leaves: a refused binding says why it was.
+class RefusalExplained:
+    """For TLS on both connections with different certificates: an error that refuses the binding
+    gets a DETAIL and a HINT.
 
-    :param cause: what the client cannot know.
+    :param cause: the DETAIL: what the client cannot know.
     """
 
     def __init__(self, cause: str) -> None:
@@ -50,7 +57,11 @@ class CauseTold:
         self._offered = False
 
     def __call__(self, message: bytes) -> bytes:
-        """A whole ``R`` or ``E`` message, as it is to go on."""
+        """Edit a message.
+
+        :param message: a whole ``R`` or ``E`` message from the server.
+        :returns: what the client gets in its place.
+        """
         if any(name.endswith(_PLUS) for name in _mechanisms(message)):
             self._offered = True
         if message[:1] == b"R" and message[5:9] == _AUTHENTICATION_OK:

@@ -113,7 +113,7 @@ _FIRST_BYTE, _PACKET, _HANDSHAKE, _DONE = _State
 
 
 def _no_refusal() -> None:
-    """Everything may begin."""
+    """Nothing is refused."""
 
 
 class ServerNegotiation:
@@ -186,7 +186,7 @@ class ServerNegotiation:
         return []
 
     def eof(self) -> list[Action]:
-        """The client is gone. Silent where it said nothing: that is how health checks come."""
+        """The client has closed. Silent where it sent nothing, as health checks do."""
         if self._state in (_DONE, _HANDSHAKE) or not self._buffer:
             return self._close(None)
         if len(self._buffer) < 4 and len(self._open_requests) < 2:
@@ -197,7 +197,10 @@ class ServerNegotiation:
         """``authentication_timeout`` is over."""
         if self._state is _DONE:
             return []
-        return self._close("authentication_timeout is over before the startup packet was complete")
+        return self._close(
+            "canceling authentication due to timeout: authentication_timeout is over before the "
+            "startup packet was complete"
+        )
 
     def _direct_tls(self) -> list[Action]:
         if not self._policy.offers_tls:

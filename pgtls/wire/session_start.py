@@ -1,7 +1,8 @@
-"""The beginning of a session as it comes from the server, watched on its way to the client.
+"""A session's messages from the server until the first ReadyForQuery, read on their way to the
+client. Sans-I/O.
 
-From the first answer to ReadyForQuery the messages are looked at. Those that matter are held until
-they are whole; the others pass through as they come. Sans-I/O.
+Those that matter (authentication requests, errors, BackendKeyData) are held until they are whole;
+the others pass through as they come.
 
 Source: PostgreSQL documentation, "Message Flow", "Start-up".
 """
@@ -47,7 +48,7 @@ class SessionStart:
 
     @property
     def done(self) -> bool:
-        """Nothing more to see here; the stream goes on unwatched."""
+        """ReadyForQuery has come: what follows passes unread."""
         return self._messages.done
 
     @property

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.tls.sources import read_chain
-from pgtls.wire.channel_binding import CauseTold, PlusRemoved
+from pgtls.wire.channel_binding import PlusWithheld, RefusalExplained
 from pgtls.wire.messages import ErrorResponse
 from tests.support.certificates import localhost
 from tests.support.gateway_daemon import Gateway, GatewayCase
@@ -243,47 +243,47 @@ class Messages(SynchronousTestCase):
     """What is done to the messages of authentication, and to no others."""
 
     def test_plus_is_removed_and_the_rest_stays(self) -> None:
-        edit = PlusRemoved()
+        edit = PlusWithheld()
         offered = sasl(b"SCRAM-SHA-256-PLUS", b"SCRAM-SHA-256", b"SCRAM-SHA-512-PLUS", b"X")
         self.assertEqual(edit(offered), sasl(b"SCRAM-SHA-256", b"X"))
 
     def test_only_in_the_first_offer(self) -> None:
-        edit = PlusRemoved()
+        edit = PlusWithheld()
         edit(sasl(b"SCRAM-SHA-256"))
         self.assertEqual(edit(sasl(b"A-PLUS", b"A")), sasl(b"A-PLUS", b"A"))
 
     def test_an_offer_of_nothing_else_stays(self) -> None:
         """The client then says what is the matter in its own words."""
-        self.assertEqual(PlusRemoved()(sasl(b"A-PLUS")), sasl(b"A-PLUS"))
+        self.assertEqual(PlusWithheld()(sasl(b"A-PLUS")), sasl(b"A-PLUS"))
 
     @settings(deadline=None)
     @given(st.binary(max_size=60))
     def test_no_other_message_is_touched(self, body: bytes) -> None:
         message = b"R" + struct.pack("!I", 4 + len(body)) + body
         if b"-PLUS" not in body:
-            self.assertEqual(PlusRemoved()(message), message)
-            self.assertEqual(CauseTold("cause")(message), message)
+            self.assertEqual(PlusWithheld()(message), message)
+            self.assertEqual(RefusalExplained("cause")(message), message)
 
     def test_the_cause_is_told_where_binding_was_offered_and_refused(self) -> None:
-        edit = CauseTold("cause")
+        edit = RefusalExplained("cause")
         self.assertEqual(edit(sasl(b"A-PLUS", b"A")), sasl(b"A-PLUS", b"A"))
         told = edit(REFUSED)
         self.assertIn(b"Dcause\0", told)
         self.assertIn(f"M{CHECK_FAILED}\0".encode(), told)
 
     def test_not_where_it_was_not_offered(self) -> None:
-        edit = CauseTold("cause")
+        edit = RefusalExplained("cause")
         edit(sasl(b"A"))
         self.assertEqual(edit(REFUSED), REFUSED)
 
     def test_not_of_another_error(self) -> None:
-        edit = CauseTold("cause")
+        edit = RefusalExplained("cause")
         edit(sasl(b"A-PLUS"))
         wrong_password = ErrorResponse.fatal("28P01", "password authentication failed").encode()
         self.assertEqual(edit(wrong_password), wrong_password)
 
     def test_not_once_authentication_has_succeeded(self) -> None:
-        edit = CauseTold("cause")
+        edit = RefusalExplained("cause")
         for message in (sasl(b"A-PLUS"), SASL_FINAL, OK):
             edit(message)
         self.assertEqual(edit(REFUSED), REFUSED)

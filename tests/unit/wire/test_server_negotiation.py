@@ -431,7 +431,12 @@ class EndOfFileTests(RowTests):
 class TimeoutTests(RowTests):
     """Row: nothing complete within authentication_timeout."""
 
-    OVER = [Close("authentication_timeout is over before the startup packet was complete")]
+    OVER = [
+        Close(
+            "canceling authentication due to timeout: authentication_timeout is over before the "
+            "startup packet was complete"
+        )
+    ]
 
     def test_nothing_came(self) -> None:
         self.assertEqual(ServerNegotiation(ON).timed_out(), self.OVER)
