@@ -1,7 +1,8 @@
 """Settings as a table: each has a name, a default, a form and one line of help, in one place.
 
 The classes of settings are frozen attrs classes whose fields are made here. From them come the
-checks of a configuration file, the command line's options and the documentation's table.
+checks of a configuration file, the command line's options and the documentation's table. To a type
+checker a field is a value of its default's type, as with attrs itself.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import attrs
 
 from pgtls.errors import ConfigurationError
 
 S = TypeVar("S", bound="attrs.AttrsInstance")
+E = TypeVar("E", bound=StrEnum)
+N = TypeVar("N", int, float)
+T = TypeVar("T")
 
 
-def text(default: str, help_text: str) -> Any:
+def text(default: str, help_text: str) -> str:
     """A setting that is text: a name, a path, a list in OpenSSL's form.
 
     :param default: its value where none is given.
@@ -34,7 +38,7 @@ def text(default: str, help_text: str) -> Any:
     return _setting(default, convert, help_text)
 
 
-def boolean(default: bool, help_text: str) -> Any:
+def boolean(default: bool, help_text: str) -> bool:
     """A setting that is on or off: TOML's booleans, or the words that PostgreSQL takes.
 
     :param default: its value where none is given.
@@ -53,7 +57,7 @@ def boolean(default: bool, help_text: str) -> Any:
     return _setting(default, convert, help_text)
 
 
-def choice(default: StrEnum, help_text: str) -> Any:
+def choice(default: E, help_text: str) -> E:
     """A setting with a few words to choose from.
 
     :param default: its value where none is given, one of an enum whose members are the words.
@@ -63,7 +67,7 @@ def choice(default: StrEnum, help_text: str) -> Any:
     kind = type(default)
     allowed = " or ".join(f'"{word}"' for word in kind)
 
-    def convert(value: object) -> StrEnum:
+    def convert(value: object) -> E:
         if isinstance(value, bool):  # ssl = true, as a TOML boolean
             value = "on" if value else "off"
         if isinstance(value, str) and value in list(kind):
@@ -88,7 +92,7 @@ _MAX_INT = 2**31 - 1
 
 def duration(
     default: int, help_text: str, *, unit: str, check: Callable[[int], None] | None = None
-) -> Any:
+) -> int:
     """A setting that is a time, as ``postgresql.conf`` has it: ``60``, ``"60s"``, ``"1min"``.
 
     :param default: in ``unit``.
@@ -113,14 +117,14 @@ def duration(
 
 
 def number(
-    default: float,
+    default: N,
     help_text: str,
     *,
     minimum: float,
     maximum: float,
     whole: bool,
     check: Callable[[int], None] | None = None,
-) -> Any:
+) -> N:
     """A setting that is a number.
 
     :param default: within the bounds.
@@ -152,20 +156,22 @@ def number(
     return _setting(default, convert, help_text)
 
 
-def group(kind: type[attrs.AttrsInstance]) -> Any:
+def group(kind: type[S]) -> S:
     """Settings of another class, under their own names.
 
     :param kind: the other class.
     :returns: a field of an attrs class.
     """
-    return attrs.field(factory=kind, metadata={"group": kind})
+    made: S = attrs.field(factory=kind, metadata={"group": kind})
+    return made
 
 
-def _setting(default: object, convert: Callable[[object], object], help_text: str) -> Any:
-    return attrs.field(default=default, metadata={"convert": convert, "help": help_text})
+def _setting(default: T, convert: Callable[[object], object], help_text: str) -> T:
+    made: T = attrs.field(default=default, metadata={"convert": convert, "help": help_text})
+    return made
 
 
-def fields(kind: type[attrs.AttrsInstance]) -> Iterator[attrs.Attribute[Any]]:
+def fields(kind: type[attrs.AttrsInstance]) -> Iterator[attrs.Attribute[object]]:
     """Every setting of a class, those of its groups included.
 
     :param kind: a class of settings.
