@@ -50,7 +50,7 @@ class ConnectionLog(SessionObserver):
         """
         client = refused.client
         if client is None:
-            _log_stranger(refused)
+            _log_refused(refused)
         elif refused.stage is Stage.POLICY:
             _log_client(client, f"{refused.reason}: ")
         else:
@@ -160,7 +160,7 @@ def _log_refusal(stage: Stage, client: Client, reason: str) -> None:
         _gateway_log.error("{client}: {who} {error}", client=address, who=who, error=reason)
 
 
-def _log_stranger(refused: Refused) -> None:
+def _log_refused(refused: Refused) -> None:
     """A client that was refused before its StartupMessage was there."""
     failure = refused.verify_failure
     if failure is None:

@@ -46,6 +46,58 @@ class Application(Protocol):
         assert_type(request.key, bytes)
 
 
+@implementer(pgtls.IPostgreSQLSession)
+class SessionApplication(Protocol):
+    """All that is known of the client as a value."""
+
+    def session_requested(self, client: pgtls.Client) -> None:
+        """A session."""
+        assert_type(client.sni, str | None)
+
+    def cancel_requested(
+        self, request: pgtls.CancelRequest, tls: pgtls.NegotiatedTLS | None
+    ) -> None:
+        """A cancel request."""
+
+
+@implementer(pgtls.IAccessPolicy)
+class Policy:
+    """Admits clients with TLS."""
+
+    def decide(self, client: pgtls.Client) -> pgtls.Admit | pgtls.Refuse:
+        """The rule."""
+        if client.tls is not None:
+            return pgtls.ADMIT
+        return pgtls.Refuse(pgtls.ErrorResponse.fatal("28000", "TLS is needed"), "in plaintext")
+
+
+@implementer(pgtls.IRouter)
+class Router:
+    """Sends every session to one server."""
+
+    def __init__(self, endpoint: pgtls.PgTLSClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def upstream(self, client: pgtls.Client) -> pgtls.Upstream:
+        """The rule."""
+        return pgtls.Upstream(self._endpoint, route="the only one")
+
+
+class Counter(pgtls.SessionObserver):
+    """Counts refusals."""
+
+    refusals = 0
+
+    def refused(self, refused: pgtls.Refused) -> None:
+        """A refusal."""
+        assert_type(refused.reason, str)
+        self.refusals += 1
+
+    def ended(self, session: pgtls.ISession) -> None:
+        """An end."""
+        assert_type(session.client, pgtls.Client)
+
+
 def listen(
     reactor: pgtls.IReactor, wrapped: IStreamServerEndpoint
 ) -> tuple[Deferred[IListeningPort], Deferred[IListeningPort]]:
@@ -60,7 +112,14 @@ def listen(
     )
     application = Factory.forProtocol(Application)
     endpoint = pgtls.PgTLSServerEndpoint(reactor, wrapped, settings)
-    factory = pgtls.PgTLSServerFactory(application, pgtls.ServerTLS(settings.tls), settings)
+    observers: list[pgtls.ISessionObserver] = [Counter()]
+    factory = pgtls.PgTLSServerFactory(
+        application,
+        pgtls.ServerTLS(settings.tls),
+        settings,
+        policy=Policy(),
+        observers=observers,
+    )
     assert_type(factory.drain(10.0), Deferred[None])
     assert_type(factory.connections, set[pgtls.PgTLSServerProtocol])
     return endpoint.listen(application), wrapped.listen(factory)
