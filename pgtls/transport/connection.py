@@ -20,6 +20,7 @@ from typing import cast
 from OpenSSL import SSL
 from twisted.internet.interfaces import IProducer, IPushProducer
 from twisted.internet.main import CONNECTION_LOST
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer
 
 from pgtls.transport.lifecycle import READABLE, WRITABLE, Lifecycle
@@ -133,6 +134,7 @@ class Connection(Lifecycle):
         mine = self._layer
         if (
             isinstance(mine, Plaintext)
+            and not isinstance(self.protocol, ProtocolWrapper)  # which may be Twisted's own TLS
             and isinstance(sink, Connection)
             and isinstance(sink._layer, Plaintext)
         ):

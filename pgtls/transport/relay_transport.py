@@ -12,6 +12,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import Attribute
 
 
@@ -77,6 +78,8 @@ def can_half_close(transport: ITransport) -> bool:
     :param transport: ours, or Twisted's own, whose TLS cannot do that.
     :returns: whether it can.
     """
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        return False  # around one of ours, of which it has taken the interfaces
     return IRelayTransport.providedBy(transport) or not ISSLTransport.providedBy(transport)
 
 

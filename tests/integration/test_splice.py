@@ -9,22 +9,26 @@ import random
 import re
 import signal
 import socket
+import ssl
 import struct
 import sys
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from pgtls.transport import poller
 from pgtls.transport.listening import listen
+from pgtls.transport.relay_transport import can_half_close
 from pgtls.transport.splice import Pipe
 from tests.integration.test_relay import GENERATED, STORED, digest, lines_of, text
+from tests.support.certificates import authority, localhost
 from tests.support.gateway_daemon import GatewayCase
 from tests.support.processes import reactor
 from tests.support.relay_case import COPY_DONE, copy_data
@@ -239,6 +243,59 @@ class OverUnixSockets(OverTCP):
         peer = socket.socket(socket.AF_UNIX)
         peer.connect(self.path)
         return peer
+
+
+class BelowTwistedsTLS(TestCase):
+    """Where an endpoint of the application's puts TLS around a connection of ours, what comes in
+    bulk is not what the protocol would read."""
+
+    timeout = 120
+
+    async def test_what_is_decrypted_is_passed_on(self) -> None:
+        issued = localhost()
+        options = PrivateCertificate.loadPEM(issued.key.pem() + issued.pem()).options()
+        source, sink = Passing(), Passing()
+        secure: Any = await listen(
+            SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1"),
+            Factory.forProtocol(lambda: source),
+            reactor,
+        )
+        plain: Any = await listen(
+            TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
+            Factory.forProtocol(lambda: sink),
+            reactor,
+        )
+        for port in (secure, plain):
+            self.addCleanup(port.stopListening)
+        context = ssl.create_default_context(cadata=authority().pem().decode())
+        receiver = socket.create_connection(("127.0.0.1", plain.getHost().port), 60)
+        await sink.made
+
+        def connect() -> ssl.SSLSocket:
+            sender = socket.create_connection(("127.0.0.1", secure.getHost().port), 60)
+            return context.wrap_socket(sender, server_hostname="localhost")
+
+        sender = await deferToThread(connect)
+        await source.made
+        source.pass_to(sink)
+        sink.pass_to(source)
+        self.assertFalse(can_half_close(source.transport))
+        data = hashlib.shake_128(b"data").digest(BIG)
+        sending = deferToThread(sender.sendall, data)
+
+        def read() -> bytes:
+            whole = b""
+            while len(whole) < BIG and (piece := receiver.recv(1 << 20)):
+                whole += piece
+            return whole
+
+        self.assertEqual(await deferToThread(read) == data, True)
+        await sending
+        for end in (source, sink):
+            end.transport.abortConnection()
+            await end.lost
+        sender.close()
+        receiver.close()
 
 
 class Closed(Pipe):
