@@ -125,7 +125,7 @@ class Certificate:
         :raises ValueError: ``cryptography`` cannot read it, whatever it raises itself.
         """
         try:
-            # A serial number that is not positive is no matter of ours, nor of a user's.
+            # Not a warning for users: that a serial number is not positive cannot be changed here.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CryptographyDeprecationWarning)
                 return x509.load_der_x509_certificate(self.der)

@@ -1,4 +1,4 @@
-"""What a client believes and what it shows, by libpq's files.
+"""A client's roots, CRLs, certificate and key, in the files where libpq looks for them.
 
 ``initialize_SSL`` in ``src/interfaces/libpq/fe-secure-openssl.c``; PostgreSQL's documentation,
 "Client Verification of Server Certificates" and "Client Certificates".

@@ -8,7 +8,7 @@ the two agree, given an address instead of one of its spellings. On text libpq t
 :func:`_same_text` is that difference:
 
 * a certificate without an entry of the host's type (dNSName for a name, iPAddress for an address)
-  is believed by its first CN; service-identity, after RFC 6125, has given up the CN,
+  is matched by its first CN; service-identity, after RFC 6125, has given up the CN,
 * an address that stands as text in a dNSName or in the CN, spelled as the host is,
 * ``*.example``, a wildcard under one label only, ``*.example.com.``, and a wildcard for a label
   in IDNA's ``xn--`` form,

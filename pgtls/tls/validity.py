@@ -108,7 +108,7 @@ def listener_validities(
 def upstream_validities(conninfo: ConnInfo) -> list[Validity]:
     """What a connection string's client shows servers, and what it verifies theirs by.
 
-    Files that are not there, or that cannot be read, are no matter of this.
+    Files that are not there, or that cannot be read, are passed over: other checks name them.
 
     :param conninfo: with ``sslrootcert=system`` the system's authorities are not looked at.
     :returns: each certificate, and for each issuer the newest CRL.
