@@ -14,6 +14,7 @@ from tests.support.processes import environment
 
 FINDS_SERVICES = """
 import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 (gateway,) = [each for each in getPlugins(IServiceMaker) if each.tapname == "pgtls"]
