@@ -45,7 +45,6 @@ class FirstAnswer:
 
     :ivar received: all bytes so far, at most two messages of MAX_ERROR_LENGTH and one chunk beyond.
     :ivar error: the ErrorResponse, once the answer is :attr:`Answer.ERROR`.
-    :ivar request: what is asked for, once there is another answer; None before.
     :ivar newest: the newest protocol version that the server knows, where it knows less than was
         asked for (NegotiateProtocolVersion); else None.
     """
@@ -53,9 +52,9 @@ class FirstAnswer:
     def __init__(self) -> None:
         self.received = b""
         self.error = _NO_ERROR
-        self.request: AuthenticationRequest | None = None
         self.newest: tuple[int, int] | None = None
         self._answer: Answer | None = None
+        self._request = b""
         self._messages = MessageStream(_LIMITS, self._whole, check_authentication_phase)
 
     def receive(self, data: bytes) -> Answer | None:
@@ -86,6 +85,12 @@ class FirstAnswer:
             self.error = ErrorResponse.parse(message[HEADER_SIZE:], message)
             self._answer = Answer.ERROR
         else:
-            self.request = AuthenticationRequest.parse(message)
-            self._answer = Answer.OK if self.request.is_ok else Answer.AUTHENTICATION_REQUEST
+            self._request = message
+            asked = any(message[HEADER_SIZE : HEADER_SIZE + 4])
+            self._answer = Answer.AUTHENTICATION_REQUEST if asked else Answer.OK
         return message
+
+    @property
+    def request(self) -> AuthenticationRequest | None:
+        """What is asked for; None where the answer is not known, or is an error."""
+        return AuthenticationRequest.parse(self._request) if self._request else None

@@ -31,6 +31,14 @@ READY_FOR_QUERY = ord("Z")
 MAX_ERROR_LENGTH = 30000
 MAX_AUTHENTICATION_LENGTH = 2000
 
+#: The messages that may come before AuthenticationOk, with the bounds of their length words.
+_AUTHENTICATION_PHASE = {
+    AUTHENTICATION: (8, MAX_AUTHENTICATION_LENGTH),
+    NEGOTIATE_PROTOCOL_VERSION: (8, MAX_ERROR_LENGTH),
+    ERROR_RESPONSE: (8, MAX_ERROR_LENGTH),
+}
+_NO_LENGTH = (1, 0)
+
 
 class MessageStream:
     """Splits a stream into messages: some are held until they are whole, the others pass through
@@ -45,6 +53,8 @@ class MessageStream:
     :ivar done: nothing is looked at any more, everything passes; ``whole`` may set it.
     :ivar held: the beginning of a message whose rest is still to come.
     """
+
+    __slots__ = ("_begins", "_limits", "_passing", "_whole", "done", "held")
 
     def __init__(
         self,
@@ -104,15 +114,17 @@ def check_authentication_phase(kind: int, length: int) -> None:
     :raises ProtocolViolation: it may not.
     :raises ProtocolTwoError: it is an ErrorResponse, but not one of protocol 3.
     """
+    least, greatest = _AUTHENTICATION_PHASE.get(kind, _NO_LENGTH)
+    if least <= length <= greatest:
+        return
     check_authentication_type(kind)
-    if kind == AUTHENTICATION and not 8 <= length <= MAX_AUTHENTICATION_LENGTH:
+    if kind == AUTHENTICATION:
         raise ProtocolViolation("received invalid authentication request")
-    if kind == NEGOTIATE_PROTOCOL_VERSION and not 8 <= length <= MAX_ERROR_LENGTH:
+    if kind == NEGOTIATE_PROTOCOL_VERSION:
         raise ProtocolViolation("received invalid protocol negotiation message")
-    if kind == ERROR_RESPONSE and not 8 <= length <= MAX_ERROR_LENGTH:
-        # What a server says before it knows the client's protocol (a failed fork): text
-        # without a length. It decides nothing, so it is not shown either.
-        raise ProtocolTwoError("server sent an error response in protocol 2's format")
+    # What a server says before it knows the client's protocol (a failed fork): text without a
+    # length. It decides nothing, so it is not shown either.
+    raise ProtocolTwoError("server sent an error response in protocol 2's format")
 
 
 def check_authentication_type(kind: int) -> None:
@@ -121,7 +133,7 @@ def check_authentication_type(kind: int) -> None:
     :param kind: the type byte.
     :raises ProtocolViolation: no message of this type may come.
     """
-    if kind not in (AUTHENTICATION, ERROR_RESPONSE, NEGOTIATE_PROTOCOL_VERSION):
+    if kind not in _AUTHENTICATION_PHASE:
         raise ProtocolViolation(
             "expected authentication request from server, but received "
             f"{printable_byte(bytes([kind]))}"
