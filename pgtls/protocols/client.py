@@ -81,7 +81,14 @@ class PgTLSClientProtocol(Protocol):
     Until the application may begin it negotiates; from then on it passes everything to the
     application's protocol, whose transport is this connection's own, with TLS on it or not.
 
-    :param ended: is told once how the attempt has ended.
+    :param negotiation: the rules for this connection.
+    :param host: the server, with the address that is connected to.
+    :param conninfo: how to connect.
+    :param make_tls: makes what the connection string asks of TLS, when it is needed.
+    :param application_factory: makes the application's protocol.
+    :param observe: is told what happens, as it happens.
+    :param ended: is called once, with the outcome.
+    :param reactor: Twisted's reactor.
     :ivar authentication: what watches the application's connection until AuthenticationOk, where
         the connection string requires something of the server; None else. An application whose
         server asks for what is not allowed loses its connection for
