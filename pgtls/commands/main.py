@@ -17,6 +17,10 @@ _COMMANDS = {
         "explain:explain",
         "Say what a libpq client will do with CONNINFO, offline.",
     ),
+    "hba": (
+        "hba:hba",
+        "Say which line of hba_file decides about a client, and why.",
+    ),
     "install": (
         "client_certificate:install",
         "Check and install the certificate you got (step 4 of 4).",

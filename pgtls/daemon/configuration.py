@@ -12,6 +12,7 @@ from pgtls import settings
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
+from pgtls.protocols.server_settings import with_ssl_default
 from pgtls.transport.listening_sockets import is_unix_socket
 from pgtls.wire.server_negotiation import SSL
 
@@ -104,7 +105,7 @@ class Configuration:
 def _gateway(
     values: Mapping[str, object], location: str, mistakes: Mistakes
 ) -> GatewayConfiguration:
-    gateway = _read(GatewaySettings, values, location, mistakes)
+    gateway = _read(GatewaySettings, with_ssl_default(values), location, mistakes)
     if is_unix_socket(gateway.listen):
         if values.get("ssl") == SSL.REQUIRE:
             mistakes.add(f'{location}ssl must be "off" for a Unix socket: it never has TLS')

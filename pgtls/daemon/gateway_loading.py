@@ -19,8 +19,8 @@ from pgtls.gateway.gateway_configuration import (
     GatewaySettings,
     LoadedGateway,
 )
-from pgtls.protocols.admission import Admission
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
 from pgtls.tls.validity import upstream_validities, warnings
@@ -83,14 +83,14 @@ def load_gateway(
     :param quiet: log no warnings: another process does.
     :returns: the gateway; or none, where there are mistakes.
     """
-    tls = admission = upstream = None
+    tls = policy = upstream = None
     with mistakes.at(gateway.location):
         if mistakes.found and uses_default_certificate(gateway.settings):
             _check_without_certificate(gateway.settings.listener.tls)
         else:
             tls = _server_tls(gateway.settings, state_dir, quiet=quiet)
     with mistakes.at(gateway.location):
-        admission = Admission(gateway.settings.listener)
+        policy = access_policy(gateway.settings.listener, reactor)
     with mistakes.at(gateway.location):
         if parses_upstream:
             conninfo = _parsed_upstream(gateway.settings.upstream)
@@ -98,7 +98,7 @@ def load_gateway(
         upstream = upstream_endpoint(reactor, gateway.upstream)
         if gateway.upstream is not None and not quiet:
             _warn_of_expiry(gateway.location, gateway.upstream)
-    return [LoadedGateway(gateway, tls, admission, upstream)] if admission is not None else []
+    return [LoadedGateway(gateway, tls, policy, upstream)] if policy is not None else []
 
 
 def _server_tls(settings: GatewaySettings, state_dir: str, *, quiet: bool) -> ServerTLS | None:

@@ -120,7 +120,7 @@ class Gateway(Service):
             self._clients,
             self._loaded.tls,
             listener,
-            policy=self._loaded.admission,
+            policy=self._loaded.policy,
             observers=observers,
             reactor=self._reactor,
         )
@@ -200,7 +200,7 @@ class Gateway(Service):
         self._loaded = loaded
         if self._factory is not None and self._clients is not None:
             self._factory.tls = loaded.tls
-            self._factory.policy = loaded.admission
+            self._factory.policy = loaded.policy
             upstream = _upstream(loaded)
             self._clients.context = attrs.evolve(
                 self._clients.context, router=SingleUpstream(upstream), upstream=upstream

@@ -6,8 +6,8 @@ import attrs
 
 from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
-from pgtls.protocols.admission import Admission
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 
@@ -52,11 +52,11 @@ class LoadedGateway:
 
     :ivar configuration: what it was made from.
     :ivar tls: makes the clients' TLS connections; None where ssl is off.
-    :ivar admission: says which clients are let in.
+    :ivar policy: says which clients are let in.
     :ivar upstream: connects to the server; None for the embedded PostgreSQL before it runs.
     """
 
     configuration: GatewayConfiguration
     tls: ServerTLS | None
-    admission: Admission
+    policy: IAccessPolicy
     upstream: PgTLSClientEndpoint | None

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 
 from pgtls.errors import ConfigurationError
 from pgtls.policy.client_identity import ClientCert, ClientName
-from pgtls.policy.hba import (
+from pgtls.policy.hba_rules import (
     AddressPattern,
     AuthMethod,
     ConnectionType,
@@ -159,7 +159,8 @@ def parse_hba_line(record: TokenizedAuthLine) -> HbaLine:
     if method is AuthMethod.CERT:
         options.clientcert = ClientCert.VERIFY_FULL
     return HbaLine(
-        record.place,
+        record.file_name,
+        record.line_number,
         log_text(record.raw_line),
         kind,
         databases,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import attrs
@@ -11,6 +12,15 @@ from pgtls.policy.client_identity import ClientCert, ClientName
 from pgtls.tls.server_context import ServerTLSSettings
 from pgtls.transport.keepalive import check_tcp_option, tcp_options
 from pgtls.wire.server_negotiation import SSL, CancelPolicy
+
+
+def with_ssl_default(values: Mapping[str, object]) -> Mapping[str, object]:
+    """With an ``hba_file``, its lines decide about plaintext, unless ``ssl`` is named.
+
+    :param values: a listener's settings as they are given, by name.
+    :returns: the same, with ``ssl`` where it follows from the others.
+    """
+    return {"ssl": SSL.ON, **values} if values.get("hba_file") else values
 
 
 @attrs.frozen
@@ -29,6 +39,9 @@ class ListenerSettings:
     )
     map: str = settings.text("", "the map in ident_file from certificate names to roles")
     ident_file: str = settings.text("", "a file of maps in pg_ident.conf's format")
+    hba_file: str = settings.text(
+        "", "who may connect, in pg_hba.conf's format; ssl is on then, unless it is named"
+    )
     cancel: CancelPolicy = settings.choice(
         CancelPolicy.ANY, "accept cancel requests in plaintext too, or inside TLS only"
     )

@@ -20,8 +20,9 @@ from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_factory import PgTLSServerFactory
-from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.protocols.server_settings import ListenerSettings, with_ssl_default
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import is_unix_socket, server_endpoint
@@ -72,6 +73,7 @@ class PgTLSServerEndpoint:
         self._wrapped = wrapped
         self._listener = listener
         self._tls = None if listener.ssl is SSL.OFF else ServerTLS(listener.tls)
+        self._policy = access_policy(listener, reactor)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen. The application's protocols are built when the StartupMessage is complete.
@@ -80,7 +82,11 @@ class PgTLSServerEndpoint:
         :returns: fires with the port.
         """
         factory = PgTLSServerFactory(
-            protocolFactory, self._tls, self._listener, reactor=self._reactor
+            protocolFactory,
+            self._tls,
+            self._listener,
+            policy=self._policy,
+            reactor=self._reactor,
         )
         return listen(self._wrapped, factory, self._reactor, self._backlog)
 
@@ -109,7 +115,7 @@ class ServerStringParser:
             if mine.get("ssl", "off") != "off":
                 raise ConfigurationError('ssl must be "off" for a Unix socket: it never has TLS')
             mine["ssl"] = "off"
-        listener = settings.read(ListenerSettings, mine)
+        listener = settings.read(ListenerSettings, with_ssl_default(mine))
         backlog = backlog_for(inside, listener.max_connections)
         return PgTLSServerEndpoint(reactor, wrapped, listener, backlog=backlog)
 

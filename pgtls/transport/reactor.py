@@ -10,6 +10,7 @@ from twisted.internet.interfaces import (
     IReactorPluggableNameResolver,
     IReactorSocket,
     IReactorTCP,
+    IReactorThreads,
     IReactorTime,
     IReactorUNIX,
 )
@@ -25,6 +26,7 @@ class IReactor(
     IReactorPluggableNameResolver,
     IReactorSocket,
     IReactorTCP,
+    IReactorThreads,
     IReactorTime,
     IReactorUNIX,
 ):

@@ -14,8 +14,8 @@ from itertools import product
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
-from pgtls.policy.hba import AuthMethod, ConnectionRequest, HbaRules, refusal
 from pgtls.policy.hba_file import load_hba_file
+from pgtls.policy.hba_rules import AuthMethod, ConnectionRequest, HbaRules, refusal
 from pgtls.wire.messages import ErrorResponse
 from tests.support.processes import TIMEOUT
 from tests.support.raw_client import SSL_REQUEST, startup_message
@@ -33,7 +33,13 @@ def rules(path: object) -> HbaRules:
 @cache
 def server() -> Server:
     """A server of its own, whose pg_hba.conf the tests write."""
-    return Server(17, ssl=True, hba="local all all trust\n", conf={"max_connections": "50"})
+    started = Server(17, ssl=True, hba="local all all trust\n", conf={"max_connections": "50"})
+    for role in ROLES:
+        started.psql(f'CREATE ROLE "{role}" LOGIN REPLICATION')
+    for database in DATABASES:
+        if database != "postgres":
+            started.psql(f'CREATE DATABASE "{database}" TEMPLATE template0')
+    return started
 
 
 #: One line each. What is wrong with it, PostgreSQL says.
@@ -187,35 +193,47 @@ class MistakeTests(SynchronousTestCase):
         self.assertIn("contains no entries", str(error))
 
 
+def verdict(
+    place: tuple[str, int] | str,
+    address: str | None,
+    *,
+    tls: bool,
+    database: str,
+    user: str,
+    replication: bool,
+) -> tuple[str, str] | None:
+    """What a server says to a StartupMessage.
+
+    :param place: where it listens: address and port, or the path of a socket.
+    :param address: where the client comes from.
+    :returns: SQLSTATE and message of the refusal; None where the client is let in.
+    """
+    if isinstance(place, str):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(place)
+    else:
+        connection = socket.create_connection(
+            place, timeout=TIMEOUT, source_address=(address or HOST, 0)
+        )
+    with connection:
+        if tls:
+            connection.sendall(SSL_REQUEST)
+            assert connection.recv(1) == b"S"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            connection = context.wrap_socket(connection)
+        wants = {"replication": "true"} if replication else {}
+        connection.sendall(startup_message(user=user, database=database, **wants))
+        reader = connection.makefile("rb")
+        kind, length = struct.unpack("!cI", reader.read(5))
+        error = ErrorResponse.parse(reader.read(length - 4), b"")
+        connection.close()
+    return (error.sqlstate, error.message) if kind == b"E" else None
+
+
 class VerdictTests(SynchronousTestCase):
     """Every combination to PostgreSQL, from real addresses."""
-
-    def theirs(
-        self, address: str | None, tls: bool, database: str, user: str, replication: bool
-    ) -> tuple[str, str] | None:
-        """SQLSTATE and message of the refusal; None where a line lets the client in."""
-        if address is None:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect(f"{server().socket_dir}/.s.PGSQL.{server().port}")
-        else:
-            connection = socket.create_connection(
-                (HOST, server().port), timeout=TIMEOUT, source_address=(address, 0)
-            )
-        with connection:
-            if tls:
-                connection.sendall(SSL_REQUEST)
-                self.assertEqual(connection.recv(1), b"S")
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-                connection = context.wrap_socket(connection)
-            wants = {"replication": "true"} if replication else {}
-            connection.sendall(startup_message(user=user, database=database, **wants))
-            reader = connection.makefile("rb")
-            kind, length = struct.unpack("!cI", reader.read(5))
-            error = ErrorResponse.parse(reader.read(length - 4), b"")
-            connection.close()
-        return (error.sqlstate, error.message) if kind == b"E" else None
 
     def ours(
         self, lines: HbaRules, address: str | None, tls: bool, database: str, user: str, repl: bool
@@ -236,11 +254,6 @@ class VerdictTests(SynchronousTestCase):
         return error.sqlstate, error.message
 
     def test_each(self) -> None:
-        for role in ROLES:
-            server().psql(f'CREATE ROLE "{role}" LOGIN REPLICATION')
-        for database in DATABASES:
-            if database != "postgres":
-                server().psql(f'CREATE DATABASE "{database}" TEMPLATE template0')
         server().reload(hba="local all postgres trust\n" + POLICY)
         lines = rules(server().data / "pg_hba.conf")
         combinations = [

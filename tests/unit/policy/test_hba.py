@@ -9,7 +9,8 @@ from ipaddress import ip_address, ip_interface
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.policy.hba import (
+from pgtls.policy.hba_file import load_hba_file
+from pgtls.policy.hba_rules import (
     ConnectionRequest,
     HbaLine,
     HbaRules,
@@ -18,7 +19,6 @@ from pgtls.policy.hba import (
     RemoteHost,
     refusal,
 )
-from pgtls.policy.hba_file import load_hba_file
 
 INTERFACES = [
     ip_interface("127.0.0.1/8"),

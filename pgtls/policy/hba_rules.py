@@ -102,8 +102,9 @@ AddressPattern = Keyword | IPRange | HostName
 class HbaLine:
     """One record.
 
-    :ivar place: file and line, as PostgreSQL says it.
-    :ivar text: the record itself, for the log.
+    :ivar file_name: the file that it stands in.
+    :ivar line_number: of its first line, from 1.
+    :ivar text: the record itself.
     :ivar databases: any of these.
     :ivar roles: any of these.
     :ivar address: ``all`` for ``local``.
@@ -112,7 +113,8 @@ class HbaLine:
     :ivar map: the user name map; empty for none.
     """
 
-    place: str
+    file_name: str
+    line_number: int
     text: str
     connection_type: ConnectionType
     databases: tuple[NamePattern, ...]
@@ -122,6 +124,11 @@ class HbaLine:
     clientcert: ClientCert = ClientCert.NO
     clientname: ClientName = ClientName.CN
     map: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as PostgreSQL says it."""
+        return f'line {self.line_number} of configuration file "{self.file_name}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +200,30 @@ class HbaRules:
         """
         for line in self.lines:
             try:
-                if self._matches(line, request):
+                if not self.mismatch(line, request):
                     return line
             except TooMuchWork:
                 raise HbaUndecided(line) from None
         return None
 
-    def _matches(self, line: HbaLine, request: ConnectionRequest) -> bool:
-        return (
-            _connection_matches(line.connection_type, request)
-            and self._address_matches(line.address, request)
-            and any(_database_matches(pattern, request) for pattern in line.databases)
-            and any(_name_matches(pattern, request.user) for pattern in line.roles)
-        )
+    def mismatch(self, line: HbaLine, request: ConnectionRequest) -> str:
+        """Why a line does not decide about a client.
+
+        :param line: one of the lines.
+        :param request: what the client wants.
+        :returns: the first field that does not match; empty where all match.
+        :raises HostNameNeeded: the client's host name has to be looked up first.
+        :raises TooMuchWork: a regular expression takes too long.
+        """
+        if not _connection_matches(line.connection_type, request):
+            return "connection type"
+        if not self._address_matches(line.address, request):
+            return "address"
+        if not any(_database_matches(pattern, request) for pattern in line.databases):
+            return "database"
+        if not any(_name_matches(pattern, request.user) for pattern in line.roles):
+            return "user"
+        return ""
 
     def _address_matches(self, pattern: AddressPattern, request: ConnectionRequest) -> bool:
         client = request.address
