@@ -9,7 +9,6 @@ points: a CRL that is named and cannot be read is an error, and CRLs count with
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from socket import socket
 from weakref import WeakSet
 
 from OpenSSL import SSL
@@ -102,14 +101,13 @@ class ClientTLS:
         if conninfo.sslkeylogfile:
             keylog_to(context, conninfo.sslkeylogfile)
 
-    def connection(self, host: Host, sock: socket | None = None) -> SSL.Connection:
-        """Make a connection, with SNI as libpq sends it: a name, never an address.
+    def connection(self, host: Host) -> SSL.Connection:
+        """Make a connection in memory, with SNI as libpq sends it: a name, never an address.
 
         :param host: one host of the connection string.
-        :param sock: what it reads from and writes to; without it, memory.
         :returns: the connection, before its handshake.
         """
-        connection = Connection(self._context, sock)
+        connection = Connection(self._context, None)
         if self._conninfo.sslsni and (name := sni(host.host)):
             connection.set_tlsext_host_name(name)
         return connection
