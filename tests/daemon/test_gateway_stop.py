@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -70,6 +71,23 @@ class Stop(GatewayCase):
         self.assertEqual(gateway.wait(), STOPPED)
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection(gateway.address)
+
+    def test_a_unix_socket_stays_as_long(self) -> None:
+        # A socket's path has to be short.
+        with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+            upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+            gateway = self.gateway(
+                *("--upstream", upstream, "--shutdown-timeout", "3600", *self.options),
+                listen=f"unix:{directory}/.s.PGSQL.5432",
+            )
+            conninfo = f"host={directory} port=5432 user=postgres dbname=postgres"
+            with psycopg.connect(conninfo):
+                gateway.signal(signal.SIGTERM)
+                gateway.wait_for_log("1 sessions have 3600 s to finish")
+                with self.assertRaisesRegex(psycopg.OperationalError, "shutting down"):
+                    psycopg.connect(conninfo)
+            self.assertEqual(gateway.wait(), STOPPED)
+            self.assertEqual(list(Path(directory).iterdir()), [])
 
     def test_a_second_signal_ends_it_at_once(self) -> None:
         for first, second in (
@@ -138,6 +156,15 @@ class Stop(GatewayCase):
         gateway = self.gateway("--upstream", upstream, program=TWIST)
         self.assertEqual(gateway.stop(), STOPPED)
 
+    def test_a_second_signal_under_twist(self) -> None:
+        upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+        gateway = self.gateway("--upstream", upstream, "--shutdown-timeout", "3600", program=TWIST)
+        with closing(psycopg.connect(gateway.conninfo())):
+            gateway.signal(signal.SIGTERM)
+            gateway.wait_for_log("sessions have .* to finish")
+            gateway.signal(signal.SIGINT)
+            self.assertEqual(gateway.wait(), STOPPED)
+
 
 class StopWithWorkers(GatewayCase):
     """What is the same with workers."""
@@ -148,6 +175,7 @@ class StopWithWorkers(GatewayCase):
     test_it_refuses_new_sessions_and_passes_cancel_requests_on = (
         Stop.test_until_then_it_refuses_new_sessions_and_passes_cancel_requests_on
     )
+    test_a_unix_socket_stays_as_long = Stop.test_a_unix_socket_stays_as_long
     test_a_second_signal_ends_it_at_once = Stop.test_a_second_signal_ends_it_at_once
     test_many_signals_at_once = Stop.test_many_signals_at_once
 
