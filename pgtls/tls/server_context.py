@@ -255,9 +255,11 @@ def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
 
 def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
+    if tls.ssl_ca_file == "":
+        return
     sources = _several(tls.ssl_ca_file)
     if not sources:
-        return
+        raise ConfigurationError("there is no root certificate")
     found = [read_pem(source, "root certificate file") for source in sources]
     for pem, what in found:
         parse_roots(pem, what, made.context)

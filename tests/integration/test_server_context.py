@@ -475,6 +475,9 @@ class ClientCertificates(ContextCase):
             mistakes = self.mistakes(ssl_ca_file=self.clients.pem(), **{setting: "/nonexistent"})
             self.assertIn(f'{setting}: could not load CRLs from "/nonexistent"', mistakes)
 
+    def test_an_empty_list_of_authorities_is_a_mistake(self) -> None:
+        self.assertIn("ssl_ca_file: there is no root certificate", self.mistakes(ssl_ca_file=[]))
+
     def test_crls_need_an_authority(self) -> None:
         self.assertIn("need ssl_ca_file", self.mistakes(ssl_crl_file=self.clients.crl()))
 
