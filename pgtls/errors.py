@@ -55,6 +55,7 @@ class ProtocolViolation(PgTLSError):
 class CertificateNotVerified(NegotiationRefused):
     """The peer's certificate failed verification.
 
+    :param message: why, in libpq's words where it has some.
     :ivar depth: place in the chain, 0 for the peer's own certificate; None where the chain is
         sound and only the name is wrong.
     """

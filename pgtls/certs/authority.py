@@ -57,6 +57,7 @@ class Issued:
 class Authority:
     """A certificate authority: :meth:`load` one or :meth:`create` one.
 
+    :param key: its private key.
     :ivar directory: where it lives.
     :ivar certificate: its own, self-signed.
     """

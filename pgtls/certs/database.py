@@ -128,6 +128,7 @@ class Entry:
 class Database:
     """The record of an authority. A writer holds the directory's lock.
 
+    :param directory: the authority's.
     :ivar entries: all of it, in the order of issue.
     """
 

@@ -53,6 +53,8 @@ class EmbeddedPostgreSQL:
 
     Both block, and may be called from any thread. What still runs when the process ends is stopped
     then; one that outlived its gateway (``kill -9``) is stopped by the next start.
+
+    :param directory: the database's; it is made if absent.
     """
 
     def __init__(self, directory: Path) -> None:

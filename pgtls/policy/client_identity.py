@@ -57,6 +57,7 @@ class ClientName(StrEnum):
 class ClientNotVerified(CertificateNotVerified):
     """The client's certificate is missing, or is not for the role.
 
+    :param message: the primary message of the error for the client.
     :ivar response: what the client is told.
     :ivar log_detail: why, in one line for the log.
     """

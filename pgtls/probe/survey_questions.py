@@ -54,6 +54,8 @@ _HELD_TIMEOUT = 2.0
 class SurveyQuestions:
     """Asks one server, at the first of its addresses that answers.
 
+    :param reactor: Twisted's.
+    :param conninfo: the connection string; every question is asked under it.
     :ivar survey: what is known so far.
     """
 

@@ -81,6 +81,12 @@ class PgTLSClientProtocol(Protocol):
     Until the application may begin it negotiates; from then on it passes everything to the
     application's protocol, whose transport is this connection's own, with TLS on it or not.
 
+    :param negotiation: decides what to do.
+    :param host: the host, with its address.
+    :param conninfo: the connection string.
+    :param make_tls: makes the TLS of the connection string when it is needed.
+    :param application_factory: the application's factory.
+    :param observe: is told of each event.
     :param negotiation: the rules for this connection.
     :param host: the server, with the address that is connected to.
     :param conninfo: how to connect.

@@ -38,6 +38,7 @@ class PgTLSServerFactory(Factory):
         it.
     :param observers: are told what happens to connections, in place of the log
         (:class:`~pgtls.protocols.connection_log.ConnectionLog`).
+    :param reactor: for time limits; None for the installed one.
     :ivar tcp_options: those of the clients' TCP connections.
     :ivar places: the open connections, and which of them may have a session.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.

@@ -16,6 +16,7 @@ _log = Logger(namespace="pgtls.server")
 class ServerTLS:
     """Makes the TLS connections of a listener.
 
+    :param settings: certificate, key, and the others of TLS.
     :param quiet: do not log what ought to be warned of: another process does.
     :ivar certificates: those that it shows, one for each kind of key.
     :raises ConfigurationError: a setting or a file cannot be used.

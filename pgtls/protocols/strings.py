@@ -52,6 +52,7 @@ class ClientStringParser:
 class PgTLSServerEndpoint:
     """Listens where another endpoint does, and does PostgreSQL's negotiation there.
 
+    :param reactor: Twisted's.
     :param wrapped: the endpoint that listens.
     :param backlog: how many connections may wait to be accepted; None for as many as ``wrapped``
         says.

@@ -20,6 +20,7 @@ class AnyServerTLS(ClientTLS):
 
     Versions, SNI and client certificate are those of the connection string.
 
+    :param conninfo: the connection string.
     :param ciphers: an OpenSSL cipher list for TLS 1.2 and before.
     :raises ConfigurationError: the client certificate cannot be used.
     """

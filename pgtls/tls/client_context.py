@@ -65,12 +65,13 @@ Roots = CertificateSource | Sequence[CertificateSource]
 class ClientTLS:
     """The TLS that a connection string asks for.
 
+    :param conninfo: the connection string.
     :param roots: what to trust, in place of ``sslrootcert`` and of ``root.crt`` and ``root.crl``
         in ``~/.postgresql``; ``sslcrl`` and ``sslcrldir`` count. PEM, DER or objects, in memory,
         so that an application can have them compiled in.
     :param certificate: the client's own certificate, with its intermediates in PEM, in place of
-        ``sslcert``; and ``key``, its private key, in place of ``sslkey``. ``sslpassword`` and
-        ``sslcertmode`` count.
+        ``sslcert``; ``sslcertmode`` counts.
+    :param key: its private key, in place of ``sslkey``; ``sslpassword`` counts.
     :ivar has_certificate: whether there is a certificate to show.
     :raises ConfigurationError: a file that the connection string names, or needs, cannot be used,
         or what was given in its place.

@@ -47,6 +47,11 @@ class _OfNoFactory:
 class TCPConnection(Connection):
     """A connection over TCP.
 
+    :param connection: the socket; it does not block.
+    :param protocol: what the connection is for.
+    :param reactor: for timers.
+    :param poller: waits for events.
+    :param peer: the other end's address.
     :param client: whether this end has connected: in TLS it is the client.
     """
 

@@ -103,6 +103,8 @@ class _Layer:
 class Handshake(_Layer):
     """TLS until both sides have agreed.
 
+    :param connection: the socket; it does not block.
+    :param records: OpenSSL's part.
     :param unsent: plaintext that was written before, and goes first.
     :param completed: is called when they have; returns why the connection ends, if it does.
     """
@@ -183,6 +185,9 @@ class Handshake(_Layer):
 class TLS(_Layer):
     """TLS when the handshake is over.
 
+    :param connection: the socket; it does not block.
+    :param records: OpenSSL's part.
+    :param unsent: records that wait to be sent.
     :param memory: gives back what this has needed.
     """
 
