@@ -19,7 +19,15 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.probe.assessment import assess
 from pgtls.probe.connection_probe import ProbeResult, run_probe, without_empty_warnings
-from pgtls.probe.monitoring import NAMES, Check, Checks, Outcome, State, plugin_line, run_checks
+from pgtls.probe.monitoring import (
+    NAMES,
+    Check,
+    Outcome,
+    State,
+    parse_checks,
+    plugin_line,
+    run_checks,
+)
 from pgtls.probe.survey import Survey
 from pgtls.probe.survey_questions import SurveyQuestions
 from pgtls.probe.survey_report import as_json as survey_json
@@ -28,6 +36,27 @@ from pgtls.text import printable
 from pgtls.transport.reactor import IReactor
 
 __all__ = ["ProbeResult", "probe", "run_probe"]
+
+
+class _Checks(click.ParamType[tuple[Check, ...]]):
+    name = "CHECK,..."
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Check, ...]:
+        """Split the list of checks.
+
+        :param value: the word of the command line, such as ``expiry=14d,pfs``.
+        :param param: click's parameter, for the error.
+        :param ctx: click's context, for the error.
+        :returns: the checks.
+        """
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_checks(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -39,7 +68,7 @@ __all__ = ["ProbeResult", "probe", "run_probe"]
     "--all", "everything", is_flag=True, help="Survey the server: some 20 short connections."
 )
 @click.option(
-    "--check", "checks", type=Checks(), metavar="CHECK,...", help=f"For monitoring: {NAMES}."
+    "--check", "checks", type=_Checks(), metavar="CHECK,...", help=f"For monitoring: {NAMES}."
 )
 def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, ...] | None) -> None:
     """Connect as a client would, and say what happened.

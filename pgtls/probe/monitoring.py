@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any
 
 import attrs
-import click
 
 from pgtls.probe.assessment import days_left
 from pgtls.probe.pacing import Question
@@ -59,29 +57,18 @@ class Check:
     judge: Callable[[Survey], Outcome]
 
 
-class Checks(click.ParamType[tuple[Check, ...]]):
-    """``expiry=14d,pfs,tls1.3,verify-full``."""
-
-    name = "CHECK,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Check, ...]:
-        """Split the list of checks.
-
-        :param value: the word of the command line, such as ``expiry=14d,pfs``.
-        :param param: click's parameter, for the error.
-        :param ctx: click's context, for the error.
-        :returns: the checks.
-        """
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(_check(name.strip()) for name in str(value).split(","))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 #: What there is to check, as the help shows it.
 NAMES = "expiry=DAYSd, pfs, pq, tls1.2, tls1.3, direct, require, verify-ca, verify-full"
+
+
+def parse_checks(text: str) -> tuple[Check, ...]:
+    """Read a list of checks.
+
+    :param text: such as ``expiry=14d,pfs,tls1.3,verify-full``.
+    :returns: the checks.
+    :raises ValueError: there is no such check.
+    """
+    return tuple(_check(name.strip()) for name in text.split(","))
 
 
 def _check(name: str) -> Check:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Protocol as Interface
+from typing import cast
 
 from OpenSSL.SSL import Connection
 from twisted.internet.protocol import Factory, Protocol
@@ -21,6 +22,18 @@ from pgtls.wire.attempts import SSLMode
 
 #: Seconds for each connection.
 TIMEOUT = 15
+
+
+class _TLSTransport(Interface):
+    """What Twisted's TLS transports have, and ours."""
+
+    def getHandle(self) -> Connection:
+        """pyOpenSSL's connection."""
+        ...
+
+    def abortConnection(self) -> None:
+        """Close it at once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,9 +78,8 @@ async def fetch_chain(reactor: IReactor, conninfo: ConnInfo) -> ServerChain:
     """
     # Without a home directory there is no root.crt that would decide, and no postgresql.crt.
     transport = await _connected(reactor, replace(conninfo, home=None))
-    connection = cast(Connection, transport.getHandle())
     try:
-        return ServerChain(conninfo, chain_of_peer(connection))
+        return ServerChain(conninfo, chain_of_peer(transport.getHandle()))
     finally:
         transport.abortConnection()
 
@@ -103,8 +115,8 @@ async def failure(reactor: IReactor, conninfo: ConnInfo) -> str | None:
     return None
 
 
-async def _connected(reactor: IReactor, conninfo: ConnInfo) -> Any:
+async def _connected(reactor: IReactor, conninfo: ConnInfo) -> _TLSTransport:
     timely = replace(conninfo, connect_timeout=conninfo.connect_timeout or TIMEOUT)
     endpoint = PgTLSClientEndpoint(reactor, timely)
     protocol = await endpoint.connect(Factory.forProtocol(Protocol))
-    return cast(Protocol, protocol).transport
+    return cast(_TLSTransport, cast(Protocol, protocol).transport)

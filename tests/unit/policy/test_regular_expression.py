@@ -123,7 +123,7 @@ class AllowanceTests(SynchronousTestCase):
         slow = RegularExpression(SLOW, allowance)
         ordinary = RegularExpression(rb"^([a-z]+)@example\.com$", allowance)
         start = time.process_time()
-        for number in range(100):
+        for number in range(30):
             self.assertRaises(TooMuchWork, slow.match, b"a" * (41 + 2 * (number % 10)) + b"b")
-        self.assertLess(time.process_time() - start, 2.0)
+        self.assertLess(time.process_time() - start, 1.5)
         self.assertEqual(ordinary.match(b"bob@example.com"), Match((b"bob",)))
