@@ -131,6 +131,7 @@ class _Explainer:
             self._versions()
         self._fallbacks()
         self._eavesdropping()
+        self._authentication()
         if self._remote and self._set.get("gssencmode", "prefer") == "prefer":
             self._found.traps.append(
                 "A libpq with GSSAPI that finds a Kerberos ticket tries GSSAPI encryption first, "
@@ -268,11 +269,31 @@ class _Explainer:
             self._found.not_protected.append(
                 "It may be plaintext: an attacker on the way can read and change it."
             )
-        if self._mode is not SSLMode.VERIFY_FULL and "require_auth" not in self._set:
+        required = self._conninfo.required_authentication
+        cleartext = required is None or required.allows_cleartext
+        if self._mode is not SSLMode.VERIFY_FULL and cleartext:
             self._found.not_protected.append(
                 "A server that is not the real one may ask for the password in the clear: "
                 "require_auth=scram-sha-256 forbids that."
             )
+
+    def _authentication(self) -> None:
+        required = self._conninfo.required_authentication
+        if required is None:
+            return
+        if required.require_auth:
+            self._found.verified.append(
+                f'How the server has the client log in: "{required.require_auth}" (require_auth).'
+            )
+        if required.channel_binding:
+            self._found.verified.append(
+                "SCRAM binds the login to the TLS connection, or there is none "
+                "(channel_binding=require)."
+            )
+            if not self._tls or self._local:
+                self._found.traps.append(
+                    "channel_binding=require cannot be met without TLS, on a Unix socket either."
+                )
 
     def _protection(self) -> str:
         if self._found.fails and self._mode.tls_required and not self._local:

@@ -111,6 +111,11 @@ class RequiredAuthentication:
             channel_binding,
         )
 
+    @property
+    def allows_cleartext(self) -> bool:
+        """Whether the server may ask for the password itself."""
+        return not self.channel_binding and RequestCode.PASSWORD in self.codes
+
     def allows(self, mechanism: str) -> bool:
         """Look a SASL mechanism up.
 

@@ -193,6 +193,20 @@ class VerificationTests(ExplainCase):
         self.assert_says(self.explain(REMOTE).not_protected, words)
         found = self.explain(f"{REMOTE} require_auth=scram-sha-256")
         self.assert_silent(found.not_protected, words)
+        self.assert_says(found.verified, '"scram-sha-256" (require_auth)')
+        found = self.explain(f"{REMOTE} channel_binding=require")
+        self.assert_silent(found.not_protected, words)
+        self.assert_says(found.verified, "(channel_binding=require)")
+        for still in ("!md5", "password,scram-sha-256"):
+            found = self.explain(f"{REMOTE} require_auth={still}")
+            self.assert_says(found.not_protected, words)
+
+    def test_channel_binding_without_TLS(self) -> None:
+        words = "channel_binding=require cannot be met without TLS"
+        found = self.explain(f"{REMOTE} sslmode=disable channel_binding=require")
+        self.assert_says(found.traps, words)
+        self.assert_says(self.explain("host=/tmp channel_binding=require").traps, words)
+        self.assert_silent(self.explain(f"{REMOTE} channel_binding=require").traps, words)
 
     def test_GSSAPI_comes_before_TLS(self) -> None:
         words = "tries GSSAPI encryption first"
