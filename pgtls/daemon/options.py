@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import attrs
 from twisted.application.service import IService
 from twisted.python import usage
 
@@ -21,7 +22,7 @@ from pgtls.gateway.gateway_configuration import GatewaySettings
 _FIELDS = [*settings.fields(GatewaySettings), *settings.fields(DaemonSettings)]
 
 
-def _help(field: Any) -> str:
+def _help(field: attrs.Attribute[object]) -> str:
     shown = field.default
     if isinstance(shown, bool):
         shown = "on" if shown else "off"
@@ -51,12 +52,12 @@ class Options(usage.Options):
 
         :raises CannotStart: another twistd runs.
         """
-        twistd: Any = self.parent
+        twistd: dict[str, object] | None = self.parent
         if twistd is None or "pidfile" not in twistd:  # twist, which has none
             return
         try:
             twistd["pidfile"] = pid_file_to_use(
-                twistd["pidfile"] or "", foreground=bool(twistd["nodaemon"])
+                str(twistd["pidfile"] or ""), foreground=bool(twistd["nodaemon"])
             )
         except ConfigurationError as error:
             raise CannotStart(error) from None

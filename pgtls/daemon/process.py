@@ -22,7 +22,7 @@ from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS, Handler, signals
-from pgtls.daemon.text_log import quicken_text_logs
+from pgtls.daemon.text_log import speed_up_text_logs
 from pgtls.protocols.places import descriptors
 from pgtls.transport.reactor import IReactor
 
@@ -68,7 +68,7 @@ class DaemonProcess(Service):
             undo.callback(self._restore_signals)
             # What is started from now on has to be stopped in good order.
             signals.keep(*OTHER_SIGNALS, *STOP_SIGNALS)
-            undo.callback(quicken_text_logs())
+            undo.callback(speed_up_text_logs())
             append_to_log_files()
             undo.callback(use_monotonic_clock(self._reactor))
             if settings.workers == 1:

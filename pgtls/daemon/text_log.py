@@ -15,7 +15,7 @@ class TextLines:
     """Text as Twisted makes it, where an event is a line of its own: its time and its system are
     formatted once a second. Twisted's formatting takes 8 % of what a connection costs.
 
-    :param format_event: Twisted's. Whatever is not just a line is left to it.
+    :param format_event: Twisted's. An event that is more than a line is left to it.
     """
 
     def __init__(self, format_event: FormatEvent) -> None:
@@ -24,8 +24,12 @@ class TextLines:
         self._beginnings: dict[tuple[object, object], str] = {}
 
     def __call__(self, event: LogEvent) -> str | None:
-        """One event."""
-        if not _is_just_a_line(event):
+        """Make text of an event.
+
+        :param event: Twisted's.
+        :returns: the text; None where there is nothing to say.
+        """
+        if not _is_one_line(event):
             return self._format_event(event)
         second = int(event["log_time"])
         if second != self._second:
@@ -44,7 +48,7 @@ class TextLines:
         return text.removesuffix("-\n")
 
 
-def _is_just_a_line(event: LogEvent) -> bool:
+def _is_one_line(event: LogEvent) -> bool:
     line = event.get("line")
     return (
         event.get("log_format") == "{line}"
@@ -57,7 +61,7 @@ def _is_just_a_line(event: LogEvent) -> bool:
     )
 
 
-def quicken_text_logs() -> Callable[[], None]:
+def speed_up_text_logs() -> Callable[[], None]:
     """Have the observers that Twisted has begun to log with write lines faster, where they write
     text with times in whole seconds; the others stay as they are.
 

@@ -19,7 +19,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.daemon.text_log import TextLines, quicken_text_logs
+from pgtls.daemon.text_log import TextLines, speed_up_text_logs
 from pgtls.protocols.connection_log import log_line
 
 MOMENT = 1_790_000_000.25
@@ -89,7 +89,7 @@ class Quickened(SynchronousTestCase):
         """What makes the text of an observer when the daemon has begun."""
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        quicken_text_logs()
+        speed_up_text_logs()
         return observer.formatEvent
 
     def test_twistds(self) -> None:
