@@ -196,6 +196,7 @@ class Daemon(MultiService):
                         gateway.loaded.configuration,
                         self._settings.state_dir,
                         found,
+                        before=gateway.loaded,
                     )
                 ]
         except OSError as error:

@@ -21,7 +21,8 @@ from pgtls.gateway.gateway_configuration import (
 )
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
-from pgtls.protocols.server_tls import ServerTLS
+from pgtls.protocols.server_tls import ServerTLS, names_hosts
+from pgtls.tls.host_contexts import LoadedKeys
 from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
 from pgtls.tls.validity import upstream_validities, warnings
 from pgtls.transport.reactor import IReactor
@@ -39,7 +40,8 @@ def uses_default_certificate(settings: GatewaySettings) -> bool:
     :returns: True where TLS is on and no certificate is named.
     """
     tls = settings.listener.tls
-    return settings.listener.ssl is not SSL.OFF and not (tls.ssl_cert_file or tls.ssl_key_file)
+    named = tls.ssl_cert_file or tls.ssl_key_file or names_hosts(tls)
+    return settings.listener.ssl is not SSL.OFF and not named
 
 
 def load_first(reactor: IReactor, configuration: Configuration) -> list[LoadedGateway]:
@@ -72,6 +74,7 @@ def load_gateway(
     *,
     parses_upstream: bool = False,
     quiet: bool = False,
+    before: LoadedGateway | None = None,
 ) -> list[LoadedGateway]:
     """Read the files of a gateway.
 
@@ -81,6 +84,8 @@ def load_gateway(
     :param mistakes: takes those that are found.
     :param parses_upstream: whether the upstream is to be parsed, and not only its files read.
     :param quiet: log no warnings: another process does.
+    :param before: at a reload, the gateway as it is: private keys whose passphrase may not be
+        asked for again stay as they are.
     :returns: the gateway; or none, where there are mistakes.
     """
     tls = policy = upstream = None
@@ -88,9 +93,9 @@ def load_gateway(
         if mistakes.found and uses_default_certificate(gateway.settings):
             _check_without_certificate(gateway.settings.listener.tls)
         else:
-            tls = _server_tls(gateway.settings, state_dir, quiet=quiet)
+            tls = _server_tls(gateway.settings, state_dir, before, quiet=quiet)
     with mistakes.at(gateway.location):
-        policy = access_policy(gateway.settings.listener, reactor)
+        policy = access_policy(gateway.settings.listener, reactor, tls)
     with mistakes.at(gateway.location):
         if parses_upstream:
             conninfo = _parsed_upstream(gateway.settings.upstream)
@@ -101,14 +106,19 @@ def load_gateway(
     return [LoadedGateway(gateway, tls, policy, upstream)] if policy is not None else []
 
 
-def _server_tls(settings: GatewaySettings, state_dir: str, *, quiet: bool) -> ServerTLS | None:
+def _server_tls(
+    settings: GatewaySettings, state_dir: str, before: LoadedGateway | None, *, quiet: bool
+) -> ServerTLS | None:
     """What clients are shown: the certificate that the settings name, else the daemon's own."""
     if settings.listener.ssl is SSL.OFF:
         return None
     tls = settings.listener.tls
     if uses_default_certificate(settings):
         tls = _with_default_certificate(tls, daemons_certificate(state_dir))
-    return ServerTLS(tls, quiet=quiet)
+    loaded_keys: LoadedKeys | None = None
+    if before is not None:
+        loaded_keys = before.tls.keys if before.tls is not None else {}
+    return ServerTLS(tls, quiet=quiet, loaded_keys=loaded_keys)
 
 
 def _check_without_certificate(tls: ServerTLSSettings) -> None:

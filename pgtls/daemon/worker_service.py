@@ -93,9 +93,16 @@ class Worker(MultiService):
         mistakes.check()
         reactor.addReader(LineReader(control, self._told, self.end))
 
-    def _load(self, gateway: GatewayConfiguration, mistakes: Mistakes) -> list[LoadedGateway]:
+    def _load(
+        self,
+        gateway: GatewayConfiguration,
+        mistakes: Mistakes,
+        before: LoadedGateway | None = None,
+    ) -> list[LoadedGateway]:
         # What there is to warn of the daemon has warned of.
-        return load_gateway(self._reactor, gateway, self._task.state_dir, mistakes, quiet=True)
+        return load_gateway(
+            *(self._reactor, gateway, self._task.state_dir, mistakes), quiet=True, before=before
+        )
 
     def _told(self, word: bytes) -> None:
         if word == b"reload":
@@ -109,7 +116,7 @@ class Worker(MultiService):
         renewed = [
             (gateway, loaded)
             for gateway in self._gateways
-            for loaded in self._load(gateway.loaded.configuration, mistakes)
+            for loaded in self._load(gateway.loaded.configuration, mistakes, gateway.loaded)
         ]
         if not mistakes.found:
             for gateway, loaded in renewed:

@@ -164,8 +164,9 @@ class Gateway(Service):
                 lambda failure: _log.failure("the port cannot be opened", failure)
             )
         if self._checks_upstream and self._clients is not None:
-            context = self._clients.context
-            shown = self._loaded.tls.certificates if self._loaded.tls is not None else ()
+            context, tls = self._clients.context, self._loaded.tls
+            # Of certificates by name, each session's is compared when it comes.
+            shown = tls.certificates if tls is not None and not tls.by_name else ()
             self._upstream_check = check_upstream(
                 context.upstream, shown, context.channel_binding, context.reactor
             )

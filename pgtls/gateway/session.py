@@ -165,7 +165,7 @@ class Session:
         self.route = chosen.route
         context, startup = self._context, self.client.startup
         if context.tls_parameters:
-            parameters = tls_parameters(self.client.tls, self.client.address)
+            parameters = tls_parameters(self.client.tls, self.client.address, self.client.sni)
             try:
                 startup = with_tls_parameters(startup, parameters)
             except ProtocolViolation as error:

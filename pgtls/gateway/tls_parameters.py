@@ -12,12 +12,15 @@ from pgtls.tls.distinguished_name import DistinguishedName
 from pgtls.tls.tls_info import NegotiatedTLS
 
 
-def tls_parameters(tls: NegotiatedTLS | None, address: IAddress | None) -> dict[str, str]:
+def tls_parameters(
+    tls: NegotiatedTLS | None, address: IAddress | None, sni: str | None
+) -> dict[str, str]:
     """The startup parameters about a client. All of them always, empty where there is nothing to
     say: a client could define those that were left out.
 
     :param tls: the client's TLS; None in plaintext.
     :param address: the client's address.
+    :param sni: the host name that it asks for; None for none.
     :returns: values by name, such as ``pgtls.client_dn``.
     """
     certificate = tls.certificate if tls is not None else None
@@ -31,6 +34,7 @@ def tls_parameters(tls: NegotiatedTLS | None, address: IAddress | None) -> dict[
         "pgtls.client_addr": (
             address.host if isinstance(address, IPv4Address | IPv6Address) else ""
         ),
+        "pgtls.sni": sni or "",
     }
 
 

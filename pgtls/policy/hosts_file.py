@@ -13,44 +13,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from pgtls.errors import ConfigurationError
 from pgtls.policy.tokenizer import AuthFileError, AuthToken, TokenizedAuthLine, tokenize_auth_file
-
-#: Any other client.
-DEFAULT = "*"
-
-#: A client that names no host.
-NO_SNI = "/no_sni/"
+from pgtls.tls.host_contexts import DEFAULT, NO_SNI, HostEntry
 
 #: A host name, as it comes in a ClientHello; a wildcard for its first label.
 _HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", re.ASCII)
 
 _TRUE = ("t", "tr", "tru", "true", "y", "ye", "yes", "on", "1")
 _FALSE = ("f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0")
-
-
-@dataclass(frozen=True, slots=True)
-class HostEntry:
-    """One line.
-
-    :ivar place: where it stands, to go in front of a mistake.
-    :ivar names: the host names, in lower case; or DEFAULT or NO_SNI alone.
-    :ivar ssl_cert_file: the certificate, as ``ssl_cert_file``.
-    :ivar ssl_key_file: its private key.
-    :ivar ssl_ca_file: whose client certificates are valid; empty: none is asked for.
-    :ivar ssl_passphrase_command: prints the passphrase of the key; empty for none.
-    :ivar passphrase_reload: whether that command may run at a reload.
-    """
-
-    place: str
-    names: tuple[str, ...]
-    ssl_cert_file: str
-    ssl_key_file: str
-    ssl_ca_file: str = ""
-    ssl_passphrase_command: str = ""
-    passphrase_reload: bool = False
 
 
 def load_hosts_file(path: str) -> tuple[HostEntry, ...]:
@@ -62,12 +34,26 @@ def load_hosts_file(path: str) -> tuple[HostEntry, ...]:
     :raises ConfigurationError: with every line that is wrong.
     """
     mistakes: list[str] = []
+    entries = read_hosts_file(path, mistakes)
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return entries
+
+
+def read_hosts_file(path: str, mistakes: list[str]) -> tuple[HostEntry, ...]:
+    """As :func:`load_hosts_file`, and where a line is wrong go on: other things may be wrong with
+    the files that the others name.
+
+    :param path: the file.
+    :param mistakes: gets one sentence for each line that is wrong.
+    :returns: the entries that are right.
+    """
     try:
         lines = tokenize_auth_file(path, mistakes)
     except AuthFileError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return ()
-        raise ConfigurationError(str(error)) from error
+        if not isinstance(error.__cause__, FileNotFoundError):
+            mistakes.append(str(error))
+        return ()
     directory = os.path.dirname(os.path.abspath(path))
     entries: list[HostEntry] = []
     seen: set[str] = set()
@@ -78,8 +64,6 @@ def load_hosts_file(path: str) -> tuple[HostEntry, ...]:
             entries.append(entry)
         except ValueError as error:
             mistakes.append(f"{line.place}: {error}")
-    if mistakes:
-        raise ConfigurationError(*mistakes)
     return tuple(entries)
 
 

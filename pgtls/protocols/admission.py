@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
 from pgtls.errors import ConfigurationError
 from pgtls.policy.client_identity import ClientCert, ClientNotVerified, check_client
 from pgtls.policy.ident_map import IdentMap
+from pgtls.protocols.client_authorities import NO_AUTHORITY, ClientAuthorities
 from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.stages import ADMIT, Client, Decision, Refuse
@@ -18,15 +20,19 @@ class Admission:
     """``clientcert``, ``clientname``, ``map`` and ``ident_file`` at work.
 
     :param listener: the settings.
+    :param tls: makes the TLS connections; None where they are not known.
     :raises ConfigurationError: they do not go together, or the file cannot be used.
     """
 
-    def __init__(self, listener: ListenerSettings) -> None:
+    def __init__(
+        self, listener: ListenerSettings, tls: IOpenSSLServerConnectionCreator | None = None
+    ) -> None:
         self._listener = listener
+        self._authorities = ClientAuthorities(listener, tls)
         mistakes = []
         if listener.clientcert is not ClientCert.NO:
-            if not listener.tls.ssl_ca_file:
-                mistakes.append(f"clientcert = {listener.clientcert} needs ssl_ca_file")
+            if missing := self._authorities.missing:
+                mistakes.append(f"clientcert = {listener.clientcert} needs {missing}")
             if listener.ssl is not SSL.REQUIRE:
                 mistakes.append(f"clientcert = {listener.clientcert} needs ssl = require")
         if bool(listener.map) != bool(listener.ident_file):
@@ -48,12 +54,14 @@ class Admission:
         :param client: the client.
         :returns: whether it may connect.
         """
-        tls = client.tls
+        tls, clientcert = client.tls, self._listener.clientcert
+        if clientcert is not ClientCert.NO and not self._authorities.are_there_for(client):
+            return NO_AUTHORITY
         try:
             check_client(
                 tls.certificate if tls is not None else None,
                 client.startup.user,
-                clientcert=self._listener.clientcert,
+                clientcert=clientcert,
                 clientname=self._listener.clientname,
                 ident_map=self._ident_map,
                 map_name=self._listener.map or None,

@@ -146,8 +146,11 @@ def tls_text(tls: NegotiatedTLS | None) -> str:
 
 def _log_client(client: Client, why: str) -> None:
     fields = _fields(client.startup, client.tls)
-    what = f"user={fields['user']} database={fields['database']}"
-    _log_line(client.address, f"{why}{what} {tls_text(client.tls)}", fields)
+    text = f"{why}user={fields['user']} database={fields['database']} {tls_text(client.tls)}"
+    if client.sni is not None:
+        fields["sni"] = name = log_text(client.sni)
+        text = f"{text} sni={name}"
+    _log_line(client.address, text, fields)
 
 
 def _log_refusal(stage: Stage, client: Client, reason: str) -> None:
@@ -194,6 +197,7 @@ def _fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[s
         "tls_version": tls.version if tls is not None else None,
         "tls_cipher": tls.cipher if tls is not None else None,
         "tls_group": tls.group if tls is not None else None,
+        "sni": None,
         "client_dn": certificate.subject_line if certificate is not None else None,
         "client_serial": certificate.serial_text if certificate is not None else None,
         "issuer_dn": certificate.issuer_line if certificate is not None else None,

@@ -11,6 +11,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -28,6 +29,7 @@ from pgtls.policy.hba_rules import (
 )
 from pgtls.policy.ident_map import IdentMap
 from pgtls.protocols.admission import Admission
+from pgtls.protocols.client_authorities import NO_AUTHORITY, ClientAuthorities
 from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.stages import Admit, Client, Decision, Refuse
@@ -42,15 +44,22 @@ _log = Logger(namespace="pgtls.server")
 _TRUE = (b"t", b"tr", b"tru", b"true", b"y", b"ye", b"yes", b"on", b"1")
 
 
-def access_policy(listener: ListenerSettings, reactor: IReactor) -> IAccessPolicy:
+def access_policy(
+    listener: ListenerSettings,
+    reactor: IReactor,
+    tls: IOpenSSLServerConnectionCreator | None = None,
+) -> IAccessPolicy:
     """The policy that a listener's settings ask for.
 
     :param listener: the settings.
     :param reactor: Twisted's.
+    :param tls: makes the TLS connections; None where they are not known.
     :returns: the policy of ``hba_file``; without one, of ``clientcert``.
     :raises ConfigurationError: with every mistake in the settings and in the files.
     """
-    return HbaPolicy(listener, reactor) if listener.hba_file else Admission(listener)
+    if listener.hba_file:
+        return HbaPolicy(listener, reactor, tls)
+    return Admission(listener, tls)
 
 
 @implementer(IAccessPolicy)
@@ -59,11 +68,18 @@ class HbaPolicy:
 
     :param listener: the settings.
     :param reactor: Twisted's.
+    :param tls: makes the TLS connections; None where they are not known.
     :raises ConfigurationError: with every mistake in the settings and in the files.
     """
 
-    def __init__(self, listener: ListenerSettings, reactor: IReactor) -> None:
+    def __init__(
+        self,
+        listener: ListenerSettings,
+        reactor: IReactor,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+    ) -> None:
         self._remote_hosts = RemoteHosts(reactor)
+        self._authorities = ClientAuthorities(listener, tls)
         mistakes = _setting_mistakes(listener)
         self._ident_map = IdentMap()
         try:
@@ -73,7 +89,7 @@ class HbaPolicy:
             mistakes.extend(error.mistakes)
         try:
             self._rules = load_hba_file(listener.hba_file, interfaces)
-            mistakes.extend(_line_mistakes(self._rules.lines, listener))
+            mistakes.extend(_line_mistakes(self._rules.lines, listener, self._authorities.missing))
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
         if mistakes:
@@ -118,6 +134,8 @@ class HbaPolicy:
         admit = Admit(f"method={line.method} ({line.file_name}:{line.line_number})")
         if line.clientcert is ClientCert.NO:
             return admit
+        if not self._authorities.are_there_for(client):
+            return NO_AUTHORITY
         try:
             check_client(
                 client.tls.certificate if client.tls is not None else None,
@@ -204,17 +222,15 @@ def _setting_mistakes(listener: ListenerSettings) -> list[str]:
     return [f"{name} is said by the lines of hba_file: leave the setting out" for name in named]
 
 
-def _line_mistakes(lines: Sequence[HbaLine], listener: ListenerSettings) -> list[str]:
+def _line_mistakes(lines: Sequence[HbaLine], listener: ListenerSettings, missing: str) -> list[str]:
     mistakes = []
     for line in lines:
         if line.method is AuthMethod.SCRAM_SHA_256:
             mistakes.append(f"{line.place}: scram-sha-256 is not available yet")
         if line.clientcert is ClientCert.NO or listener.ssl is SSL.OFF:
             continue
-        if not listener.tls.ssl_ca_file:
-            mistakes.append(
-                f"{line.place}: client certificates can only be checked with ssl_ca_file"
-            )
+        if missing:
+            mistakes.append(f"{line.place}: client certificates can only be checked with {missing}")
         if line.map and not listener.ident_file:
             mistakes.append(f"{line.place}: map={line.map} needs ident_file")
     return mistakes

@@ -30,7 +30,7 @@ from zope.interface import alsoProvides, implementer
 
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls, server_name
 from pgtls.protocols.deciding import PendingDecision, ask
-from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
+from pgtls.protocols.handshake_errors import accept_failure, is_tls_error, tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication, IPostgreSQLSession
 from pgtls.protocols.places import Place
 from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
@@ -196,12 +196,13 @@ class PgTLSServerProtocol(Protocol):
             unread(self.transport, client_hello)
 
     def _handshake_failed(self, reason: Failure) -> None:
+        connection = cast(Connection, self.transport.getHandle())
         self.factory.observers.refused(
             Refused(
                 Stage.NEGOTIATION,
                 self._address,
-                f"could not accept SSL connection: {tls_reason(reason)}",
-                verify_failure=failure_of(cast(Connection, self.transport.getHandle())),
+                accept_failure(reason, connection),
+                verify_failure=failure_of(connection),
             )
         )
 

@@ -63,7 +63,7 @@ class PgTLSServerFactory(Factory):
         self.tls = tls
         self.settings = settings
         self.tcp_options = settings.tcp_options
-        self.policy: IAccessPolicy = Admission(settings) if policy is None else policy
+        self.policy: IAccessPolicy = Admission(settings, tls) if policy is None else policy
         self.places = Places[PgTLSServerProtocol](
             settings.max_connections, lambda connection: connection.transport.abortConnection()
         )

@@ -74,7 +74,7 @@ class PgTLSServerEndpoint:
         self._wrapped = wrapped
         self._listener = listener
         self._tls = None if listener.ssl is SSL.OFF else ServerTLS(listener.tls)
-        self._policy = access_policy(listener, reactor)
+        self._policy = access_policy(listener, reactor, self._tls)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen. The application's protocols are built when the StartupMessage is complete.

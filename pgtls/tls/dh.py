@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from functools import lru_cache
 from importlib.resources import as_file, files
 
 from OpenSSL import SSL
@@ -70,6 +71,7 @@ def load_dh_params(context: SSL.Context, path: Path) -> None:
         ) from error
 
 
+@lru_cache(maxsize=8)  # a server with a context for each host name asks for each
 def _mistake(prime: int, generator: int) -> str | None:
     """What is wrong with parameters.
 

@@ -20,7 +20,8 @@ from OpenSSL import SSL, crypto
 from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.key_encryption import legacy_cipher
-from pgtls.tls.openssl import key_fits, reason_of
+from pgtls.tls.loading import reason_of
+from pgtls.tls.openssl import key_fits
 from pgtls.tls.pem import is_der, why_nothing
 
 Path = str | os.PathLike[str]

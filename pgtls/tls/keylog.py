@@ -14,7 +14,7 @@ from pgtls.errors import ConfigurationError
 Path = str | os.PathLike[str]
 
 
-def keylog_to(context: SSL.Context, path: Path) -> None:
+def keylog_to(context: SSL.Context, path: Path, *others: SSL.Context) -> None:
     """Append the secrets of each handshake of a context to a file, in the NSS key log format.
 
     The file is created with mode 0600 and stays open as long as the context lives. With it
@@ -22,6 +22,7 @@ def keylog_to(context: SSL.Context, path: Path) -> None:
 
     :param context: whose handshakes.
     :param path: the file.
+    :param others: those that its handshakes may go on with.
     :raises ConfigurationError: it cannot be opened, is no regular file or a symbolic link, belongs
         to another user, or has wider permissions.
     """
@@ -33,7 +34,8 @@ def keylog_to(context: SSL.Context, path: Path) -> None:
         with suppress(OSError):
             os.write(descriptor, line + b"\n")
 
-    context.set_keylog_callback(append)
+    for each in (context, *others):
+        each.set_keylog_callback(append)
 
 
 def _open(path: Path) -> int:

@@ -8,6 +8,7 @@ the day that pyOpenSSL gains a public one.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
 from pgtls.errors import ConfigurationError
-from pgtls.tls.pem import file_of
+from pgtls.tls.loading import lenient_context, reason_of, use_chain
 from pgtls.tls.record_size import RECORD_LIMIT
 
 #: The ALPN name of PostgreSQL's protocol.
@@ -51,6 +52,38 @@ def _select(_ssl: Any, name: Any, length: Any, offered: Any, size: int, _argumen
             return lib.SSL_TLSEXT_ERR_OK  # type: ignore[no-any-return]
         names = names[end:]
     return lib.SSL_TLSEXT_ERR_ALERT_FATAL  # type: ignore[no-any-return]
+
+
+#: The alert for a client that names no host; OpenSSL's own here is unrecognized_name.
+_HANDSHAKE_FAILURE = 40
+
+
+def choose_context(
+    context: SSL.Context, choose: Callable[[bytes | None], SSL.Context | None]
+) -> None:
+    """Let each handshake go on with the context that is for its client. (pyOpenSSL's own call for
+    it cannot end a handshake with an alert.)
+
+    :param context: what the server's connections are made with.
+    :param choose: takes the host name in the ClientHello, None for none, and returns the context;
+        None ends the handshake: see :func:`pgtls.tls.server_name.choose_by_name`.
+    """
+
+    @ffi.callback("int (SSL *, int *, void *)", error=lib.SSL_TLSEXT_ERR_ALERT_FATAL)  # type: ignore[untyped-decorator]
+    def choose_for(ssl: Any, alert: Any, _argument: Any) -> int:
+        name = lib.SSL_get_servername(ssl, lib.TLSEXT_NAMETYPE_host_name)
+        chosen = choose(ffi.string(name) if name else None)
+        if chosen is not None and lib.SSL_set_SSL_CTX(ssl, chosen._context):
+            # Whether the client is asked for a certificate does not come with the context.
+            mode, helper = chosen.get_verify_mode(), chosen._verify_helper
+            lib.SSL_set_verify(ssl, mode, helper.callback if helper is not None else ffi.NULL)
+            return lib.SSL_TLSEXT_ERR_OK  # type: ignore[no-any-return]
+        if not name:
+            alert[0] = _HANDSHAKE_FAILURE
+        return lib.SSL_TLSEXT_ERR_ALERT_FATAL  # type: ignore[no-any-return]
+
+    context._tlsext_servername_callback = choose_for  # where pyOpenSSL keeps its own
+    lib.SSL_CTX_set_tlsext_servername_callback(context._context, choose_for)
 
 
 def groups_set(context: SSL.Context, groups: str) -> bool:
@@ -102,28 +135,6 @@ def use_key_pair(context: SSL.Context, chain: bytes, key: crypto.PKey) -> None:
         ) from error
 
 
-def use_chain(context: SSL.Context, chain: bytes) -> None:
-    """SSL_CTX_use_certificate_chain_file() for what has been read already.
-
-    :param context: the context.
-    :param chain: PEM: the certificate itself first. Not encrypted: OpenSSL would ask for the
-        password at the terminal.
-    :raises SSL.Error: OpenSSL refuses it.
-    """
-    # add_extra_chain_cert() holds intermediates for the context as a whole: each of several
-    # certificates would be sent with those of all. Only the call that reads a file holds them by
-    # certificate.
-    with file_of(chain) as path:
-        context.use_certificate_chain_file(path)
-
-
-def lenient_context() -> SSL.Context:
-    """A context that takes keys of any size, to look at them and nothing else."""
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
-    return context
-
-
 def key_fits(certificate: crypto.X509, key: crypto.PKey) -> bool:
     """Whether a private key is the one for the key in a certificate: X509_check_private_key().
 
@@ -138,17 +149,6 @@ def key_fits(certificate: crypto.X509, key: crypto.PKey) -> bool:
     fits = lib.SSL_CTX_use_PrivateKey(context._context, key._pkey) == 1
     lib.ERR_clear_error()
     return fits and bool(lib.SSL_CTX_check_private_key(context._context))
-
-
-def reason_of(error: SSL.Error | crypto.Error) -> str:
-    """OpenSSL's text for an error: the first in its queue, as libpq shows it.
-
-    :param error: the exception.
-    :returns: the text.
-    """
-    queue = error.args[0] if error.args else []
-    words = [entry[2] for entry in queue if entry[2]] if isinstance(queue, list) else []
-    return words[0] if words else str(error) or "OpenSSL gives no reason"
 
 
 _alpn = ffi.new("unsigned char **")

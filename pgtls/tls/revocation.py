@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
-from pgtls.tls.openssl import reason_of
+from pgtls.tls.loading import reason_of
 from pgtls.tls.pem import CRLS, as_file, blocks, file_of, is_der, why_nothing
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.sources import pem_of
@@ -69,6 +69,15 @@ def add_crl_directory(context: SSL.Context, path: Path, parameter: str = "sslcrl
     """
     for name in hashed_crls(path, parameter):
         _checked(name, parameter)
+    load_crl_directory(context, path)
+
+
+def load_crl_directory(context: SSL.Context, path: Path) -> None:
+    """As :func:`add_crl_directory`, where the files in it have been looked at.
+
+    :param context: whose peers' chains are checked.
+    :param path: the directory.
+    """
     _checking_store(context).load_locations(None, path)
 
 

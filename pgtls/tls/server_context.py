@@ -7,13 +7,9 @@ PostgreSQL's documentation, "Connections and Authentication", "SSL"; ``be_tls_in
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar, cast
 
 import attrs
 from OpenSSL import SSL
@@ -34,6 +30,7 @@ from pgtls.tls.openssl import (
     select_alpn,
     use_key_pair,
 )
+from pgtls.tls.passphrase import passphrase
 from pgtls.tls.pem import as_file
 from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, read_crls
 from pgtls.tls.revocation_list import RevocationList
@@ -42,19 +39,24 @@ from pgtls.tls.sources import (
     KeySource,
     ask_for_certificates_of,
     load_key_pair,
+    missing_file,
     parse_roots,
     read_pem,
+    several,
+    several_paths,
 )
 from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from pgtls.tls.validity import listener_validities, warnings
 from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions
 
-#: Seconds that a passphrase command may take.
-PASSPHRASE_TIMEOUT = 60
-
 #: How long before its end the log begins to warn of a certificate or a CRL at each start.
 EXPIRY_WARNING = timedelta(days=7)
+
+#: What is logged about ``ssl_keylog_file``.
+KEYLOG_WARNING = (
+    'the secrets of all sessions go to ssl_keylog_file "{}": whoever has it can decrypt them'
+)
 
 
 @attrs.frozen
@@ -101,6 +103,12 @@ class ServerTLSSettings:
     ssl_keylog_file: str = settings.text(
         "", "for debugging: a file for the secrets of all sessions, for Wireshark"
     )
+    ssl_sni: bool = settings.boolean(
+        False, "choose the certificate by the host name that the client asks for: see hosts_file"
+    )
+    hosts_file: str = settings.text(
+        "", "certificates by host name, in pg_hosts.conf's format; used with ssl_sni"
+    )
 
 
 @attrs.frozen
@@ -123,17 +131,46 @@ def server_context(tls: ServerTLSSettings) -> ServerContext:
     :returns: it, and what is to be known of it.
     :raises ConfigurationError: with every setting that cannot be used.
     """
-    made = ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD))
+    made = new_context()
+    mistakes = take_steps(made, tls, (*HANDSHAKE_STEPS, *_OWN_STEPS))
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return made
+
+
+def new_context() -> ServerContext:
+    """A context that nothing has been done to.
+
+    :returns: it.
+    """
+    return ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD))
+
+
+Step = Callable[[ServerContext, ServerTLSSettings], None]
+
+#: Something to be done to a context, and the setting to name in front of what it complains of,
+#: where that does not name it itself.
+NamedStep = tuple[str, Step]
+
+
+def take_steps(
+    made: ServerContext, tls: ServerTLSSettings, steps: Iterable[NamedStep]
+) -> list[str]:
+    """Do things to a context; go on where one fails.
+
+    :param made: the context.
+    :param tls: the settings.
+    :param steps: what is to be done.
+    :returns: every mistake in the settings.
+    """
     mistakes: list[str] = []
-    for setting, step in _STEPS:
+    for setting, step in steps:
         try:
             step(made, tls)
         except ConfigurationError as error:
             named = f"{setting}: " if setting else ""
             mistakes.extend(f"{named}{mistake}" for mistake in error.mistakes)
-    if mistakes:
-        raise ConfigurationError(*mistakes)
-    return made
+    return mistakes
 
 
 def _protocol(made: ServerContext, tls: ServerTLSSettings) -> None:
@@ -177,8 +214,8 @@ def _dh_params(made: ServerContext, tls: ServerTLSSettings) -> None:
 
 
 def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
-    certificates = _several_paths(tls.ssl_cert_file)
-    keys = _several_paths(tls.ssl_key_file)
+    certificates = several_paths(tls.ssl_cert_file)
+    keys = several_paths(tls.ssl_key_file)
     if len(certificates) != len(keys) or not certificates:
         raise ConfigurationError("both must name a file, and as many of them")
     mistakes: list[str] = []
@@ -187,8 +224,8 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
             _key_pair(made, tls, certificate, key_source)
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
-            missing = _missing(key_source)
-            if missing and _missing(certificate):
+            missing = missing_file(key_source)
+            if missing and missing_file(certificate):
                 mistakes.append(f'private key file "{missing}" does not exist')
     if mistakes:
         raise ConfigurationError(*mistakes)
@@ -197,67 +234,23 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
 def _key_pair(
     made: ServerContext, tls: ServerTLSSettings, certificate: CertificateSource, key: KeySource
 ) -> None:
-    pair = load_key_pair(certificate, key, partial(_passphrase, tls, key), der_too=False)
+    ask = partial(passphrase, tls.ssl_passphrase_command, key)
+    pair = load_key_pair(certificate, key, ask, der_too=False)
     check_dsa_key(pair.key, tls.ssl_ciphers)
     use_key_pair(made.context, pair.chain.pem, pair.key)
     made.certificates.append(pair.chain.certificates[0])
 
 
-def _missing(source: CertificateSource | KeySource) -> str:
-    """The file that a source names, if it is not there."""
-    if isinstance(source, str | os.PathLike) and not os.path.exists(source):
-        return os.fspath(source)
-    return ""
+def ask_for_client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
+    """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert).
 
-
-_Source = TypeVar("_Source", CertificateSource, KeySource)
-
-
-def _several(value: _Source | Sequence[_Source]) -> list[_Source]:
-    """What a setting of an application's holds: one thing, or a sequence of them.
-
-    :param value: empty text stands for none.
+    :param made: the context.
+    :param tls: ssl_ca_file, and what the log says of CRLs.
+    :raises ConfigurationError: the file cannot be used.
     """
-    if isinstance(value, list | tuple):
-        return list(value)
-    return [] if value == "" else [cast(_Source, value)]
-
-
-def _several_paths(value: _Source | Sequence[_Source]) -> list[_Source]:
-    """The same, where a configuration file has paths with commas between them."""
-    if isinstance(value, str):
-        return [cast(_Source, path) for part in value.split(",") if (path := part.strip())]
-    return _several(value)
-
-
-def _passphrase(tls: ServerTLSSettings, key: KeySource) -> bytes:
-    """What ``ssl_passphrase_command`` prints, without the line's end.
-
-    :raises ConfigurationError: there is no such command, or it failed.
-    """
-    key_path = os.fspath(key) if isinstance(key, str | os.PathLike) else "the key in memory"
-    if not tls.ssl_passphrase_command:
-        raise ConfigurationError(
-            f'private key file "{key_path}" is encrypted: set ssl_passphrase_command to a command '
-            "that prints its passphrase"
-        )
-    prompt = f"Enter PEM pass phrase for {key_path}:"
-    command = tls.ssl_passphrase_command.replace("%p", shlex.quote(prompt))
-    try:
-        # As PostgreSQL, with a shell: the setting is the operator's own.
-        done = subprocess.run(  # noqa: S602
-            command, shell=True, capture_output=True, check=True, timeout=PASSPHRASE_TIMEOUT
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        raise ConfigurationError(f"ssl_passphrase_command failed: {error}") from error
-    return done.stdout.rstrip(b"\r\n")
-
-
-def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
-    """Ask for a certificate; whether there must be one is not TLS's to say (see clientcert)."""
     if tls.ssl_ca_file == "":
         return
-    sources = _several(tls.ssl_ca_file)
+    sources = several(tls.ssl_ca_file)
     if not sources:
         raise ConfigurationError("there is no root certificate")
     found = [read_pem(source, "root certificate file") for source in sources]
@@ -270,26 +263,33 @@ def _client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
 
 
 def _revocation(made: ServerContext, tls: ServerTLSSettings) -> None:
-    # Not by its truth: a CRL without entries is false.
-    has_file = tls.ssl_crl_file != ""
-    mistakes: list[str] = []
-    if tls.ssl_ca_file == "" and (has_file or tls.ssl_crl_dir):
-        mistakes.append("ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
-    try:
-        if has_file:
-            add_crl_file(made.context, tls.ssl_crl_file, "ssl_crl_file")
-    except ConfigurationError as error:
-        mistakes.extend(error.mistakes)
-    try:
-        if tls.ssl_crl_dir:
-            add_crl_directory(made.context, tls.ssl_crl_dir, "ssl_crl_dir")
-    except ConfigurationError as error:
-        mistakes.extend(error.mistakes)
+    mistakes = take_steps(made, tls, CRL_STEPS)
+    if tls.ssl_ca_file == "" and crls(tls):
+        mistakes.insert(0, "ssl_crl_file and ssl_crl_dir need ssl_ca_file beside them")
     if mistakes:
         raise ConfigurationError(*mistakes)
 
 
-def _crls(tls: ServerTLSSettings) -> list[CRLSource]:
+def _crl_file(made: ServerContext, tls: ServerTLSSettings) -> None:
+    if tls.ssl_crl_file != "":  # not by its truth: a CRL without entries is false
+        add_crl_file(made.context, tls.ssl_crl_file, "ssl_crl_file")
+
+
+def _crl_directory(made: ServerContext, tls: ServerTLSSettings) -> None:
+    if tls.ssl_crl_dir:
+        add_crl_directory(made.context, tls.ssl_crl_dir, "ssl_crl_dir")
+
+
+#: Checking clients' certificates against CRLs, if there are any.
+CRL_STEPS: tuple[NamedStep, ...] = (("", _crl_file), ("", _crl_directory))
+
+
+def crls(tls: ServerTLSSettings) -> list[CRLSource]:
+    """The CRLs that settings name.
+
+    :param tls: the settings.
+    :returns: a file, a directory, both or neither.
+    """
     return [each for each in (tls.ssl_crl_file, tls.ssl_crl_dir) if each != ""]
 
 
@@ -298,14 +298,14 @@ def _current_crls(tls: ServerTLSSettings) -> Iterator[RevocationList]:
 
     :raises ConfigurationError: one cannot be read.
     """
-    for source in _crls(tls):
+    for source in crls(tls):
         for _, crl in read_crls(source, "ssl_crl_file"):
             yield crl
 
 
 def _expiry(made: ServerContext, tls: ServerTLSSettings) -> None:
     validities = listener_validities(
-        _several_paths(tls.ssl_cert_file), _several(tls.ssl_ca_file), _crls(tls)
+        several_paths(tls.ssl_cert_file), several(tls.ssl_ca_file), crls(tls)
     )
     made.warnings.extend(warnings(validities, EXPIRY_WARNING))
 
@@ -313,24 +313,22 @@ def _expiry(made: ServerContext, tls: ServerTLSSettings) -> None:
 def _keylog(made: ServerContext, tls: ServerTLSSettings) -> None:
     if tls.ssl_keylog_file:
         keylog_to(made.context, tls.ssl_keylog_file)
-        made.warnings.append(
-            f'the secrets of all sessions go to ssl_keylog_file "{tls.ssl_keylog_file}": whoever '
-            "has it can decrypt them"
-        )
+        made.warnings.append(KEYLOG_WARNING.format(tls.ssl_keylog_file))
 
 
-_Step = Callable[[ServerContext, ServerTLSSettings], None]
-
-#: What makes a context, and the setting to name before what it complains of, where it does not
-#: name it itself.
-_STEPS: tuple[tuple[str, _Step], ...] = (
+#: What the handshake is like, for whatever certificate.
+HANDSHAKE_STEPS: tuple[NamedStep, ...] = (
     ("", _protocol),
     ("ssl_ciphers", _ciphers),
     ("ssl_tls13_ciphers", _ciphersuites),
     ("", _groups),
     ("ssl_dh_params_file", _dh_params),
+)
+
+#: Certificates, the server's and its clients'.
+_OWN_STEPS: tuple[NamedStep, ...] = (
     ("ssl_cert_file, ssl_key_file", _certificates),
-    ("ssl_ca_file", _client_certificates),
+    ("ssl_ca_file", ask_for_client_certificates),
     ("", _revocation),
     ("ssl_keylog_file", _keylog),
     ("", _expiry),

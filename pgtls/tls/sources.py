@@ -10,6 +10,7 @@ import base64
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -20,7 +21,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.der import INTEGER, OCTET_STRING, SEQUENCE, encoded, first, inner
 from pgtls.tls.key_file import Password, check_key_matches, load_private_key, parse_private_key
-from pgtls.tls.openssl import lenient_context, reason_of, use_chain
+from pgtls.tls.loading import lenient_context, reason_of, use_chain
 from pgtls.tls.pem import (
     CERTIFICATES,
     PLAIN_CERTIFICATES,
@@ -275,3 +276,39 @@ def _from_cryptography(key: PrivateKeyTypes, certificate: Certificate) -> crypto
         content = encoded(INTEGER, version.content) + _RSASSA_PSS
         der = encoded(SEQUENCE, content + encoded(OCTET_STRING, rsa.content))
     return crypto.load_privatekey(crypto.FILETYPE_ASN1, der)
+
+
+_Source = TypeVar("_Source", CertificateSource, KeySource)
+
+
+def several(value: _Source | Sequence[_Source]) -> list[_Source]:
+    """What a setting of an application's holds: one thing, or a sequence of them.
+
+    :param value: empty text stands for none.
+    :returns: each.
+    """
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value == "" else [cast(_Source, value)]
+
+
+def several_paths(value: _Source | Sequence[_Source]) -> list[_Source]:
+    """The same, where a configuration file has paths with commas between them.
+
+    :param value: empty text stands for none.
+    :returns: each.
+    """
+    if isinstance(value, str):
+        return [cast(_Source, path) for part in value.split(",") if (path := part.strip())]
+    return several(value)
+
+
+def missing_file(source: CertificateSource | KeySource) -> str:
+    """The file that a source names, if it is not there.
+
+    :param source: a certificate or a key.
+    :returns: its path; empty where it is there, or is no file.
+    """
+    if isinstance(source, str | os.PathLike) and not os.path.exists(source):
+        return os.fspath(source)
+    return ""

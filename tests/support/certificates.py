@@ -202,7 +202,7 @@ class Authority:
         ips: Sequence[str] = (),
         san: Sequence[x509.GeneralName] = (),
         client: bool = False,
-        key: Kind = "ecdsa",
+        key: Kind | Key = "ecdsa",
         not_before: datetime | None = None,
         not_after: datetime | None = None,
     ) -> Issued:
@@ -212,12 +212,13 @@ class Authority:
         :param cn: the CN; without it the subject is empty.
         :param subject: the whole subject, instead of a CN.
         :param ips: iPAddress SANs.
+        :param key: its private key, or of which kind a new one is.
         :param san: further SANs of any kind.
         :param not_before: its first moment (a day ago), and ``not_after`` its last (in a year).
         """
         return _issue(
             self,
-            _leaf_key(key),
+            key if isinstance(key, Key) else _leaf_key(key),
             subject or _name(cn),
             _validity(not_before, not_after),
             _leaf_extensions(names, ips, san, client),

@@ -53,18 +53,33 @@ class Pair(NamedTuple):
 
 
 def handshake(
-    server: SSL.Context, client: SSL.Context | None = None, session: SSL.Session | None = None
+    server: SSL.Context,
+    client: SSL.Context | None = None,
+    session: SSL.Session | None = None,
+    server_name: bytes | None = None,
 ) -> Pair:
     """Let a client of one context connect to a server of the other.
 
     :param session: what the client offers to resume.
+    :param server_name: the host that it asks for.
     """
-    accepting = SSL.Connection(server)
+    return finish(SSL.Connection(server), client, session, server_name)
+
+
+def finish(
+    accepting: SSL.Connection,
+    client: SSL.Context | None = None,
+    session: SSL.Session | None = None,
+    server_name: bytes | None = None,
+) -> Pair:
+    """As :func:`handshake`, to a server's end that has been made."""
     accepting.set_accept_state()
     connecting = SSL.Connection(client or client_context())
     connecting.set_connect_state()
     if session is not None:
         connecting.set_session(session)
+    if server_name is not None:
+        connecting.set_tlsext_host_name(server_name)
     errors: dict[SSL.Connection, str | None] = {}
     for _ in range(_FLIGHTS):
         for connection, other in ((connecting, accepting), (accepting, connecting)):

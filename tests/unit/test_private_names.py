@@ -30,6 +30,8 @@ PYOPENSSL = {
     "_raise_current_error",
     "_raise_ssl_error",
     "_ssl",
+    "_tlsext_servername_callback",
+    "_verify_helper",
     "_x509",
 }
 

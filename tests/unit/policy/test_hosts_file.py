@@ -8,7 +8,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
-from pgtls.policy.hosts_file import HostEntry, load_hosts_file
+from pgtls.policy.hosts_file import load_hosts_file
+from pgtls.tls.host_contexts import HostEntry
 
 
 class HostsFileTests(SynchronousTestCase):

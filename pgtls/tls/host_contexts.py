@@ -1,0 +1,223 @@
+"""A server that has a certificate for each host name: a context for each, and one to begin with.
+
+Source: ``be_tls_init`` and ``init_host_context`` of PostgreSQL 19, in
+``src/backend/libpq/be-secure-openssl.c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import attrs
+from OpenSSL import SSL, crypto
+
+from pgtls.errors import ConfigurationError
+from pgtls.tls.ciphers import check_dsa_key
+from pgtls.tls.key_file import check_key_matches
+from pgtls.tls.keylog import keylog_to
+from pgtls.tls.openssl import use_key_pair
+from pgtls.tls.passphrase import passphrase
+from pgtls.tls.revocation import load_crl_directory
+from pgtls.tls.server_context import (
+    CRL_STEPS,
+    EXPIRY_WARNING,
+    HANDSHAKE_STEPS,
+    KEYLOG_WARNING,
+    ServerContext,
+    ServerTLSSettings,
+    ask_for_client_certificates,
+    crls,
+    new_context,
+    take_steps,
+)
+from pgtls.tls.server_name import ServerNames, choose_by_name
+from pgtls.tls.sources import KeyPair, load_key_pair, missing_file, read_chain
+from pgtls.tls.validity import listener_validities, warnings
+
+#: Any other client.
+DEFAULT = "*"
+
+#: A client that names no host.
+NO_SNI = "/no_sni/"
+
+_WRITE_COMMAND = (
+    "write a command that prints its passphrase behind the certificate, the key and the CA "
+    '("" for none)'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostEntry:
+    """The certificate of a host, or of several.
+
+    :ivar place: where it stands, to go in front of a mistake.
+    :ivar names: the host names, in lower case; or DEFAULT or NO_SNI alone.
+    :ivar ssl_cert_file: the certificate, as ``ssl_cert_file``.
+    :ivar ssl_key_file: its private key.
+    :ivar ssl_ca_file: whose client certificates are valid; empty: none is asked for.
+    :ivar ssl_passphrase_command: prints the passphrase of the key; empty for none.
+    :ivar passphrase_reload: whether that command may run at a reload.
+    """
+
+    place: str
+    names: tuple[str, ...]
+    ssl_cert_file: str
+    ssl_key_file: str
+    ssl_ca_file: str = ""
+    ssl_passphrase_command: str = ""
+    passphrase_reload: bool = False
+
+
+#: Private keys that are in use, by the path of their file.
+LoadedKeys = Mapping[str, crypto.PKey]
+
+
+@attrs.frozen
+class HostContexts:
+    """Contexts by host name.
+
+    :ivar first: what connections are made with; it has the certificates and warnings of all.
+    :ivar names: what their handshakes go on with.
+    :ivar keys: the hosts' private keys.
+    """
+
+    first: ServerContext
+    names: ServerNames[SSL.Context]
+    keys: LoadedKeys
+
+
+def host_contexts(
+    tls: ServerTLSSettings,
+    hosts: Sequence[HostEntry],
+    mistakes: Sequence[str] = (),
+    loaded: LoadedKeys | None = None,
+) -> HostContexts:
+    """Make a context for each host, by rules that are the same for all.
+
+    :param tls: the settings; certificate, key, passphrase command and authorities in them do not
+        count.
+    :param hosts: the hosts.
+    :param mistakes: what has been found to be wrong with them before.
+    :param loaded: at a reload, the keys that have been in use so far: where a passphrase command
+        may not run again, a key that is encrypted stays as it is.
+    :returns: the contexts.
+    :raises ConfigurationError: with everything that cannot be used.
+    """
+    shared = attrs.evolve(
+        tls, ssl_cert_file="", ssl_key_file="", ssl_ca_file="", ssl_passphrase_command=""
+    )
+    first = new_context()
+    wrong = [*mistakes, *take_steps(first, shared, HANDSHAKE_STEPS)]
+    wrong += _check_crls(first, shared, hosts)
+    named: dict[str, SSL.Context] = {}
+    keys: dict[str, crypto.PKey] = {}
+    contexts: list[SSL.Context] = []
+    for host in hosts:
+        made, its_own = _host_context(shared, host, keys, loaded)
+        wrong += [f"{host.place}: {mistake}" for mistake in its_own]
+        named |= dict.fromkeys(host.names, made.context)
+        contexts.append(made.context)
+        first.certificates.extend(made.certificates)
+        first.warnings.extend(made.warnings)
+    if tls.ssl_keylog_file:
+        wrong += take_steps(first, tls, [("ssl_keylog_file", partial(_keylog, contexts))])
+    if wrong:
+        raise ConfigurationError(*wrong)
+    first.warnings[:] = dict.fromkeys(first.warnings)
+    default, nameless = named.pop(DEFAULT, None), named.pop(NO_SNI, None)
+    names = ServerNames({name.encode(): named[name] for name in named}, default, nameless)
+    choose_by_name(first.context, names)
+    return HostContexts(first, names, keys)
+
+
+def _check_crls(
+    first: ServerContext, shared: ServerTLSSettings, hosts: Sequence[HostEntry]
+) -> list[str]:
+    """See whether CRLs can be used, once for all hosts.
+
+    :returns: what is wrong.
+    """
+    named = crls(shared)
+    if named and hosts and not any(host.ssl_ca_file for host in hosts):
+        return ["ssl_crl_file and ssl_crl_dir need a host with a CA in hosts_file"]
+    first.warnings.extend(warnings(listener_validities([], [], named), EXPIRY_WARNING))
+    return take_steps(first, shared, CRL_STEPS)
+
+
+def _host_context(
+    shared: ServerTLSSettings,
+    host: HostEntry,
+    keys: dict[str, crypto.PKey],
+    loaded: LoadedKeys | None,
+) -> tuple[ServerContext, list[str]]:
+    """A host's context.
+
+    :param keys: gets its key.
+    :returns: it, and what is wrong with what is the host's own.
+    """
+    made = new_context()
+    take_steps(made, shared, HANDSHAKE_STEPS)  # what is wrong with them has been said
+    tls = attrs.evolve(shared, ssl_ca_file=host.ssl_ca_file)
+
+    def use_certificate(made: ServerContext, tls: ServerTLSSettings) -> None:
+        pair = _key_pair(made, host, loaded)
+        check_dsa_key(pair.key, tls.ssl_ciphers)
+        use_key_pair(made.context, pair.chain.pem, pair.key)
+        made.certificates.append(pair.chain.certificates[0])
+        keys[host.ssl_key_file] = pair.key
+
+    mistakes = take_steps(made, tls, [("", use_certificate), ("", ask_for_client_certificates)])
+    key = missing_file(host.ssl_key_file)
+    if key and missing_file(host.ssl_cert_file):
+        mistakes.append(f'private key file "{key}" does not exist')
+    if host.ssl_ca_file:
+        _use_crls(made, tls)
+    files = [host.ssl_cert_file], [host.ssl_ca_file] if host.ssl_ca_file else []
+    made.warnings.extend(warnings(listener_validities(*files, []), EXPIRY_WARNING))
+    return made, mistakes
+
+
+def _use_crls(made: ServerContext, tls: ServerTLSSettings) -> None:
+    """Without looking at the files of a directory again: they may be as many as the hosts."""
+    wrong = take_steps(made, attrs.evolve(tls, ssl_crl_dir=""), CRL_STEPS)
+    if tls.ssl_crl_dir and not wrong:
+        load_crl_directory(made.context, tls.ssl_crl_dir)
+
+
+def _keylog(others: Sequence[SSL.Context], made: ServerContext, tls: ServerTLSSettings) -> None:
+    keylog_to(made.context, tls.ssl_keylog_file, *others)
+    made.warnings.append(KEYLOG_WARNING.format(tls.ssl_keylog_file))
+
+
+class _Encrypted(ConfigurationError):
+    """A key needs a passphrase, and its command may not run."""
+
+
+def _key_pair(made: ServerContext, host: HostEntry, loaded: LoadedKeys | None) -> KeyPair:
+    """A host's certificate and key.
+
+    :raises ConfigurationError: they cannot be used.
+    """
+    path = host.ssl_key_file
+    ask = partial(passphrase, host.ssl_passphrase_command, path, _WRITE_COMMAND)
+    may_ask = loaded is None or host.passphrase_reload
+    try:
+        return load_key_pair(
+            host.ssl_cert_file, path, ask if may_ask else _refuse_to_ask, der_too=False
+        )
+    except _Encrypted:
+        reason = "cannot be reloaded because it requires a passphrase"
+        what = f'private key file "{path}"'
+        key = loaded.get(path) if loaded is not None else None
+        if key is None:
+            raise ConfigurationError(f"{what} {reason}") from None
+        chain = read_chain(host.ssl_cert_file)
+        check_key_matches(chain.certificates[0], key, f"{what}, which {reason}")
+        made.warnings.append(f"{host.place}: {what} {reason}; the key that was loaded stays")
+        return KeyPair(chain, key)
+
+
+def _refuse_to_ask() -> bytes:
+    raise _Encrypted("it is encrypted")
