@@ -37,8 +37,12 @@ class ServerLog(TestCase):
         self.clients = Authority("clients")
         self.bob = self.clients.issue(cn="bob", client=True)
 
-    async def line(self, certificate: Issued | None, user: str, **settings: str) -> LogEvent:
-        """Connect with psql; the one line that the server logs."""
+    async def line(
+        self, certificate: Issued | None, user: str, *, host: str = HOST, **settings: str
+    ) -> LogEvent:
+        """Connect with psql, which asks for a host if it is named; the one line that the server
+        logs.
+        """
         crt, key = self.files.pair("server", localhost())
         root = self.files.write("root.crt", self.clients.pem())
         every = {"ssl_cert_file": crt, "ssl_key_file": key, "ssl_ca_file": root, **settings}
@@ -47,7 +51,8 @@ class ServerLog(TestCase):
         port = await endpoint.listen(Factory.forProtocol(Application))
         sslcert, sslkey = self.files.pair("client", certificate or self.bob)
         conninfo = (
-            f"host={HOST} port={port.getHost().port} sslmode=require user={user} dbname=shop "
+            f"host={host} hostaddr={HOST} port={port.getHost().port} sslmode=require user={user} "
+            "dbname=shop "
             f"sslcertmode={'allow' if certificate else 'disable'} "
             f"sslcert={sslcert} sslkey={sslkey}"
         )
@@ -69,10 +74,22 @@ class ServerLog(TestCase):
             user="alice",
             database="shop",
             tls_version="TLSv1.3",
+            sni=None,
             client_dn=None,
             client_serial=None,
             issuer_dn=None,
         )
+
+    async def test_the_host_name_that_a_client_asks_for(self) -> None:
+        self.check(
+            await self.line(None, "alice", host="Db.Example.com"),
+            r"user=alice database=shop SSL=TLSv1\.3 cipher=\w+ group=\w+ sni=Db\.Example\.com",
+            sni="Db.Example.com",
+        )
+
+    async def test_nor_by_a_host_name(self) -> None:
+        event = await self.line(None, "alice", host="'a\n{log_level}'")
+        self.assertTrue(formatEvent(event).endswith(r" sni=a\x0a{log_level}"), formatEvent(event))
 
     async def test_a_certificate_that_was_used(self) -> None:
         serial = f"{self.bob.certificate.serial_number:040X}"

@@ -24,7 +24,10 @@ from tests.support.gateway_daemon import Gateway
 from tests.support.servers import HOST, Server, available
 
 VERSIONS = [version for version in (15, 17, 18) if available(version)]
-NAMES = ("version", "cipher", "group", "client_dn", "client_serial", "issuer_dn", "client_addr")
+NAMES = (
+    *("version", "cipher", "group", "client_dn", "client_serial", "issuer_dn", "client_addr"),
+    "sni",
+)
 #: Each setting, NULL where there is none.
 EVERY = "SELECT " + ", ".join(f"current_setting('pgtls.{name}', true)" for name in NAMES)
 
@@ -158,8 +161,14 @@ class Told(SynchronousTestCase):
                 "client_serial": serial,
                 "issuer_dn": "CN=clients",
                 "client_addr": HOST,
+                "sni": "",
             }
             self.assertEqual(found, expected)
+
+    def test_the_host_name_that_a_client_asks_for(self) -> None:
+        for place in range(len(VERSIONS)):
+            found = told(conninfo(place, host="Db.Example.com", hostaddr=HOST))
+            self.assertEqual(found["sni"], "Db.Example.com")
 
     def test_of_a_client_without_one(self) -> None:
         for place in range(len(VERSIONS)):
