@@ -44,8 +44,9 @@ class TableCase(GatewayCase):
         for name, ca in (("server", server_ca), ("client", client_ca)):
             self.files.write(f"root+{name}_ca.crt", root.pem(), ca.pem())
         client, revoked = (client_ca.issue(cn="postgres", client=True) for _ in range(2))
-        self.files.pair("client", client)
-        self.files.pair("client-revoked", revoked)
+        for name, issued in (("client", client), ("client-revoked", revoked)):
+            self.files.write(f"{name}.crt", issued.pem())  # without the authority above it
+            self.files.write(f"{name}.key", issued.key.pem())
         self.files.crl_dir(
             "client-crldir", [(root, root.crl()), (client_ca, client_ca.crl([revoked]))]
         )
