@@ -223,14 +223,15 @@ class Daemon(MultiService):
 
     async def _stop(self) -> None:
         timeout = self._settings.shutdown_timeout
-        workers = self._workers
+        workers, ended = self._workers, None
         count = sum(gateway.sessions for gateway in self.gateways)
         if workers is not None:
             count = workers.connections()
+            ended = workers.stop(timeout)
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
-        if workers is not None:
-            await workers.stop(timeout)
+        if ended is not None:
+            await ended
             self._workers = None
         await super().stopService()  # type: ignore[no-untyped-call]
         if self._embedded is not None:

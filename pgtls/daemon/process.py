@@ -63,6 +63,7 @@ class DaemonProcess(Service):
         :raises CannotStart: the daemon cannot be started.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._stop_signalled = False
         settings, gateways = self._configuration.daemon, self._configuration.gateways
         with ExitStack() as undo:
             undo.callback(self._restore_signals)

@@ -33,9 +33,9 @@ class Signals:
         :param numbers: which ones.
         """
         for number in numbers:
-            if number not in self._before:
-                self._before[number] = signal.getsignal(number)
-            signal.signal(number, self._received)
+            before = signal.signal(number, self._received)
+            if before != self._received:
+                self._before[number] = before
 
     def stop_requested(self) -> bool:
         """Whether one of those that end the daemon has come, and waits for a handler.

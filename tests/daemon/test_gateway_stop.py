@@ -53,11 +53,21 @@ class Stop(GatewayCase):
             self.assertTrue(gateway.runs())
         self.assertEqual(gateway.wait(), STOPPED)
 
+    def accepted(self, gateway: Gateway) -> bool:
+        """Whether a new session begins."""
+        try:
+            psycopg.connect(gateway.conninfo()).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
     def test_until_then_it_refuses_new_sessions_and_passes_cancel_requests_on(self) -> None:
         gateway = self.started("--shutdown-timeout", "3600", *self.options)
         with psycopg.connect(gateway.conninfo(), autocommit=True) as session:
             gateway.signal(signal.SIGTERM)
             gateway.wait_for_log("1 sessions have 3600 s to finish")
+            # Workers know of it a moment later.
+            wait_until(lambda: not any(self.accepted(gateway) for _ in range(4)), gateway.log)
             for _ in range(4):  # whichever worker accepts it
                 with self.assertRaisesRegex(
                     psycopg.OperationalError, "FATAL:  the database system is shutting down"
@@ -172,6 +182,7 @@ class StopWithWorkers(GatewayCase):
     options = ("--workers", "2")
     listener = {"listen": f"tcp:0:interface={HOST}"}
     started = Stop.started
+    accepted = Stop.accepted
     test_it_refuses_new_sessions_and_passes_cancel_requests_on = (
         Stop.test_until_then_it_refuses_new_sessions_and_passes_cancel_requests_on
     )
