@@ -189,20 +189,17 @@ def _suite(cipher: Any) -> tuple[str, int]:
 PIECE = 65536
 _SEALED = PIECE + PIECE // RECORD_LIMIT * 512
 _LONGEST_RECORD, _PLAIN = 16384, PIECE + 16384
-
-#: A record's type, version and length; the type of most.
+#: A record's type, version and length.
 _header = struct.Struct("!BHH").unpack_from
-_APPLICATION_DATA = 23
-
 #: What looks like one record is taken for one; after so many it is seen whether it was.
-_SINGLE = 64
+_APPLICATION_DATA, _SINGLE = 23, 64
 
 _WANT_READ = lib.SSL_ERROR_WANT_READ
 
 _bio_read, _bio_write = lib.BIO_read, lib.BIO_write
 _ssl_read, _ssl_write = lib.SSL_read, lib.SSL_write
 _unpack = ffi.unpack
-_NOTHING = memoryview(b"")
+_NOTHING, _CLOSED = memoryview(b""), SSL.ZeroReturnError()
 
 # One of each for all connections: what is in them is used at once.
 _received, _plain = ffi.new("char[]", PIECE), ffi.new("char[]", _PLAIN)
@@ -288,11 +285,14 @@ class Records:
             if _PLAIN - total < _LONGEST_RECORD:
                 data, total = data + _unpack(_plain, total), 0
             size = _ssl_read(ssl, _plain + total, _PLAIN - total)
-        if lib.SSL_get_error(ssl, size) != _WANT_READ:
+        why = lib.SSL_get_error(ssl, size)
+        if why == lib.SSL_ERROR_ZERO_RETURN:
+            self.error = _CLOSED
+        elif why != _WANT_READ:
             try:
                 self.connection._raise_ssl_error(ssl, size)
             except SSL.Error as error:
-                self.error = error
+                self.error = error.with_traceback(None)  # which would hold all that is here
         # The answer to a KeyUpdate, an alert.
         self.has_output = bool(lib.BIO_get_mem_data(self._out, ffi.NULL))
         return data + _unpack(_plain, total) if total else data

@@ -181,4 +181,4 @@ class Connection(Lifecycle):
 
 def _reason(error: Exception) -> Exception:
     """Why a connection ends, as Twisted's transports say it."""
-    return error if isinstance(error, SSL.Error) else CONNECTION_LOST
+    return error.with_traceback(None) if isinstance(error, SSL.Error) else CONNECTION_LOST

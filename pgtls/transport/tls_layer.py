@@ -151,7 +151,7 @@ class Handshake(_Layer):
         try:
             complete = records.handshake(count)
         except SSL.Error as error:
-            self.end = error
+            self.end = error.with_traceback(None)  # which would hold all that is here
             complete = False
         # Where the peer cannot be written to, why may still be there to be read: an alert, say.
         self._emit_if_possible()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import os
 import socket
 import ssl
 import struct
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IListeningPort, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -251,6 +255,24 @@ class ConnectionTests(TestCase):
         client.transport.abortConnection()
         await client.lost
         await server.lost
+
+    async def test_what_is_over_leaves_nothing_to_the_garbage_collector(self) -> None:
+        """Buffers would stay until it comes by."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for ending in (b"", b"\x17\x03\x03\x00\x30" + bytes(48)):
+            end, secure = await self.connect_tls(End())
+            transport = weakref.ref(end.transport)
+            if ending:
+                with socket.socket(fileno=os.dup(secure.fileno())) as below:
+                    below.sendall(ending)
+            else:
+                await deferToThread(secure.unwrap)
+            await end.lost
+            end.transport = None
+            await deferLater(reactor, 0, lambda: None)
+            self.assertIsNone(transport())
 
     async def test_an_error_in_one_connection_is_its_own(self) -> None:
         end, peer = await self.connect(Failing())
