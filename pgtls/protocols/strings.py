@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import quoteStringArgument
@@ -21,6 +22,7 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
+from pgtls.protocols.interfaces import IAccessPolicy, ISessionObserver
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings, with_ssl_default
 from pgtls.protocols.server_tls import ServerTLS
@@ -58,6 +60,8 @@ class PgTLSServerEndpoint:
         says.
     :param listener: how to negotiate; ``ssl_cert_file`` and ``ssl_key_file`` are needed unless
         ``ssl`` is off.
+    :param policy: decides which clients may connect, in place of what ``listener`` says of that.
+    :param observers: are told what happens to connections, in place of the log.
     :raises ConfigurationError: a setting or a file cannot be used.
     """
 
@@ -68,13 +72,16 @@ class PgTLSServerEndpoint:
         listener: ListenerSettings,
         *,
         backlog: int | None = None,
+        policy: IAccessPolicy | None = None,
+        observers: Sequence[ISessionObserver] | None = None,
     ) -> None:
         self._reactor = reactor
         self._backlog = backlog
         self._wrapped = wrapped
         self._listener = listener
         self._tls = None if listener.ssl is SSL.OFF else ServerTLS(listener.tls)
-        self._policy = access_policy(listener, reactor, self._tls)
+        self._policy = policy or access_policy(listener, reactor, self._tls)
+        self._observers = observers
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen. The application's protocols are built when the StartupMessage is complete.
@@ -87,6 +94,7 @@ class PgTLSServerEndpoint:
             self._tls,
             self._listener,
             policy=self._policy,
+            observers=self._observers,
             reactor=self._reactor,
         )
         return listen(self._wrapped, factory, self._reactor, self._backlog)

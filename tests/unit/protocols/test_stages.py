@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -21,6 +22,7 @@ from pgtls import (
     IPostgreSQLSession,
     ISessionObserver,
     ListenerSettings,
+    PgTLSServerEndpoint,
     PgTLSServerFactory,
     Refuse,
     SessionObserver,
@@ -184,6 +186,32 @@ class DeferredPolicyTests(StageCase):
         self.answer.callback(ADMIT)
         self.assertEqual(self.transport.producerState, "producing")
         self.assertEqual(len(self.sessions[0].got[1]), EARLY_LIMIT + 1)
+
+
+@implementer(IStreamServerEndpoint)
+class Wrapped:
+    """Keeps the factory."""
+
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
+        self.factory = protocolFactory
+        return Deferred()
+
+
+class EndpointTests(StageCase):
+    def test_it_hands_on_policy_and_observers(self) -> None:
+        wrapped, reactor = Wrapped(), cast(Any, self.clock)
+        PgTLSServerEndpoint(
+            reactor,
+            wrapped,
+            ListenerSettings(ssl=SSL.OFF),
+            policy=self.policy,
+            observers=(self.witness,),
+        ).listen(Factory.forProtocol(self.session))
+        protocol = wrapped.factory.buildProtocol(None)
+        protocol.makeConnection(StringTransport())
+        protocol.dataReceived(STARTUP.raw)
+        self.assertEqual(self.policy.client.startup, STARTUP)
+        self.assertEqual(self.witness.names()[-1], "admitted")
 
 
 class ObserverTests(StageCase):
