@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from pgtls.commands.reporting import json_option, report
+from pgtls.commands.reporting import json_option, report, say
 from pgtls.daemon.configuration import Configuration
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration
@@ -103,7 +103,7 @@ def hba(
         rules = load_hba_file(path, interfaces)
     except ConfigurationError as error:
         for mistake in error.mistakes:
-            click.echo(mistake, err=True)
+            say(mistake, err=True)
         sys.exit(2)
     request = ConnectionRequest(
         address=address,

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pgtls.commands.reporting import say
 from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, PgTLSError
@@ -129,9 +130,9 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
     else:
         _show(result)
     if result.error is not None:
-        click.echo(f"pgtls probe: {result.error}", err=True)
+        say(f"pgtls probe: {result.error}", err=True)
     for warning in result.warnings:
-        click.echo(f"pgtls probe: warning: {warning}", err=True)
+        say(f"pgtls probe: warning: {warning}", err=True)
     sys.exit(status)
 
 
@@ -164,7 +165,7 @@ def _check(conninfo: str, checks: Sequence[Check], as_json: bool) -> None:
         named = [{**attrs.asdict(each), "state": each.state.name} for each in outcomes]
         click.echo(json.dumps({"state": state.name, "line": line, "checks": named}))
     else:
-        click.echo(printable(line, None))
+        say(line)
     sys.exit(state)
 
 

@@ -253,6 +253,13 @@ class VerdictTests(SynchronousTestCase):
             return None
         return error.sqlstate, error.message
 
+    def theirs(
+        self, address: str | None, tls: bool, database: str, user: str, repl: bool
+    ) -> tuple[str, str] | None:
+        path = f"{server().socket_dir}/.s.PGSQL.{server().port}"
+        place = path if address is None else (HOST, server().port)
+        return verdict(place, address, tls=tls, database=database, user=user, replication=repl)
+
     def test_each(self) -> None:
         server().reload(hba="local all postgres trust\n" + POLICY)
         lines = rules(server().data / "pg_hba.conf")
