@@ -8,6 +8,10 @@ import click
 
 #: Where each command is, and the beginning of its help: what is not asked for is not imported.
 _COMMANDS = {
+    "auth-file": (
+        "write_auth_file:auth_file",
+        "Write the SCRAM secrets of roles into an auth_file, for a gateway that authenticates.",
+    ),
     "client-conf": (
         "signing:client_conf",
         "Print client.conf for the users of this site (step 1 of 4).",

@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.relay import RelaySide
+from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.session import Session, SessionContext
 from pgtls.protocols.deciding import EARLY_LIMIT
 from pgtls.protocols.interfaces import IPostgreSQLSession
@@ -29,7 +30,7 @@ class ClientSide(RelaySide):
         nothing is watched.
     """
 
-    authentication: AuthenticationWatch | None = None
+    authentication: AuthenticationWatch | ScramLogin | None = None
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context.reactor)

@@ -13,6 +13,7 @@ from pgtls.conninfo.hosts import Host
 from pgtls.errors import PgTLSError
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.relay import RelaySide
+from pgtls.gateway.scram_login import ScramLogin
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
 from pgtls.wire.session_start import SessionStart
 
@@ -35,18 +36,22 @@ class ServerSide(RelaySide):
         self._start: SessionStart | None = None
         self._key = b""
         self._host: Host | None = None
-        self._authentication: AuthenticationWatch | None = None
+        self._authentication: AuthenticationWatch | ScramLogin | None = None
         if context.observers.counts_bytes:
             self.count_bytes()
 
     def begin(
-        self, client: ClientSide, host: Host | None, authentication: AuthenticationWatch | None
+        self,
+        client: ClientSide,
+        host: Host | None,
+        authentication: AuthenticationWatch | ScramLogin | None,
     ) -> None:
         """Begin the relay; nothing has been read from the server yet.
 
         :param client: the connection from the client.
         :param host: the server's, which its cancel requests go to; None where it is not known.
-        :param authentication: watches the client until AuthenticationOk, where it must be watched.
+        :param authentication: watches the client until AuthenticationOk, where it must be watched,
+            or logs in for it.
         """
         self._host = host
         self._authentication = authentication
@@ -54,8 +59,11 @@ class ServerSide(RelaySide):
         client.relay_to(self)
         self.notice_end()
         client.notice_end()
-        binding = self._context.channel_binding
-        self._start = SessionStart(binding.editor(client.transport, self.transport))
+        if isinstance(authentication, ScramLogin):
+            self._start = SessionStart(authentication.edit)
+        else:
+            binding = self._context.channel_binding
+            self._start = SessionStart(binding.editor(client.transport, self.transport))
         if authentication is None:
             client.allow_splice()
         else:

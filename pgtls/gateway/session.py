@@ -21,6 +21,7 @@ from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
 from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.protocols.connect_attempt import ConnectAttempt, ConnectOutcome
@@ -186,8 +187,13 @@ class Session:
             self._failed(found)
 
     def _connected(self, server: ServerSide, attempt: ConnectAttempt) -> None:
-        check, watch = attempt.authentication, None
-        if check is not None and not check.completed:
+        check = attempt.authentication
+        if check is not None and check.completed:
+            check = None
+        watch: AuthenticationWatch | ScramLogin | None = None
+        if self.client.scram is not None:
+            watch = ScramLogin(self.client.scram, check, self._side, server, self._refused)
+        elif check is not None:
             watch = AuthenticationWatch(check, self._side, server, self._refused)
         self.host = attempt.reached
         self._server = server

@@ -8,8 +8,10 @@ reader of the file log in, and is not needed here.
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pgtls.errors import ConfigurationError
@@ -20,6 +22,34 @@ MAX_SIZE = 16 * 1024 * 1024
 
 _FIELD = rb'"((?:[^"]|"")*)"'
 _LINE = re.compile(rb"\s*" + _FIELD + rb"\s+" + _FIELD)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """What an ``auth_file`` says.
+
+    :ivar secrets: of each role.
+    :ivar mock_nonce: see :meth:`~pgtls.wire.scram_secret.ScramSecret.mock`: the same in all
+        processes that have read the file, and from one start to the next. It comes from the secret
+        of the first role by name, so that it changes when that role's password does.
+    """
+
+    secrets: Mapping[bytes, ScramSecret] = field(repr=False)
+    mock_nonce: bytes = field(repr=False)
+
+    @classmethod
+    def load(cls, path: str) -> AuthFile:
+        """Read one.
+
+        :param path: the file.
+        :returns: what it says.
+        :raises ConfigurationError: as :func:`load_auth_file`; or no role is in it.
+        """
+        secrets = load_auth_file(path)
+        if not secrets:
+            raise ConfigurationError(f'auth_file "{path}" has no role in it')
+        secret = secrets[min(secrets)]
+        return cls(secrets, hmac.digest(secret.server_key, b"mock " + secret.stored_key, "sha256"))
 
 
 def load_auth_file(path: str) -> Mapping[bytes, ScramSecret]:

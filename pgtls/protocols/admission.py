@@ -6,18 +6,19 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
 from pgtls.errors import ConfigurationError
+from pgtls.policy.auth_file import AuthFile
 from pgtls.policy.client_identity import ClientCert, ClientNotVerified, check_client
 from pgtls.policy.ident_map import IdentMap
 from pgtls.protocols.client_authorities import NO_AUTHORITY, ClientAuthorities
 from pgtls.protocols.interfaces import IAccessPolicy
-from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.protocols.stages import ADMIT, Client, Decision, Refuse
+from pgtls.protocols.server_settings import AuthType, ListenerSettings
+from pgtls.protocols.stages import ADMIT, Admit, Authenticate, Client, Decision, Refuse
 from pgtls.wire.server_negotiation import SSL
 
 
 @implementer(IAccessPolicy)
 class Admission:
-    """``clientcert``, ``clientname``, ``map`` and ``ident_file`` at work.
+    """``clientcert``, ``clientname``, ``map``, ``ident_file``, ``auth_type`` and ``auth_file``.
 
     :param listener: the settings.
     :param tls: makes the TLS connections; None where they are not known.
@@ -45,11 +46,19 @@ class Admission:
                 self._ident_map = IdentMap.load(listener.ident_file)
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
+        self._auth_file = None
+        if listener.auth_type is AuthType.SCRAM_SHA_256 and not listener.auth_file:
+            mistakes.append(f"auth_type = {listener.auth_type} needs auth_file")
+        try:
+            if listener.auth_file:
+                self._auth_file = AuthFile.load(listener.auth_file)
+        except ConfigurationError as error:
+            mistakes.extend(error.mistakes)
         if mistakes:
             raise ConfigurationError(*mistakes)
 
     def decide(self, client: Client) -> Decision:
-        """Hold a client's certificate against the role that it asks for.
+        """Compare a client's certificate with the role that it asks for.
 
         :param client: the client.
         :returns: whether it may connect.
@@ -68,4 +77,10 @@ class Admission:
             )
         except ClientNotVerified as error:
             return Refuse(error.response, error.log_detail)
-        return ADMIT
+        if self._auth_file is None or self._listener.auth_type is not AuthType.SCRAM_SHA_256:
+            return ADMIT
+        return Authenticate(
+            self._auth_file.secrets.get(client.startup.user),
+            self._auth_file.mock_nonce,
+            Admit(f"method={self._listener.auth_type}"),
+        )

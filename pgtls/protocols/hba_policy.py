@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pgtls.errors import ConfigurationError
+from pgtls.policy.auth_file import AuthFile
 from pgtls.policy.client_identity import ClientCert, ClientNotVerified, check_client
 from pgtls.policy.hba_file import load_hba_file
 from pgtls.policy.hba_rules import (
@@ -31,8 +32,8 @@ from pgtls.policy.ident_map import IdentMap
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.client_authorities import NO_AUTHORITY, ClientAuthorities
 from pgtls.protocols.interfaces import IAccessPolicy
-from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.protocols.stages import Admit, Client, Decision, Refuse
+from pgtls.protocols.server_settings import AuthType, ListenerSettings
+from pgtls.protocols.stages import Admit, Authenticate, Client, Decision, Refuse
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.remote_host import RemoteHosts
 from pgtls.wire.messages import ErrorResponse, StartupMessage
@@ -87,6 +88,12 @@ class HbaPolicy:
                 self._ident_map = IdentMap.load(listener.ident_file)
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
+        self._auth_file: AuthFile | None = None
+        try:
+            if listener.auth_file:
+                self._auth_file = AuthFile.load(listener.auth_file)
+        except ConfigurationError as error:
+            mistakes.extend(error.mistakes)
         try:
             self._rules = load_hba_file(listener.hba_file, interfaces)
             mistakes.extend(_line_mistakes(self._rules.lines, listener, self._authorities.missing))
@@ -128,9 +135,16 @@ class HbaPolicy:
         if (response := refusal(request, line)) is not None:
             return Refuse(response, f"{response.message}{_where(line)}")
         assert line is not None  # noqa: S101 - else it was refused
-        return self._certificate_verdict(client, line)
+        verdict = self._certificate_verdict(client, line)
+        if line.method is not AuthMethod.SCRAM_SHA_256 or self._auth_file is None:
+            return verdict
+        if line.clientcert is not ClientCert.NO and not _has_certificate(client):
+            return verdict  # as PostgreSQL, which asks for the password after that
+        return Authenticate(
+            self._auth_file.secrets.get(client.startup.user), self._auth_file.mock_nonce, verdict
+        )
 
-    def _certificate_verdict(self, client: Client, line: HbaLine) -> Decision:
+    def _certificate_verdict(self, client: Client, line: HbaLine) -> Admit | Refuse:
         admit = Admit(f"method={line.method} ({line.file_name}:{line.line_number})")
         if line.clientcert is ClientCert.NO:
             return admit
@@ -146,15 +160,25 @@ class HbaPolicy:
                 map_name=line.map or None,
             )
         except ClientNotVerified as error:
-            response = error.response
-            if line.method is not AuthMethod.CERT:
-                fields = {**response.fields}
-                fields["M"] = response.message.replace(
-                    "certificate authentication failed", f'"{line.method}" authentication failed'
-                )
-                response = ErrorResponse(fields)
-            return Refuse(response, f"{error.log_detail}{_where(line)}")
+            return Refuse(_failure(line.method, error), f"{error.log_detail}{_where(line)}")
         return admit
+
+
+def _has_certificate(client: Client) -> bool:
+    return client.tls is not None and client.tls.certificate is not None
+
+
+def _failure(method: AuthMethod, error: ClientNotVerified) -> ErrorResponse:
+    """``auth_failed``: it names the line's method, whatever failed."""
+    failed = "certificate authentication failed"
+    response = error.response
+    if method is AuthMethod.CERT or not response.message.startswith(failed):
+        return response
+    words, sqlstate = f'"{method}"', response.sqlstate
+    if method is AuthMethod.SCRAM_SHA_256:
+        words, sqlstate = "password", "28P01"
+    message = response.message.replace(failed, f"{words} authentication failed")
+    return ErrorResponse.fatal(sqlstate, message)
 
 
 def connection_request(client: Client) -> ConnectionRequest:
@@ -216,6 +240,7 @@ def _setting_mistakes(listener: ListenerSettings) -> list[str]:
         for name, given in (
             ("clientcert", listener.clientcert is not ClientCert.NO),
             ("map", bool(listener.map)),
+            ("auth_type", listener.auth_type is not AuthType.TRUST),
         )
         if given
     ]
@@ -225,8 +250,8 @@ def _setting_mistakes(listener: ListenerSettings) -> list[str]:
 def _line_mistakes(lines: Sequence[HbaLine], listener: ListenerSettings, missing: str) -> list[str]:
     mistakes = []
     for line in lines:
-        if line.method is AuthMethod.SCRAM_SHA_256:
-            mistakes.append(f"{line.place}: scram-sha-256 is not available yet")
+        if line.method is AuthMethod.SCRAM_SHA_256 and not listener.auth_file:
+            mistakes.append(f"{line.place}: scram-sha-256 needs auth_file")
         if line.clientcert is ClientCert.NO or listener.ssl is SSL.OFF:
             continue
         if missing:

@@ -34,7 +34,8 @@ from pgtls.protocols.handshake_errors import accept_failure, is_tls_error, tls_r
 from pgtls.protocols.interfaces import IPostgreSQLApplication, IPostgreSQLSession
 from pgtls.protocols.places import Place
 from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
-from pgtls.protocols.stages import Client, Decision, Refuse, Refused, Stage
+from pgtls.protocols.scram_authentication import PendingAuthentication
+from pgtls.protocols.stages import Authenticate, Client, Decision, Refuse, Refused, Stage
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.keepalive import set_tcp_options
@@ -81,7 +82,7 @@ class PgTLSServerProtocol(Protocol):
         self._tls: NegotiatedTLS | None = None  # from the handshake to the StartupMessage
         self._timer: IDelayedCall | None = None
         self._proxied: ProxiedClient | None = None
-        self._pending: PendingDecision | None = None  # while the policy takes its time
+        self._pending: PendingDecision | PendingAuthentication | None = None  # before the decision
         self._accepted = 0.0
 
     @property
@@ -255,6 +256,12 @@ class PgTLSServerProtocol(Protocol):
     def _decided(self, client: Client, rest: bytes, decision: Decision) -> None:
         if isinstance(decision, Refuse):
             self._refuse(client, decision)
+            return
+        if isinstance(decision, Authenticate):
+            self._pending = PendingAuthentication(
+                client, rest, decision, self.transport, self._decided_later
+            )
+            self._pending.begin()
             return
         self.factory.observers.admitted(client, decision)
         application = self._begin_application()

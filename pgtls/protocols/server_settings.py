@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import partial
 
 import attrs
@@ -23,6 +24,13 @@ def with_ssl_default(values: Mapping[str, object]) -> Mapping[str, object]:
     return {"ssl": SSL.ON, **values} if values.get("hba_file") else values
 
 
+class AuthType(StrEnum):
+    """The ``auth_type`` setting: pgbouncer's name, the values that a gateway has."""
+
+    TRUST = "trust"
+    SCRAM_SHA_256 = "scram-sha-256"
+
+
 @attrs.frozen
 class ListenerSettings:
     """One listener: whether and how it does TLS, and which clients it accepts."""
@@ -41,6 +49,12 @@ class ListenerSettings:
     ident_file: str = settings.text("", "a file of maps in pg_ident.conf's format")
     hba_file: str = settings.text(
         "", "who may connect, in pg_hba.conf's format; ssl is on then, unless it is named"
+    )
+    auth_type: AuthType = settings.choice(
+        AuthType.TRUST, "leave passwords to the server, or authenticate clients here by auth_file"
+    )
+    auth_file: str = settings.text(
+        "", "SCRAM secrets of roles, in the format of pgbouncer's userlist.txt"
     )
     cancel: CancelPolicy = settings.choice(
         CancelPolicy.ANY, "accept cancel requests in plaintext too, or inside TLS only"

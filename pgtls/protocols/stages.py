@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from twisted.internet.interfaces import IAddress
@@ -12,6 +12,8 @@ from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import VerifyFailure
 from pgtls.wire.messages import ErrorResponse, StartupMessage
 from pgtls.wire.proxy_header import ProxyHeader
+from pgtls.wire.scram import KnownKeys
+from pgtls.wire.scram_secret import ScramSecret
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Client:
     :ivar sni: the host name in its ClientHello; None where it sent none, and in plaintext.
     :ivar proxy: the PROXY header in front of its connection; None where none was expected.
     :ivar accepted: when it connected, in seconds of the reactor's clock.
+    :ivar scram: the keys that it has proved to know, where the listener has authenticated it by
+        SCRAM: with them one can log in as its role. Never shown.
     """
 
     startup: StartupMessage
@@ -32,6 +36,7 @@ class Client:
     sni: str | None = None
     proxy: ProxyHeader | None = None
     accepted: float = 0.0
+    scram: KnownKeys | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,22 @@ class Refuse:
 #: For policies that have nothing to say about it.
 ADMIT = Admit()
 
-Decision = Admit | Refuse
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """A policy's decision: the client must prove by SCRAM-SHA-256 that it knows the password.
+
+    :ivar secret: the role's; None for a role without one, which fails as a wrong password does.
+    :ivar mock_nonce: see :meth:`~pgtls.wire.scram_secret.ScramSecret.mock`. Never shown.
+    :ivar then: what is decided about a client that has proved it.
+    """
+
+    secret: ScramSecret | None = field(repr=False)
+    mock_nonce: bytes = field(repr=False)
+    then: Admit | Refuse
+
+
+Decision = Admit | Refuse | Authenticate
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,12 @@ class ScramServer:
         plus = (SCRAM_SHA_256_PLUS,) if self._hash is not None else ()
         return (*plus, SCRAM_SHA_256)
 
+    @property
+    def failure(self) -> ErrorResponse:
+        """What a client reads whose password is wrong."""
+        role = self._role.decode("utf-8", "replace")
+        return ErrorResponse.fatal("28P01", f'password authentication failed for user "{role}"')
+
     def receive(self, body: bytes) -> bytes:
         """A ``p`` message from the client: SASLInitialResponse first, then SASLResponse.
 
@@ -283,7 +289,7 @@ class ScramServer:
         if not known or self._doomed:
             role = self._role.decode("utf-8", "replace")
             raise ScramRefused(
-                ErrorResponse.fatal("28P01", f'password authentication failed for user "{role}"'),
+                self.failure,
                 f'Role "{role}" has no secret in the auth_file.'
                 if self._doomed
                 else "The password does not match.",

@@ -1,0 +1,152 @@
+"""Logging in to the server for a client that the gateway itself has authenticated.
+
+The client's proof has given the gateway the ClientKey (RFC 5802, section 3), with which it takes
+the client's role in a second exchange, bound to the channel to the server. So both channels are
+bound, each to its own certificate.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pgtls.errors import NegotiationRefused, PgTLSError, ProtocolViolation
+from pgtls.protocols.connection_info import negotiated_tls
+from pgtls.protocols.deciding import EARLY_LIMIT
+from pgtls.tls.channel_binding_hash import channel_binding_hash
+from pgtls.wire.authentication import AuthenticationRequest, RequestCode
+from pgtls.wire.message_stream import AUTHENTICATION, HEADER_SIZE
+from pgtls.wire.required_authentication import AuthenticationCheck
+from pgtls.wire.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, KnownKeys, ScramClient, StaleSecret
+
+if TYPE_CHECKING:
+    from pgtls.gateway.client_side import ClientSide
+    from pgtls.gateway.server_side import ServerSide
+
+OUT_OF_DATE = (
+    "the auth_file is out of date: the server has another SCRAM secret for this role; write it "
+    'anew with "pgtls auth-file"'
+)
+
+
+class ScramLogin:
+    """One session's login to its server; the client waits for AuthenticationOk.
+
+    :param keys: the client's.
+    :param check: what the upstream's connection string requires; None for nothing.
+    :param client: the connection from the client.
+    :param upstream: the connection to the server.
+    :param refused: ends the client's connection with an error that it can read, and logs it.
+    """
+
+    def __init__(
+        self,
+        keys: KnownKeys,
+        check: AuthenticationCheck | None,
+        client: ClientSide,
+        upstream: ServerSide,
+        refused: Callable[[PgTLSError], None],
+    ) -> None:
+        self._keys = keys
+        self._check = check
+        self._client = client
+        self._upstream = upstream
+        self._refused: Callable[[PgTLSError], None] | None = refused
+        self._exchange: ScramClient | None = None
+        self._early = b""
+        self._completed = False
+
+    def begin(self) -> None:
+        """Hold what the client sends before it may."""
+        self._client.authentication = self
+
+    def client_sent(self, data: bytes) -> None:
+        """A client that does not wait for AuthenticationOk waits here.
+
+        :param data: more bytes from it.
+        """
+        self._early += data
+        if len(self._early) > EARLY_LIMIT:
+            self._client.transport.pauseProducing()
+
+    def edit(self, message: bytes) -> bytes:
+        """Answer the server's authentication requests.
+
+        :param message: a whole ``R`` or ``E`` message from it.
+        :returns: what the client gets of it: AuthenticationOk, and errors.
+        """
+        if message[0] != AUTHENTICATION or self._completed or self._refused is None:
+            return message
+        try:
+            return self._answer(AuthenticationRequest.parse(message), message)
+        except StaleSecret:
+            self._refuse(NegotiationRefused(OUT_OF_DATE))
+        except PgTLSError as error:
+            self._refuse(error)
+        return b""
+
+    def server_sent(self) -> None:
+        """More has come from the server: after AuthenticationOk the client may send."""
+        if not self._completed or self._refused is None:
+            return
+        self._refused = None
+        self._client.authentication = None
+        if len(self._early) > EARLY_LIMIT:
+            self._client.transport.resumeProducing()
+        if self._early:
+            self._upstream.transport.write(self._early)
+        self._client.allow_splice()
+
+    def server_refused(self, error: PgTLSError) -> None:
+        """The connection to the server has been closed for what the server asked.
+
+        :param error: what is not allowed.
+        """
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            refused(error)
+
+    def _answer(self, request: AuthenticationRequest, message: bytes) -> bytes:
+        data = message[HEADER_SIZE + 4 :]
+        if request.is_ok:
+            if self._exchange is not None and not self._exchange.done:
+                raise ProtocolViolation("server did not complete authentication")
+            self._completed = True
+            return message
+        if request.code == RequestCode.SASL and self._exchange is None:
+            self._exchange = self._chosen(request.mechanisms)
+            self._send(self._exchange.initial_response())
+        elif request.code == RequestCode.SASL_CONTINUE and self._exchange is not None:
+            self._send(self._exchange.receive_continue(data))
+        elif request.code == RequestCode.SASL_FINAL and self._exchange is not None:
+            self._exchange.receive_final(data)
+        else:
+            raise NegotiationRefused(
+                f"the server asks for {request.method} authentication, and the gateway knows only "
+                "the role's SCRAM keys"
+            )
+        return b""
+
+    def _chosen(self, offered: tuple[str, ...]) -> ScramClient:
+        tls = negotiated_tls(self._upstream.transport)
+        certificate = tls.certificate if tls is not None else None
+        binding = None if certificate is None else channel_binding_hash(certificate)
+        if SCRAM_SHA_256_PLUS in offered and binding is not None:
+            return ScramClient(self._keys, certificate_hash=binding)
+        if SCRAM_SHA_256 not in offered:
+            raise NegotiationRefused(
+                "none of the server's SASL authentication mechanisms are supported"
+            )
+        # The flag "y" where the channel could be bound, and the server did not offer it.
+        return ScramClient(self._keys, could_bind=binding is not None)
+
+    def _send(self, body: bytes) -> None:
+        message = struct.pack("!cI", b"p", 4 + len(body)) + body
+        if self._check is not None:
+            message = self._check.from_client(message)
+        self._upstream.transport.write(message)
+
+    def _refuse(self, error: PgTLSError) -> None:
+        self.server_refused(error)
+        self._upstream.transport.abortConnection()
