@@ -10,7 +10,8 @@ Sans-I/O.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -61,6 +62,9 @@ _FINISHING = (RequestCode.PASSWORD, RequestCode.MD5, RequestCode.GSS_CONTINUE)
 #: ``src/include/libpq/auth.h``, and the length word).
 _PASSWORD_MESSAGE = ord("p")
 _MAX_ANSWER = 65535 + 4
+
+#: type byte and length word
+_header = struct.Struct(">BI").unpack_from
 
 #: Characters of a mechanism's name, as a client sent it, that an error shows.
 _SHOWN = 40
@@ -141,10 +145,8 @@ class AuthenticationCheck:
         self._server = MessageStream(
             {AUTHENTICATION: MAX_AUTHENTICATION_LENGTH}, self._request, check_authentication_phase
         )
-        self._client = MessageStream(
-            {_PASSWORD_MESSAGE: _MAX_ANSWER}, self._answer, _check_client_message
-        )
-        self._asked: int | None = None  # the request that the client has not answered yet
+        self._held = b""  # what the client sent and the server does not get yet
+        self._asked: deque[int] = deque()  # the requests that the client has not answered yet
         self._mechanism = ""  # of SASL: libpq's choice, then the client's; empty before
         self._challenged = False
         self._finished = False  # libpq's client_finished_auth
@@ -170,15 +172,36 @@ class AuthenticationCheck:
         """Read on.
 
         :param data: more bytes from the client.
-        :returns: the bytes to pass on. After :attr:`completed` that is all that was held, too.
+        :returns: the bytes to pass on: answers to the server's requests. The rest is held: a server
+            that has not shown yet what is required of it gets no query. After :attr:`completed`
+            it is all that was held, too.
         :raises AuthenticationNotAllowed: the client chose a mechanism that is not allowed.
-        :raises ProtocolViolation: an answer that was not asked for.
+        :raises ProtocolViolation: an answer that was not asked for, or none where one was.
         """
+        self._held += data
+        passed = b"" if self.completed else b"".join(self._answers())
         if self.completed:
-            held, self._client.held = self._client.held, b""
-            self._client.done = True
-            return held + data
-        return self._client.receive(data)
+            passed, self._held = self._held, b""
+        elif len(self._held) > _MAX_ANSWER + 1:
+            raise ProtocolViolation("client sent too much before authentication was complete")
+        return passed
+
+    def _answers(self) -> Iterator[bytes]:
+        """Take the client's answers off what is held, up to one that is not whole or another
+        message."""
+        while len(self._held) >= HEADER_SIZE:
+            kind, length = _header(self._held)
+            if kind != _PASSWORD_MESSAGE:
+                if self._asked:
+                    raise ProtocolViolation(f"expected password response, got message type {kind}")
+                return
+            if not 4 <= length <= _MAX_ANSWER:
+                raise ProtocolViolation("invalid length of the client's message")
+            if len(self._held) <= length:
+                return
+            message, self._held = self._held[: length + 1], self._held[length + 1 :]
+            self._answer(message)
+            yield message
 
     def _request(self, kind: int, message: bytes) -> bytes:
         request = AuthenticationRequest.parse(message)
@@ -187,7 +210,8 @@ class AuthenticationCheck:
         if request.is_ok:
             self._server.done = True
             return message
-        self._asked = request.code
+        if request.code != RequestCode.SASL_FINAL:
+            self._asked.append(request.code)
         if request.code == RequestCode.SASL:
             return self._offer(request)
         if request.code in _SASL_REQUESTS:
@@ -234,7 +258,9 @@ class AuthenticationCheck:
                 "that supports channel binding"
             )
         self._mechanism = chosen
-        self._finished = chosen == _OAUTH  # the token is all that a client has to say
+        # As in libpq, what was finished by another method before stays so. With OAuth the token is
+        # all that a client has to say.
+        self._finished = self._finished or chosen == _OAUTH
         return sasl_request(name for name in request.mechanisms if self.required.allows(name))
 
     def _choice(self, offered: tuple[str, ...]) -> str:
@@ -267,20 +293,17 @@ class AuthenticationCheck:
                 "AuthenticationSASLFinal received from server, but SASL authentication was not "
                 "completed"
             )
-        self._asked = None
         self._finished = True
 
-    def _answer(self, kind: int, message: bytes) -> bytes:
-        """The client's PasswordMessage, SASLInitialResponse, SASLResponse or GSSResponse."""
-        asked, self._asked = self._asked, None
-        if asked is None:
+    def _answer(self, message: bytes) -> None:
+        """Check the client's PasswordMessage, SASLInitialResponse, SASLResponse or GSSResponse."""
+        if not self._asked:
             raise ProtocolViolation("client answered before the server asked for authentication")
-        if asked == RequestCode.SASL:
+        if self._asked.popleft() == RequestCode.SASL:
             name = message[HEADER_SIZE:].split(b"\0", 1)[0].decode("ascii", "backslashreplace")
             self._check_choice(name)
             self._mechanism = name
-            self._finished = name == _OAUTH
-        return message
+            self._finished = self._finished or name == _OAUTH
 
     def _check_choice(self, name: str) -> None:
         required = self.required
@@ -306,9 +329,3 @@ def sasl_request(mechanisms: Iterable[str]) -> bytes:
     """
     names = b"".join(name.encode("ascii") + b"\0" for name in mechanisms)
     return b"R" + struct.pack("!II", 9 + len(names), RequestCode.SASL) + names + b"\0"
-
-
-def _check_client_message(kind: int, length: int) -> None:
-    """:raises ProtocolViolation: no length that a client's message can have."""
-    if length < 4 or (kind == _PASSWORD_MESSAGE and length > _MAX_ANSWER):
-        raise ProtocolViolation("invalid length of the client's message")

@@ -102,6 +102,45 @@ class AuthenticationCheckTests(SynchronousTestCase):
         with self.assertRaises(ProtocolViolation):
             checked.from_client(b"p" + struct.pack("!I", 65540))
 
+    def test_a_server_gets_no_query_before_it_has_shown_what_is_required(self) -> None:
+        checked = check("scram-sha-256")
+        checked.from_server(SASL_BOTH)
+        chosen = initial(b"SCRAM-SHA-256")
+        query = message(b"Q", b"alter role alice password 'secret'\0")
+        self.assertEqual(checked.from_client(chosen + query), chosen)
+        checked.from_server(CONTINUE)
+        with self.assertRaises(ProtocolViolation) as caught:
+            checked.from_client(message(b"p", b"c="))
+        self.assertEqual(str(caught.exception), "expected password response, got message type 81")
+
+    def test_a_query_sent_along_with_the_last_answer_waits(self) -> None:
+        checked = check("password")
+        checked.from_server(CLEARTEXT)
+        answer, query = message(b"p", b"secret\0"), message(b"Q", b"\0")
+        self.assertEqual(checked.from_client(answer + query), answer)
+        checked.from_server(OK)
+        self.assertEqual(checked.from_client(b""), query)
+
+    def test_too_much_that_waits(self) -> None:
+        checked = check("password")
+        checked.from_server(CLEARTEXT)
+        checked.from_client(message(b"p", b"secret\0"))
+        with self.assertRaises(ProtocolViolation):
+            checked.from_client(message(b"Q", bytes(70000)))
+
+    def test_several_requests_at_once(self) -> None:
+        checked = check("!none")
+        md5 = message(b"R", struct.pack("!I", 5) + b"salt")
+        self.assertEqual(checked.from_server(md5 + CLEARTEXT), md5 + CLEARTEXT)
+        answers = message(b"p", b"md5\0") + message(b"p", b"secret\0")
+        self.assertEqual(checked.from_client(answers), answers)
+
+    def test_what_another_method_has_finished_stays_finished(self) -> None:
+        checked = check("!none")
+        for request in (CLEARTEXT, SASL_BOTH):
+            checked.from_server(request)
+        self.assertEqual(checked.from_server(OK), OK)
+
     def test_the_end_of_SCRAM_without_its_middle(self) -> None:
         checked = check("scram-sha-256")
         checked.from_server(SASL_BOTH)
