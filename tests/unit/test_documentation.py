@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
+from docutils.core import publish_doctree
+from docutils.nodes import system_message
 from twisted.trial.unittest import SynchronousTestCase
 
 import pgtls
@@ -26,6 +29,11 @@ PATHS = re.compile(
     r"(?<![\w/.@-])((?:pgtls|docs|conf|tests|examples|benchmarks)/[\w./-]*\w\.(?:py|rst|toml|md|conf|cnf|service|json|yml|cfg))"
 )
 
+#: What docutils says of what is Sphinx's.
+SPHINXS = re.compile(
+    r"Unknown (directive type|interpreted text role)|No role entry|directive disabled"
+)
+
 
 class DocumentationTests(SynchronousTestCase):
     """README, docs/ and the others."""
@@ -38,6 +46,20 @@ class DocumentationTests(SynchronousTestCase):
             for path in PATHS.findall(content)
             if not (TOP / path).exists()
         ]
+        self.assertEqual(wrong, [])
+
+    def test_the_markup_is_sound(self) -> None:
+        """As far as docutils alone knows it: Sphinx's directives and roles are unknown to it."""
+        settings = {"report_level": 2, "halt_level": 5, "warning_stream": StringIO()}
+        wrong = []
+        for text, content in TEXTS.items():
+            if not text.endswith(".rst"):
+                continue
+            tree = publish_doctree(content, settings_overrides=settings)
+            for message in [*tree.findall(system_message), *tree.parse_messages]:
+                said = message.astext()
+                if message["level"] > 1 and not SPHINXS.search(said):
+                    wrong.append(f"{text}: {said}")
         self.assertEqual(wrong, [])
 
     def test_the_names_in_directives_exist(self) -> None:
