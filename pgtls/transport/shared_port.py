@@ -65,17 +65,17 @@ def check_shareable(listen: str) -> None:
 
 
 def shared_endpoint(
-    reactor: IReactor, descriptor: int, listen: str, lead: Callable[[], int]
+    reactor: IReactor, descriptor: int, listen: str, excess: Callable[[], int]
 ) -> IStreamServerEndpoint:
     """The endpoint of one of the processes.
 
     :param reactor: Twisted's.
     :param descriptor: the listening socket.
     :param listen: the endpoint string that it was opened by.
-    :param lead: tells how many connections more than another process this one has.
+    :param excess: tells how many connections more than another process this one has.
     :returns: listens on the socket, behind ``haproxy:`` if the string says so.
     """
-    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor), lead)
+    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor), excess)
     if listen.startswith(_HAPROXY):
         wrapped: IStreamServerEndpoint = proxyEndpoint(endpoint)
         return wrapped
@@ -85,15 +85,15 @@ def shared_endpoint(
 @implementer(IStreamServerEndpoint)
 class _SharedEndpoint:
     def __init__(
-        self, reactor: IReactor, listening: socket.socket, lead: Callable[[], int]
+        self, reactor: IReactor, listening: socket.socket, excess: Callable[[], int]
     ) -> None:
         self._reactor = reactor
         self._socket = listening
-        self._lead = lead
+        self._excess = excess
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Accept connections."""
-        port = SharedPort(self._reactor, self._socket, protocolFactory, self._lead)
+        port = SharedPort(self._reactor, self._socket, protocolFactory, self._excess)
         port.startListening()
         return succeed(port)
 
@@ -140,7 +140,7 @@ class SharedPort:
     :param reactor: Twisted's.
     :param listening: the socket; it does not block.
     :param factory: makes a protocol for each connection.
-    :param lead: tells how many connections more than another process this one has.
+    :param excess: tells how many connections more than another process this one has.
     """
 
     def __init__(
@@ -148,12 +148,12 @@ class SharedPort:
         reactor: IReactor,
         listening: socket.socket,
         factory: IProtocolFactory,
-        lead: Callable[[], int],
+        excess: Callable[[], int],
     ) -> None:
         self._reactor = reactor
         self._socket = listening
         self._factory = factory
-        self._lead = lead
+        self._excess = excess
         self._passed = 0
         self._watching = False
         self._fast = has_epoll(reactor)
@@ -210,10 +210,10 @@ class SharedPort:
 
         :param events: that there are some.
         """
-        lead = self._lead()
-        if lead <= 0:
+        excess = self._excess()
+        if excess <= 0:
             self._take()
-        elif lead > _FAR:
+        elif excess > _FAR:
             self._pause(_TURN, self._take)
         elif not self._passed:
             self._passed = 1
@@ -236,7 +236,7 @@ class SharedPort:
         """Accept what is waiting and was not taken by another process."""
         try:
             for _ in range(BATCH):
-                if not self._acceptor.accept() or self._lead() > _FAR:
+                if not self._acceptor.accept() or self._excess() > _FAR:
                     return
         except OSError as error:
             if error.errno not in _NO_MORE:
