@@ -151,6 +151,7 @@ class ListeningPort:
         self._acceptor = Acceptor(port.socket, factory, reactor)
         self._poller = poller(reactor)
         self._batch = 1
+        self._turn = 0
         port.transport = self._transport  # type: ignore[assignment]
         port.stopReading()
         self._watching = True
@@ -169,15 +170,16 @@ class ListeningPort:
 
         :param events: that there are some.
         """
+        # One at a time, unless they come one after the other: to find none costs, too.
+        turn = self._poller.turns
+        self._batch = min(2 * self._batch, BATCH) if turn - self._turn <= 1 else 1
+        self._turn = turn
         try:
             for _ in range(self._batch):
                 if not self._acceptor.accept():
-                    self._batch = 1
                     return
         except OSError:
             self._port.doRead()  # Twisted knows what to do
-            return
-        self._batch = min(2 * self._batch, BATCH)
 
     def stopReading(self) -> None:
         """Accept nothing more; the socket stays as it is."""

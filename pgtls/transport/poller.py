@@ -56,12 +56,14 @@ class Poller:
     """An epoll of our own. The reactor knows it while there is something to watch.
 
     :param reactor: Twisted's.
+    :ivar turns: how often there have been events, or might have been.
     :ivar pipe: for what goes from one socket to another in the kernel; None where that cannot be.
     """
 
     def __init__(self, reactor: IReactorFDSet) -> None:
         self._reactor = reactor
         self._stands_alone = False
+        self.turns = 0
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
         self.pipe = pipe()
@@ -117,6 +119,7 @@ class Poller:
         :returns: whether there have been any.
         """
         events = self._epoll.poll(timeout, _EVENTS)
+        self.turns += 1
         self._dispatching = True
         for fd, event in events:
             # One that came before in this list may have closed this one.
