@@ -100,7 +100,7 @@ class CertificationRequest:
 
     def _is_signature_valid(self) -> bool:
         info, algorithm, signature = inner(self.der)
-        kind = dotted(inner(algorithm.whole)[0].content)
+        kind = dotted(first(algorithm.content, OBJECT_IDENTIFIER).content)
         if kind not in _HASHES or signature.tag != BIT_STRING:
             raise ValueError(f"a signature of an unknown kind, {kind}")
         digest, octets = _HASHES[kind], signature.content[1:]

@@ -21,6 +21,13 @@ GENERALIZED_TIME = 0x18
 SEQUENCE = 0x30
 SET = 0x31
 
+_CONSTRUCTED = 0x20
+_INDEFINITE = b"\x80"
+_END_OF_CONTENTS = b"\0\0"
+
+#: Values of indefinite length inside each other that are read: OpenSSL's ASN1_MAX_CONSTRUCTED_NEST.
+_DEEPEST = 30
+
 
 class Value(NamedTuple):
     """One value.
@@ -44,13 +51,8 @@ def elements(der: bytes) -> Iterator[Value]:
     """
     position = 0
     while position < len(der):
-        start = position
-        tag, (length, position) = der[start], _length(der, start + 1)
-        content = der[position : position + length]
-        if tag & 0x1F == 0x1F or len(content) != length:
-            raise ValueError("not DER")
-        position += length
-        yield Value(tag, content, der[start:position])
+        value, position = _value(der, position, 0)
+        yield value
 
 
 def first(der: bytes, tag: int) -> Value:
@@ -115,6 +117,29 @@ def moment(value: Value) -> datetime:
     parts = [int(text[at : at + 2]) for at in range(4, 14, 2)]
     month, day, hour, minute, second = parts
     return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC)
+
+
+def _value(der: bytes, start: int, depth: int) -> tuple[Value, int]:
+    """The value that stands at ``start``, and where the next one does. OpenSSL takes BER's
+    indefinite length too, in what it has no reason to encode anew.
+
+    :raises ValueError: it is not DER.
+    """
+    tag, (length, position) = der[start], _length(der, start + 1)
+    if tag & 0x1F == 0x1F:
+        raise ValueError("not DER")
+    if der[start + 1 : start + 2] == _INDEFINITE and tag & _CONSTRUCTED:
+        end = position
+        while der[end : end + 2] != _END_OF_CONTENTS:
+            if depth == _DEEPEST or end >= len(der):
+                raise ValueError("not DER")
+            end = _value(der, end, depth + 1)[1]
+        after = end + len(_END_OF_CONTENTS)
+    else:
+        end = after = position + length
+    if end > len(der):
+        raise ValueError("not DER")
+    return Value(tag, der[position:end], der[start:after]), after
 
 
 def _length(der: bytes, position: int) -> tuple[int, int]:

@@ -211,4 +211,8 @@ def odd_certificates(signer: Signer) -> dict[str, Certificate]:
     year = signer.sign(
         {4: sequence(encoded(0x18, b"20200101000000Z"), encoded(0x18, b"20490101000000Z"))}
     )
-    return found | {"generalized_time_before_2050": year}
+    times = encoded(0x17, b"200101000000Z") + encoded(0x17, b"490101000000Z")
+    return found | {
+        "generalized_time_before_2050": year,
+        "indefinite_length": signer.sign({4: b"\x30\x80" + times + b"\0\0"}),
+    }

@@ -85,6 +85,13 @@ class RequestTests(AuthorityCase):
             self.csr.write_bytes(pem_of(der.replace(key.whole, other), "CERTIFICATE REQUEST"))
             self.refused("not signed by the key", "sign", "-D", self.ca, "--yes", self.csr)
 
+    def test_a_signature_of_no_kind(self) -> None:
+        pem = request(Key.generate("ecdsa"), name(ALICE))
+        info, _, signature = inner(blocks(pem)[0].der)
+        for parts in ((info.whole, sequence(), signature.whole), (info.whole, signature.whole)):
+            self.csr.write_bytes(pem_of(sequence(*parts), "CERTIFICATE REQUEST"))
+            self.refused("could not read request", "sign", "-D", self.ca, "--yes", self.csr)
+
     def test_a_switched_off_request_is_none(self) -> None:
         self.csr.write_bytes(b"#" + request(Key.generate("ecdsa"), name(ALICE)))
         self.refused("no certificate request", "sign", "-D", self.ca, "--yes", self.csr)
@@ -141,7 +148,8 @@ class InstallTests(AuthorityCase):
         files.write("postgresql.key", signer.key.pem())
         files.write("root.crt", authority.pem())
         for kind, odd in odd_certificates(signer).items():
-            if kind.startswith("version_") or kind in ("unknown_extension_twice", "serial_zero"):
+            others = ("unknown_extension_twice", "serial_zero", "indefinite_length")
+            if kind.startswith("version_") or kind in others:
                 crt = self.top / f"{kind}.crt"
                 crt.write_bytes(pem_of(odd.der))
                 self.pgtls("install", "--force", crt)

@@ -43,6 +43,17 @@ class ValuesTests(SynchronousTestCase):
             [each.tag for each in inner(encoded(SEQUENCE, der))], [t for t, _ in values]
         )
 
+    def test_an_indefinite_length(self) -> None:
+        one, two = encoded(2, b"\1"), encoded(4, b"\0\0")
+        nested = b"\x30\x80" + one + b"\x31\x80" + two + b"\0\0\0\0"
+        outer, after = elements(nested + one)
+        self.assertEqual((outer.whole, after.whole), (nested, one))
+        number, inside = inner(outer.whole)
+        self.assertEqual((number.whole, list(elements(inside.content))[0].whole), (one, two))
+        for damaged in (nested[:-1], nested[:-2], b"\x04\x80ab\0\0", b"\x30\x80" * 5000):
+            with self.assertRaises(ValueError):
+                list(elements(damaged))
+
     @given(st.binary(max_size=60))
     @settings(deadline=None)
     def test_any_bytes(self, der: bytes) -> None:
