@@ -49,7 +49,7 @@ class ValuesTests(SynchronousTestCase):
         outer, after = elements(nested + one)
         self.assertEqual((outer.whole, after.whole), (nested, one))
         number, inside = inner(outer.whole)
-        self.assertEqual((number.whole, list(elements(inside.content))[0].whole), (one, two))
+        self.assertEqual((number.whole, next(elements(inside.content)).whole), (one, two))
         for damaged in (nested[:-1], nested[:-2], b"\x04\x80ab\0\0", b"\x30\x80" * 5000):
             with self.assertRaises(ValueError):
                 list(elements(damaged))
