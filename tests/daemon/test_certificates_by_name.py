@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psycopg
 
-from tests.support.certificates import Authority, Files
+from tests.support.certificates import Authority, Files, localhost
 from tests.support.gateway_daemon import Gateway, GatewayCase, GatewayFailed
-from tests.support.servers import HOST, postgres
+from tests.support.servers import HOST, SCRAM_HBA, SCRAM_USER, Server, postgres
 from tests.support.transports import OnTwistedsTransports
 
 RELOADED = "reloaded: new connections get what is in the files now"
@@ -304,18 +304,92 @@ class PassphrasesOfWorkers(Passphrases):
 class Beside(GatewayCase):
     """What goes with it."""
 
-    def test_no_certificate_is_made_where_the_file_names_some(self) -> None:
-        files = Files(Path(self.mktemp()).absolute())
-        root = Authority("root")
-        files.pair("a", root.issue(["a.example"]))
-        root_crt = files.write("root.crt", root.pem())
-        hosts = files.write("hosts", b"a.example a.crt a.key\n")
-        gateway = self.gateway(
-            *("--upstream", postgres(17).conninfo(user=None, dbname=None, sslmode="disable")),
-            *("--ssl-sni", "on", "--hosts-file", hosts),
+    def setUp(self) -> None:
+        self.files = Files(Path(self.mktemp()).absolute())
+        self.root = Authority("root")
+        self.root_crt = self.files.write("root.crt", self.root.pem())
+        for name in ("a", "b"):
+            self.files.pair(name, self.root.issue([f"{name}.example"]))
+
+    def started(self, upstream: Server, hosts: str, *options: str) -> Gateway:
+        return self.gateway(
+            *("--upstream", upstream.conninfo(user=None, dbname=None, sslmode="disable")),
+            *("--ssl-sni", "on", "--hosts-file", self.files.write("hosts", hosts.encode())),
+            *options,
         )
-        conninfo = gateway.conninfo(host="a.example", sslrootcert=root_crt)
-        with psycopg.connect(conninfo) as session:
-            session.execute("SELECT 1")
+
+    def says(self, gateway: Gateway, host: str, **more: str | None) -> str:
+        """What libpq says of a connection; empty where it is good."""
+        conninfo = gateway.conninfo(host=host, **{"sslrootcert": self.root_crt, **more})
+        try:
+            with psycopg.connect(conninfo) as session:
+                session.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            return str(error)
+        return ""
+
+    def test_no_certificate_is_made_where_the_file_names_some(self) -> None:
+        gateway = self.started(postgres(17), "a.example a.crt a.key\n")
+        self.assertEqual(self.says(gateway, "a.example"), "")
         self.assertEqual(os.listdir(gateway.state) if gateway.state.exists() else [], [])
         self.assertNotIn("connect with", gateway.log())
+
+    def test_one_is_made_where_it_is_empty(self) -> None:
+        gateway = self.started(postgres(17), "")
+        gateway.wait_for_log("connect with")
+        with psycopg.connect(gateway.conninfo()) as session:
+            session.execute("SELECT 1")
+
+    def test_lines_of_an_hba_file_that_ask_for_a_certificate(self) -> None:
+        client = self.root.issue(cn="postgres", client=True)
+        sslcert, sslkey = self.files.pair("client", client)
+        gateway = self.started(
+            postgres(17),
+            "a.example a.crt a.key root.crt\nb.example b.crt b.key\n",
+            *("--hba-file", self.files.write("hba", b"hostssl all all all cert\n")),
+        )
+        shown = {"sslcert": sslcert, "sslkey": sslkey}
+        self.assertEqual(self.says(gateway, "a.example", **shown), "")
+        self.assertIn(
+            "client certificates can only be checked if a root certificate store is available",
+            self.says(gateway, "b.example", **shown),
+        )
+
+    def test_no_host_has_a_ca(self) -> None:
+        hosts = "a.example a.crt a.key\n"
+        hba = self.files.write("hba", b"hostssl all all all cert\n")
+        for options, mistake in (
+            (("--clientcert", "verify-ca"), "clientcert = verify-ca needs a CA in hosts_file"),
+            (("--hba-file", hba), "can only be checked with a CA in hosts_file"),
+        ):
+            error = self.assertRaises(GatewayFailed, self.started, postgres(17), hosts, *options)
+            self.assertIn(mistake, str(error))
+
+    def test_channel_binding_is_to_the_certificate_that_was_shown(self) -> None:
+        server = Server(17, ssl=True, hba=SCRAM_HBA)
+        server.psql(SCRAM_USER)
+        self.files.write("server.crt", (server.data / "server.crt").read_bytes())
+        self.files.write("server.key", localhost().key.pem())
+        hosts = self.files.write(
+            "hosts", b"same.example server.crt server.key\nother.example a.crt a.key\n"
+        )
+        gateway = self.gateway(
+            "--upstream",
+            f"host=localhost hostaddr={HOST} port={server.port} sslmode=verify-full "
+            f"sslrootcert={server.root_crt}",
+            *("--ssl-sni", "on", "--hosts-file", hosts),
+        )
+        parameters = {
+            "user": "scramuser",
+            "password": "secret",
+            "sslmode": "require",
+            "sslrootcert": None,
+            "channel_binding": "require",
+        }
+        self.assertEqual(self.says(gateway, "same.example", **parameters), "")
+        self.assertNotIn("SCRAM channel binding will fail", gateway.log())
+        self.assertIn(
+            "SCRAM channel binding check failed",
+            self.says(gateway, "other.example", **parameters),
+        )
+        gateway.wait_for_log("SCRAM channel binding will fail")

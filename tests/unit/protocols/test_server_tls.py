@@ -6,13 +6,21 @@ import os
 from pathlib import Path
 
 from OpenSSL import SSL
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
+from pgtls.policy.client_identity import ClientCert
+from pgtls.protocols.admission import Admission
+from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
+from pgtls.protocols.stages import Client, Refuse
+from pgtls.protocols.strings import ServerStringParser
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.wire.messages import StartupMessage
 from tests.support.certificates import Authority, Files, Issued, days
 from tests.support.in_memory import Pair, client_context, handshake
 
@@ -173,6 +181,48 @@ class HostsTests(HostsCase):
         for name in ("a.example", "b.example"):
             self.connect(tls, name)
         self.assertEqual(Path(log).read_text().count("CLIENT_HANDSHAKE_TRAFFIC_SECRET"), 2)
+
+
+class ListenerTests(HostsCase):
+    """Where the settings may be given."""
+
+    def test_in_an_endpoint_string(self) -> None:
+        self.hosts("a.example a.crt a.key clients.crt\n")
+        parser, reactor = ServerStringParser(), MemoryReactorClock()
+        settings = {"ssl_sni": "on", "hosts_file": self.path}
+        endpoint = parser.parseStreamServer(reactor, "tcp", "0", **settings)
+        self.successResultOf(endpoint.listen(Factory()))
+        _, factory, *_ = reactor.tcpServers[0]
+        self.assertShown(factory.tls, "a.example", "a")
+        self.hosts("a.example a.crt\n")
+        error = self.assertRaises(
+            ConfigurationError, parser.parseStreamServer, reactor, "tcp", "0", **settings
+        )
+        self.assertIn("missing entry at end of line", str(error))
+
+    def test_clientcert_with_a_ca_of_a_host(self) -> None:
+        tls = self.settings()
+        listener = ListenerSettings(tls=tls, clientcert=ClientCert.VERIFY_CA)
+        self.hosts("a.example a.crt a.key clients.crt\nb.example b.crt b.key\n")
+        policy = Admission(listener, ServerTLS(tls))
+        startup = StartupMessage.build({b"user": b"alice"})
+        for name, message in (
+            ("a.example", "connection requires a valid client certificate"),
+            (
+                "b.example",
+                "client certificates can only be checked if a root certificate store is available",
+            ),
+            (
+                None,
+                "client certificates can only be checked if a root certificate store is available",
+            ),
+        ):
+            decision = policy.decide(Client(startup, sni=name))
+            assert isinstance(decision, Refuse)
+            self.assertEqual(decision.response.message, message)
+        self.hosts("b.example b.crt b.key\n")
+        error = self.assertRaises(ConfigurationError, Admission, listener, ServerTLS(tls))
+        self.assertEqual(str(error), "clientcert = verify-ca needs a CA in hosts_file")
 
 
 class MistakeTests(HostsCase):
