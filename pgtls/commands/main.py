@@ -10,7 +10,7 @@ import click
 _COMMANDS = {
     "auth-file": (
         "write_auth_file:auth_file",
-        "Write the SCRAM secrets of roles into an auth_file, for a gateway that authenticates.",
+        "Write the SCRAM secrets of roles into an auth_file.",
     ),
     "client-conf": (
         "signing:client_conf",

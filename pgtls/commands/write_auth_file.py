@@ -39,7 +39,7 @@ _SQL = (
 def auth_file(
     conninfo: str, roles: tuple[str, ...], output: Path, force: bool, as_json: bool
 ) -> None:
-    """Write the SCRAM secrets of roles into an auth_file, for a gateway that authenticates.
+    """Write the SCRAM secrets of roles into an auth_file.
 
     CONNINFO is a libpq connection string, with a user who may read pg_authid: a superuser. Without
     a ROLE, every role that may log in and has a SCRAM secret. The password comes from PGPASSWORD
