@@ -33,8 +33,13 @@ from pgtls.tls.server_context import (
     take_steps,
 )
 from pgtls.tls.server_name import ServerNames, choose_by_name
-from pgtls.tls.sources import KeyPair, load_key_pair, missing_file, read_chain
-from pgtls.tls.validity import listener_validities, warnings
+from pgtls.tls.sources import Chain, KeyPair, load_key_pair, missing_file, read_chain
+from pgtls.tls.validity import (
+    NOT_ACCEPTED_BY_CLIENTS,
+    listener_validities,
+    of_certificate,
+    warnings,
+)
 
 #: Any other client.
 DEFAULT = "*"
@@ -115,8 +120,9 @@ def host_contexts(
     keys: dict[str, crypto.PKey] = {}
     contexts: list[SSL.Context] = []
     for host in hosts:
-        made, its_own = _host_context(shared, host, keys, loaded)
+        made, its_own, common = _host_context(shared, host, keys, loaded)
         wrong += [f"{host.place}: {mistake}" for mistake in its_own]
+        wrong += [mistake for mistake in common if mistake not in wrong]
         named |= dict.fromkeys(host.names, made.context)
         contexts.append(made.context)
         first.certificates.extend(made.certificates)
@@ -135,14 +141,15 @@ def host_contexts(
 def _check_crls(
     first: ServerContext, shared: ServerTLSSettings, hosts: Sequence[HostEntry]
 ) -> list[str]:
-    """See whether CRLs can be used, once for all hosts.
+    """See whether CRLs can be used, once for all hosts, and how long they and the CAs are valid.
 
     :returns: what is wrong.
     """
     named = crls(shared)
-    if named and hosts and not any(host.ssl_ca_file for host in hosts):
+    authorities = list(dict.fromkeys(host.ssl_ca_file for host in hosts if host.ssl_ca_file))
+    if named and hosts and not authorities:
         return ["ssl_crl_file and ssl_crl_dir need a host with a CA in hosts_file"]
-    first.warnings.extend(warnings(listener_validities([], [], named), EXPIRY_WARNING))
+    first.warnings.extend(warnings(listener_validities([], authorities, named), EXPIRY_WARNING))
     return take_steps(first, shared, CRL_STEPS)
 
 
@@ -151,14 +158,14 @@ def _host_context(
     host: HostEntry,
     keys: dict[str, crypto.PKey],
     loaded: LoadedKeys | None,
-) -> tuple[ServerContext, list[str]]:
+) -> tuple[ServerContext, list[str], list[str]]:
     """A host's context.
 
     :param keys: gets its key.
-    :returns: it, and what is wrong with what is the host's own.
+    :returns: it; what is wrong with what is the host's own, and with what is common to all.
     """
     made = new_context()
-    take_steps(made, shared, HANDSHAKE_STEPS)  # what is wrong with them has been said
+    common = take_steps(made, shared, HANDSHAKE_STEPS)
     tls = attrs.evolve(shared, ssl_ca_file=host.ssl_ca_file)
 
     def use_certificate(made: ServerContext, tls: ServerTLSSettings) -> None:
@@ -166,6 +173,7 @@ def _host_context(
         check_dsa_key(pair.key, tls.ssl_ciphers)
         use_key_pair(made.context, pair.chain.pem, pair.key)
         made.certificates.append(pair.chain.certificates[0])
+        _warn_of_expiry(made, pair.chain, host.ssl_cert_file)
         keys[host.ssl_key_file] = pair.key
 
     mistakes = take_steps(made, tls, [("", use_certificate), ("", ask_for_client_certificates)])
@@ -173,17 +181,26 @@ def _host_context(
     if key and missing_file(host.ssl_cert_file):
         mistakes.append(f'private key file "{key}" does not exist')
     if host.ssl_ca_file:
-        _use_crls(made, tls)
-    files = [host.ssl_cert_file], [host.ssl_ca_file] if host.ssl_ca_file else []
-    made.warnings.extend(warnings(listener_validities(*files, []), EXPIRY_WARNING))
-    return made, mistakes
+        common += _use_crls(made, tls)
+    return made, mistakes, common
 
 
-def _use_crls(made: ServerContext, tls: ServerTLSSettings) -> None:
-    """Without looking at the files of a directory again: they may be as many as the hosts."""
-    wrong = take_steps(made, attrs.evolve(tls, ssl_crl_dir=""), CRL_STEPS)
-    if tls.ssl_crl_dir and not wrong:
+def _warn_of_expiry(made: ServerContext, chain: Chain, file: str) -> None:
+    validities = [
+        of_certificate(certificate, file, NOT_ACCEPTED_BY_CLIENTS)
+        for certificate in chain.certificates
+    ]
+    made.warnings.extend(warnings(validities, EXPIRY_WARNING))
+
+
+def _use_crls(made: ServerContext, tls: ServerTLSSettings) -> list[str]:
+    """Without looking at the files of a directory again: they may be as many as the hosts.
+
+    :returns: what is wrong.
+    """
+    if tls.ssl_crl_dir:
         load_crl_directory(made.context, tls.ssl_crl_dir)
+    return take_steps(made, attrs.evolve(tls, ssl_crl_dir=""), CRL_STEPS)
 
 
 def _keylog(others: Sequence[SSL.Context], made: ServerContext, tls: ServerTLSSettings) -> None:

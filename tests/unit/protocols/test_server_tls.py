@@ -273,11 +273,12 @@ class MistakeTests(HostsCase):
         self.assertEqual(str(error), "ssl_sni needs hosts_file: a file in pg_hosts.conf's format")
 
     def test_a_crl_that_cannot_be_used_is_named_once(self) -> None:
-        (mistake,) = self.mistakes(
-            "a.example a.crt a.key clients.crt\nb.example b.crt b.key clients.crt",
-            ssl_crl_file=self.file("nothing.crl"),
-        )
-        self.assertIn("nothing.crl", mistake)
+        for setting in ("ssl_crl_file", "ssl_crl_dir"):
+            (mistake,) = self.mistakes(
+                "a.example a.crt a.key clients.crt\nb.example b.crt b.key clients.crt",
+                **{setting: self.file("nothing")},
+            )
+            self.assertRegex(mistake, f'^{setting}: could not load CRLs from "nothing"')
 
     def test_what_ends_soon(self) -> None:
         short = self.root.issue(cn="short", not_after=days(1))

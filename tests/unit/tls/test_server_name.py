@@ -12,7 +12,14 @@ from pgtls.tls.groups import set_groups
 from pgtls.tls.server_name import ServerNames, choose_by_name
 from pgtls.tls.sources import ask_for_certificates_of
 from tests.support.certificates import Authority, Issued
-from tests.support.in_memory import Pair, client_context, finish, handshake, server_context
+from tests.support.in_memory import (
+    Pair,
+    client_context,
+    finish,
+    handshake,
+    server_context,
+    transfer,
+)
 
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
 
@@ -170,6 +177,42 @@ class HandshakeTests(SynchronousTestCase):
             self.assertEqual(pair.client_error, error)
             if error is None:
                 self.assertEqual(pair.client.get_group_name(), "secp384r1")
+
+    def test_a_client_that_changes_its_mind_behind_a_hello_retry_request(self) -> None:
+        """The last name counts, for all that goes with it."""
+        server = SSL.Context(SSL.TLS_SERVER_METHOD)
+        set_groups(server, "secp384r1")
+        hosts = ("a.example", "b.example")
+        choose_by_name(server, ServerNames({name.encode(): context_of(name) for name in hosts}))
+        for first, last in (hosts, hosts[::-1]):
+            for whose in hosts:
+                client = client_context(version=SSL.TLS1_3_VERSION)
+                set_groups(client, "x25519:secp384r1")
+                client.use_certificate(CLIENTS[whose].certificate)
+                client.use_privatekey(CLIENTS[whose].key.private)
+                accepting, connecting = SSL.Connection(server), SSL.Connection(client)
+                accepting.set_accept_state()
+                connecting.set_connect_state()
+                connecting.set_tlsext_host_name(first.encode())
+                self.assertRaises(SSL.WantReadError, connecting.do_handshake)
+                transfer(connecting, accepting)
+                self.assertRaises(SSL.WantReadError, accepting.do_handshake)
+                transfer(accepting, connecting)
+                connecting.set_tlsext_host_name(last.encode())
+                self.assertRaises(SSL.WantReadError, connecting.do_handshake)
+                transfer(connecting, accepting)
+                self.assertRaises(SSL.WantReadError, accepting.do_handshake)
+                transfer(accepting, connecting)
+                connecting.do_handshake()
+                shown = connecting.get_peer_certificate()
+                assert shown is not None
+                self.assertEqual(Certificate.of_openssl(shown), certificate_of(SHOWN[last]))
+                transfer(connecting, accepting)
+                self.assertEqual(accepting.get_servername(), last.encode())
+                if whose == last:
+                    accepting.do_handshake()
+                else:
+                    self.assertRaises(SSL.Error, accepting.do_handshake)
 
     def test_the_contexts_live_as_long_as_a_connection_needs_them(self) -> None:
         accepting = SSL.Connection(served_by(ServerNames({b"a.example": context_of("a.example")})))
