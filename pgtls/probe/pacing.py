@@ -21,6 +21,7 @@ from pgtls.errors import (
     NegotiationRefused,
     PgTLSError,
 )
+from pgtls.wire.client_negotiation import ERROR_TO_SSL_REQUEST
 from pgtls.wire.messages import ServerRejected
 
 #: Connections at a time, of some 20 in all.
@@ -29,6 +30,10 @@ CONCURRENT = 4
 #: Seconds before a question is asked alone, the first time and then again: the server has to notice
 #: that the connections before it are closed, and a limit per second has to run out.
 PAUSES = (0.1, 0.3, 1.0, 3.0)
+
+#: In what a refused negotiation says where the server did not say why: of a handshake that it
+#: breaks off, OpenSSL says no more; and an error that comes before TLS is not shown.
+_UNEXPLAINED = ("EOF detected", "eof", ERROR_TO_SSL_REQUEST)
 
 #: One question. It returns the error that it met where that is :func:`doubtful`, else None.
 Question = Callable[[], Coroutine[Deferred[object], object, PgTLSError | None]]
@@ -48,8 +53,7 @@ def doubtful(error: PgTLSError | None) -> PgTLSError | None:
     if isinstance(error, CertificateNotVerified | ConfigurationError):
         return None
     if isinstance(error, NegotiationRefused):
-        # Of a handshake that the server breaks off, OpenSSL says no more.
-        return error if "EOF detected" in error.reason or "eof" in error.reason else None
+        return error if any(each in error.reason for each in _UNEXPLAINED) else None
     return error
 
 

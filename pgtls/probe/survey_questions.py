@@ -113,7 +113,8 @@ class SurveyQuestions:
         with suppress(PgTLSError):
             while answered == len(held) < CONCURRENT:
                 held.append(await connect(endpoint, SSL_REQUEST))
-                answered += bool(await held[-1].answer(_HELD_TIMEOUT, self._reactor))
+                answer = await held[-1].answer(_HELD_TIMEOUT, self._reactor)
+                answered += bool(answer) and _first_byte(answer) == self.survey.ssl_request
         for each in held:
             await each.close(self._reactor)
         return max(answered, 1)
@@ -139,8 +140,8 @@ class SurveyQuestions:
             answer = await self._first_bytes(self._endpoint(self._plain()), GSSENC_REQUEST)
         except PgTLSError as error:
             return doubtful(error)  # not reached any more: the other answers say it
-        self.survey.gssenc_request = _first_byte(answer)
-        return None if answer else ConnectFailed(CLOSED_UNEXPECTEDLY)
+        first = self.survey.gssenc_request = _first_byte(answer)
+        return ConnectFailed(CLOSED_UNEXPECTEDLY) if first in ("", "E") else None
 
     async def key_exchange(self) -> PgTLSError | None:
         """TLS with a client that takes anything and shows no certificate."""

@@ -33,6 +33,9 @@ CLOSED_UNEXPECTEDLY = (
     "before or while processing the request"
 )
 
+#: The answer to an SSLRequest that is an ErrorResponse, or looks like one.
+ERROR_TO_SSL_REQUEST = "server sent an error response during SSL exchange"
+
 
 class Event(StrEnum):
     """What happened, in the words of PostgreSQL's negotiation tests."""
@@ -236,7 +239,7 @@ class ClientNegotiation:
             return [Report(Event.SSLREJECT), *self._no_ssl(rest)]
         if reply == b"E":
             # CVE-2024-10977: the text behind the E is not authenticated.
-            error = NegotiationRefused("server sent an error response during SSL exchange")
+            error = NegotiationRefused(ERROR_TO_SSL_REQUEST)
             return [Report(Event.SSLERROR), *self._refused(error)]
         return self._fail(
             ProtocolViolation(

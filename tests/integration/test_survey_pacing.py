@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
@@ -13,7 +14,7 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.probe.assessment import Status, assess
 from pgtls.probe.survey import Survey
 from pgtls.probe.survey_questions import SurveyQuestions
-from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
+from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST, ErrorResponse
 from tests.support.fake_servers import AUTHENTICATION_OK, READY_FOR_QUERY, FakeServer, Peer
 from tests.support.processes import TIMEOUT
 from tests.support.servers import HOST, Server
@@ -43,10 +44,12 @@ async def tls_server(peer: Peer) -> None:
 class LimitedServer(FakeServer):
     """A server that looks at each connection when it comes.
 
-    :ivar refuses: whether it is one too many: that one is closed without a word.
+    :ivar refuses: whether it is one too many: that one is closed.
+    :ivar says: what it is told before.
     """
 
     refuses: Callable[[], bool]
+    says = b""
 
     def open(self) -> int:
         """How many connections are open."""
@@ -55,18 +58,24 @@ class LimitedServer(FakeServer):
     def buildProtocol(self, addr: IAddress | None) -> Peer:
         refused = self.refuses()
         peer = super().buildProtocol(addr)
-        return _Closing(self.peers) if refused else peer
+        return _Closing(self.peers, self.says) if refused else peer
 
 
 class _Closing(Peer):
     """Takes the place of the last one, and closes."""
 
-    def __init__(self, peers: list[Peer]) -> None:
+    def __init__(self, peers: list[Peer], says: bytes) -> None:
         super().__init__()
+        self._says = says
         peers[-1] = self
 
     def connectionMade(self) -> None:
+        self.transport.write(self._says)
         self.transport.loseConnection()
+
+
+def _some_are_open(server: LimitedServer) -> bool:
+    return server.open() > 0
 
 
 class PacingTests(TestCase):
@@ -124,6 +133,16 @@ class PacingTests(TestCase):
         survey = await self.survey(server.conninfo())
         self.check_plaintext(survey)
         self.assertIn("one at a time", self.line(survey))
+
+    async def test_one_connection_at_a_time_and_an_error_for_the_others(self) -> None:
+        """It comes before the answer to SSLRequest, as PostgreSQL's own may (a failed fork)."""
+        for script, check in ((plain_server, self.check_plaintext), (tls_server, self.check_tls)):
+            server = LimitedServer(self, script)
+            server.refuses = partial(_some_are_open, server)
+            server.says = ErrorResponse.fatal("53300", "sorry, too many clients already").encode()
+            survey = await self.survey(server.conninfo())
+            check(survey)
+            self.assertIn("one at a time", self.line(survey))
 
     async def test_one_connection_at_a_time_with_TLS(self) -> None:
         server = LimitedServer(self, tls_server)
