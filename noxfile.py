@@ -96,7 +96,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Which lines the tests run, child processes included; fails below the floor."""
+    """Which lines the tests run in their own process; fails below the floor."""
     session.install(".[dev]")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "twisted.trial", *(session.posargs or ["tests"]))
