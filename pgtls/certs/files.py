@@ -125,9 +125,10 @@ def make_directory(directory: Path, mode: int) -> None:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=mode, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(
-            f'directory "{directory}" cannot be made: {error.strerror}'
-        ) from error
+        reason = error.strerror
+        if isinstance(error, FileExistsError):
+            reason = f'"{error.filename}" is there, and is not a directory'
+        raise ConfigurationError(f'directory "{directory}" cannot be made: {reason}') from error
     refuse_foreign(directory)
 
 

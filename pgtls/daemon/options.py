@@ -68,6 +68,9 @@ class Options(usage.Options):
             print(self, flush=True)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or it would come once more at the end
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(f"pgtls: standard output: {error.strerror}")
         sys.exit(0)
 
     def configuration(self) -> Configuration:

@@ -8,6 +8,7 @@ for the connections that Twisted accepts where an error is to be dealt with.
 
 from __future__ import annotations
 
+import errno
 import re
 import select
 import socket
@@ -33,6 +34,13 @@ from pgtls.transport.reactor import IReactor, has_epoll
 from pgtls.transport.tcp_connection import TCPConnection
 
 _log = Logger(namespace="pgtls.transport")
+
+#: accept(2): the client has gone already, a firewall does not want it, or there is another error of
+#: that connection alone; the next one may be there.
+_OF_THE_CONNECTION = (
+    *(errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
 
 #: Connections that are accepted at a time, at most: sessions that are open have their turn too.
 BATCH = 32
@@ -64,6 +72,10 @@ def _ours(port: IListeningPort, reactor: IReactor, backlog: int | None) -> IList
     return ListeningPort(port, reactor) if has_epoll(reactor) else port
 
 
+#: How many connections may wait to be accepted, at least: where few may be open, those that will be
+#: refused, and cancel requests, come all the same.
+LEAST_BACKLOG = 1000
+
 #: An endpoint string that names a number, and one whose socket something else has opened.
 _NAMES_BACKLOG = re.compile(r"(?<!\\):backlog=")
 _OPENED_ELSEWHERE = re.compile(r"(^|:)systemd:")
@@ -75,13 +87,13 @@ def backlog_for(description: str, connections: int) -> int | None:
     :param description: the endpoint string.
     :param connections: how many may be open at a time.
     :returns: twice as many, since clients that will be refused wait too (``ListenServerPort`` in
-        PostgreSQL's ``src/backend/libpq/pqcomm.c``); None where the string names a number, or
-        something else opens the socket. The kernel has a limit of its own
-        (``net.core.somaxconn``).
+        PostgreSQL's ``src/backend/libpq/pqcomm.c``), and at least :data:`LEAST_BACKLOG`; None where
+        the string names a number, or something else opens the socket. The kernel has a limit of its
+        own (``net.core.somaxconn``).
     """
     if _NAMES_BACKLOG.search(description) or _OPENED_ELSEWHERE.search(description):
         return None
-    return 2 * connections
+    return max(2 * connections, LEAST_BACKLOG)
 
 
 class Acceptor:
@@ -111,8 +123,10 @@ class Acceptor:
             connection, address = self._socket.accept()
         except (BlockingIOError, InterruptedError):
             return False
-        except (ConnectionAbortedError, PermissionError):
-            return True  # the client has gone already, or a firewall does not want it
+        except OSError as error:
+            if error.errno in _OF_THE_CONNECTION:
+                return True
+            raise
         connection.setblocking(False)
         peer = socket_address(self._family, address)
         protocol = self._factory.buildProtocol(peer)

@@ -239,6 +239,9 @@ class SharedPort:
                 if not self._acceptor.accept() or self._excess() > _FAR:
                     return
         except OSError as error:
+            if error.errno == errno.EINVAL:  # another process has shut the socket down
+                self._unwatch()
+                return
             if error.errno not in _NO_MORE:
                 raise
             _log.error("no connection can be accepted: {error}", error=error.strerror)

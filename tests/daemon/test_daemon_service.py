@@ -20,6 +20,7 @@ from pgtls.daemon.configuration import Configuration, DaemonSettings
 from pgtls.daemon.daemon_service import CannotStart, Daemon
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
 from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.transport.poller import poller
 from pgtls.wire.server_negotiation import SSL
 from tests.support.raw_client import SSL_REQUEST
 from tests.support.servers import HOST, free_port
@@ -69,6 +70,7 @@ class StartAndStop(TestCase):
         )
         self.addCleanup(self.upstream.stopListening)
         yield deferLater(reactor, 0)  # the reactor runs, and has opened what it needs for that
+        poller(reactor)  # so has pgtls
 
     def daemon(self, *listen: str, **settings: Any) -> Daemon:
         """A daemon with a gateway at each of the endpoints, none of them with TLS."""

@@ -186,3 +186,17 @@ class Help(GatewayCase):
             process.stdout.close()
             self.assertEqual(process.stderr.read(), b"")
             self.assertEqual(process.wait(TIMEOUT), 0)
+
+    def test_it_cannot_be_written(self) -> None:
+        with open("/dev/full", "wb") as full:
+            tried = subprocess.run(
+                [*TWISTD, "pgtls", "--help"],
+                env=environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=TIMEOUT,
+            )
+        self.assertEqual(tried.stderr, "pgtls: standard output: No space left on device\n")
+        self.assertEqual(tried.returncode, 1)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.support.gateway_daemon import Gateway, GatewayCase, twistd
 from tests.support.network_namespace import Machine, Machines, available
-from tests.support.raw_client import startup_message
+from tests.support.raw_client import RawSession, startup_message
 from tests.support.servers import postgres
 from tests.support.transports import OnTwistedsTransports
 
@@ -133,6 +133,18 @@ class VanishedPeers(GatewayCase):
         )
         self.session(gateway, self.machines.here)
         self.machines.vanish()
+        gateway.wait_for_log("disconnection: user=postgres")
+
+
+class ClientsThatDoNotRead(GatewayCase):
+    """The other machine is there, but takes nothing for longer than tcp_user_timeout."""
+
+    def test_much_is_waiting_over_tcp(self) -> None:
+        server = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
+        gateway = self.gateway("--ssl", "on", "--tcp-user-timeout", "1s", "--upstream", server)
+        session = RawSession(gateway.address)
+        self.addCleanup(session.close)
+        session.send_query("SELECT repeat('x', 1 << 29)")
         gateway.wait_for_log("disconnection: user=postgres")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 import ssl
@@ -13,6 +14,7 @@ from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -22,7 +24,7 @@ from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.protocols.strings import PgTLSServerEndpoint
 from pgtls.tls.server_context import ServerTLSSettings
-from pgtls.transport.listening import BATCH, backlog_for
+from pgtls.transport.listening import BATCH, LEAST_BACKLOG, Acceptor, backlog_for
 from pgtls.transport.poller import poller
 from pgtls.transport.shared_port import shared_endpoint
 from tests.support.certificates import Files, localhost
@@ -139,15 +141,15 @@ class Backlog(Transports, ListenerCase):
         ListenerCase.setUp(self)
 
     async def backlog(self, description: str) -> int:
-        """Of a ``pgtls:`` endpoint string for 300 connections."""
+        """Of a ``pgtls:`` endpoint string for 700 connections."""
         port: Any = await serverFromString(
-            reactor, f"pgtls:{description}:interface=127.0.0.1:ssl=off:max_connections=300"
+            reactor, f"pgtls:{description}:interface=127.0.0.1:ssl=off:max_connections=700"
         ).listen(self.sessions)
         self.addCleanup(port.stopListening)
         return backlog_of(port)
 
     async def test_twice_as_many_as_may_be_open(self) -> None:
-        self.assertEqual(await self.backlog("tcp:0"), 600)
+        self.assertEqual(await self.backlog("tcp:0"), 1400)
 
     async def test_what_the_string_says(self) -> None:
         self.assertEqual(await self.backlog("tcp:0:backlog=7"), 7)
@@ -161,16 +163,19 @@ class BacklogOnTwisteds(OnTwistedsTransports, Backlog):
 class BacklogFor(SynchronousTestCase):
     def test_it_is_named(self) -> None:
         for description, backlog in {
-            "tcp:5432": 20,
-            "haproxy:tcp:5432": 20,
-            "unix:/tmp/s": 20,
+            "tcp:5432": 2000,
+            "haproxy:tcp:5432": 2000,
+            "unix:/tmp/s": 2000,
             "tcp:5432:backlog=3": None,
             "haproxy:tcp:5432:backlog=3:interface=::1": None,
-            "unix:/tmp/a\\:backlog=3": 20,
+            "unix:/tmp/a\\:backlog=3": 2000,
             "systemd:domain=INET:index=0": None,
             "haproxy:systemd:domain=INET:index=0": None,
         }.items():
-            self.assertEqual(backlog_for(description, 10), backlog, description)
+            self.assertEqual(backlog_for(description, 1000), backlog, description)
+
+    def test_few_sessions_do_not_mean_few_clients(self) -> None:
+        self.assertEqual(backlog_for("tcp:5432", 2), LEAST_BACKLOG)
 
 
 class Shared(Transports, TestCase):
@@ -212,3 +217,52 @@ class Shared(Transports, TestCase):
         count = await self.accepted(3 * BATCH, lead=-1000)
         self.assertLessEqual(count, 2 * BATCH)
         self.assertGreaterEqual(count, BATCH)
+
+    async def test_a_socket_that_another_process_has_shut_down(self) -> None:
+        """It would be ready for ever."""
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            opened.setblocking(False)
+            endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), "tcp:0", lambda: 0)
+            port: Any = await endpoint.listen(Factory.forProtocol(Protocol))
+            opened.shutdown(socket.SHUT_RDWR)
+            accept = self.patch_accept(port)
+            for _ in range(5):
+                await deferLater(reactor, 0.01)
+            await port.stopListening()
+        self.assertEqual(len(accept), 1)
+
+    def patch_accept(self, port: Any) -> list[None]:
+        """One for each time that a port asks for a connection."""
+        asked: list[None] = []
+        accept = port._acceptor.accept
+
+        def counted() -> bool:
+            asked.append(None)
+            return bool(accept())
+
+        self.patch(port._acceptor, "accept", counted)
+        return asked
+
+
+class Accepting(SynchronousTestCase):
+    """What accept(2) may say."""
+
+    def acceptor(self, number: int) -> Acceptor:
+        class Listening:
+            family = socket.AF_INET
+
+            def accept(self) -> None:
+                raise OSError(number, os.strerror(number))
+
+        return Acceptor(Listening(), Factory(), reactor)  # type: ignore[arg-type]
+
+    def test_an_error_of_one_connection_is_not_the_ports(self) -> None:
+        for number in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETUNREACH):
+            self.assertTrue(self.acceptor(number).accept(), number)
+
+    def test_nothing_there(self) -> None:
+        self.assertFalse(self.acceptor(errno.EAGAIN).accept())
+
+    def test_an_error_of_the_port(self) -> None:
+        for number in (errno.EMFILE, errno.EINVAL):
+            self.assertRaises(OSError, self.acceptor(number).accept)
