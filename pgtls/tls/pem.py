@@ -114,6 +114,9 @@ def why_nothing(data: bytes) -> str:
     """
     if not data.strip():
         return "it is empty"
+    data = as_file(data)
+    if not data.strip():
+        return "it begins with a NUL: OpenSSL reads a line up to there only"
     if is_der(data):
         return "it is DER, and must be PEM: see the option -inform DER of openssl"
     if _BEGIN in data and not looks_like_pem(data):

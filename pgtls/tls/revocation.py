@@ -20,7 +20,7 @@ from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.loading import reason_of
-from pgtls.tls.pem import CRLS, as_file, blocks, file_of, is_der, why_nothing
+from pgtls.tls.pem import CRLS, blocks, file_of, is_der, why_nothing
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.sources import pem_of
 
@@ -136,7 +136,7 @@ def _checked(source: CRLSource, parameter: str) -> bytes:
             crypto.X509Store().load_locations(path)
     except (crypto.Error, ValueError) as error:
         reason = reason_of(error) if isinstance(error, crypto.Error) else str(error)
-        hint = why_nothing(as_file(pem))
+        hint = why_nothing(pem)
         raise _unusable(source, parameter, f"{reason} ({hint})" if hint else reason) from error
     return pem
 

@@ -26,7 +26,6 @@ from pgtls.tls.pem import (
     CERTIFICATES,
     PLAIN_CERTIFICATES,
     Block,
-    as_file,
     blocks,
     file_of,
     is_der,
@@ -231,7 +230,7 @@ def _certificate(block: Block) -> Certificate:
 
 def _unreadable(what: str, pem: bytes, error: Exception) -> ConfigurationError:
     reason = reason_of(error) if isinstance(error, SSL.Error) else str(error)
-    hint = why_nothing(as_file(pem))
+    hint = why_nothing(pem)
     return ConfigurationError(f"could not read {what}: {reason}{f' ({hint})' if hint else ''}")
 
 

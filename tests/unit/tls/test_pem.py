@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.tls.pem import CERTIFICATES, CRLS, Block, blocks, file_of
+from pgtls.tls.pem import CERTIFICATES, CRLS, Block, blocks, file_of, why_nothing
 from tests.support.certificates import Authority
 from tests.support.pem_shapes import shapes
 
@@ -105,3 +105,21 @@ def decodes(block: Block) -> bool:
     except crypto.Error:
         return False
     return block.name in CERTIFICATES
+
+
+class HintTests(SynchronousTestCase):
+    """Why there is nothing in a file."""
+
+    def test_the_true_reason(self) -> None:
+        pem = Authority("root").pem()
+        for data, expected in (
+            (b"", "it is empty"),
+            (b" \n", "it is empty"),
+            (b"\0\xff" + pem, "it begins with a NUL"),
+            (b"#" + pem, "a BEGIN line counts only at the start of a line"),
+            (pem.replace(b"\n", b"\r"), "carriage return alone"),
+            (blocks(pem)[0].der, "it is DER"),
+            (b"text", ""),
+        ):
+            self.assertIn(expected, why_nothing(data))
+            self.assertEqual(bool(expected), bool(why_nothing(data)))
