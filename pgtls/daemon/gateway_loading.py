@@ -201,6 +201,12 @@ def _check_listen(reactor: IReactor, description: str, workers: int) -> None:
     try:
         serverFromString(reactor, description)
     except (ValueError, TypeError, LookupError, OSError) as error:
+        if isinstance(error, LookupError) and "systemd:" in description:
+            raise ConfigurationError(
+                f'listen: "{description}" needs a socket that systemd has opened, and none with '
+                "this number or name was passed (LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID in the "
+                "environment): start it by a socket unit"
+            ) from error
         raise ConfigurationError(
             f'listen: "{description}" is not a Twisted endpoint string such as "tcp:6432" '
             f'or "tcp:6432:interface=127.0.0.1": {error}'

@@ -52,6 +52,12 @@ class _AdoptedUNIXPort(unix.Port):
         tcp.Port.connectionLost(self, reason)  # not unix.Port's, which removes the file
 
 
+def _family_of(descriptor: int) -> socket.AddressFamily:
+    """``systemd:domain=INET`` may get an IPv6 socket, which takes IPv4 too: systemd's default."""
+    with socket.socket(fileno=os.dup(descriptor)) as adopted:
+        return socket.AddressFamily(adopted.family)
+
+
 class _ListeningReactor:
     """A reactor that leaves a supervisor's sockets as they are, and takes no notice of lock files
     of processes that have gone."""
@@ -62,8 +68,9 @@ class _ListeningReactor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def adoptStreamPort(self, fd: int, family: Any, factory: Any) -> IListeningPort:
-        """As the reactor's."""
+    def adoptStreamPort(self, fd: int, _family: Any, factory: Any) -> IListeningPort:
+        """As the reactor's; of which family the socket is the socket says."""
+        family = _family_of(fd)
         if family == socket.AF_UNIX:
             adopted = socket.fromfd(fd, family, socket.SOCK_STREAM)
             adopted.setblocking(False)
@@ -156,9 +163,9 @@ class _AskedReactor:
         """As a reactor's."""
         raise _Asked(True)
 
-    def adoptStreamPort(self, _fd: int, family: int, _factory: object) -> None:
+    def adoptStreamPort(self, fd: int, _family: int, _factory: object) -> None:
         """As a reactor's."""
-        raise _Asked(family == socket.AF_UNIX)
+        raise _Asked(_family_of(fd) == socket.AF_UNIX)
 
 
 def is_unix_socket(description: str) -> bool:

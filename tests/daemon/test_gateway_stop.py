@@ -241,6 +241,13 @@ class Starting(SynchronousTestCase):
         process.terminate()
         self.assertEqual(process.wait(TIMEOUT), STOPPED)
 
+    def test_an_interrupt_ends_it(self) -> None:
+        process = self.starting("touch begun; sleep 5; echo secret")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(TIMEOUT), -signal.SIGINT)
+        assert process.stdout
+        self.assertEqual(process.stdout.read(), "")
+
     # The daemon itself gets the passphrase at once, its workers do not.
     SLOW_FOR_WORKERS = "mkdir once 2>/dev/null || { touch begun; sleep 5; }; echo secret"
 

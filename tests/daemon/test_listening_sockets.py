@@ -57,9 +57,44 @@ class SystemdsUnixSocket(GatewayCase):
     def test_behind_haproxy(self) -> None:
         self.served(listen="haproxy:systemd:domain=UNIX:index=0")
 
+    def test_whatever_the_string_calls_it(self) -> None:
+        self.served(listen="systemd:domain=INET:index=0")
+
     def test_ssl_cannot_be_required(self) -> None:
         with self.assertRaisesRegex(GatewayFailed, 'ssl must be "off" for a Unix socket'):
             self.served("--ssl", "require")
+
+
+class SystemdsTCPSocket(GatewayCase):
+    """``ListenStream=5432`` gives an IPv6 socket that takes IPv4 too."""
+
+    def served(self, *options: str, listen: str = "systemd:domain=INET:index=0") -> None:
+        with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as opened:
+            port = opened.getsockname()[1]
+            gateway = self.gateway(
+                *("--upstream", upstream(), *options),
+                listen=listen,
+                program=[*AS_SYSTEMD, str(opened.fileno())],
+                pass_fds=[opened.fileno()],
+            )
+        for host in ("127.0.0.1", "::1"):
+            psycopg.connect(
+                f"host=localhost hostaddr={host} port={port} user=postgres dbname=postgres "
+                f"sslmode=verify-full sslrootcert={gateway.root_crt}"
+            ).close()
+        gateway.wait_for_log(r"127\.0\.0\.1\(\d+\): user=postgres")
+        gateway.wait_for_log(r"\D::1\(\d+\): user=postgres")
+
+    def test_of_one_process(self) -> None:
+        self.served()
+
+    def test_of_workers(self) -> None:
+        self.served("--workers", "2")
+
+    def test_none_was_passed(self) -> None:
+        for index in ("1", "-2"):
+            with self.assertRaisesRegex(GatewayFailed, "needs a socket that systemd has opened"):
+                self.served(listen=f"systemd:domain=INET:index={index}")
 
 
 class OurUnixSocket(GatewayCase):

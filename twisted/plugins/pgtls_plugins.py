@@ -5,6 +5,7 @@ Every ``twistd`` imports this, whatever it runs: pgtls itself is imported when i
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from twisted.application.service import ServiceMaker
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 
 class GatewayMaker(ServiceMaker):
-    """Keeps signals from the moment on in which Twisted asks for the options of ``pgtls``: a SIGHUP
-    must not end a daemon that is not ready yet."""
+    """Sees to signals from the moment on in which Twisted asks for the options of ``pgtls``. A
+    SIGHUP must not end a daemon that is not ready yet; a SIGINT must, and Python's
+    KeyboardInterrupt may be lost while modules are imported."""
 
     @property
     def options(self) -> object:
@@ -31,6 +33,8 @@ class GatewayMaker(ServiceMaker):
         from pgtls.daemon.signals import OTHER_SIGNALS, signals  # noqa: PLC0415
 
         signals.keep(*OTHER_SIGNALS)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         return super().options  # type: ignore[misc]
 
 
