@@ -154,7 +154,7 @@ class _Asking:
         if self._secret and any("bad decrypt" in reason for reason in reasons):
             return "bad decrypt; the password is not the one that it was encrypted with"
         if self._secret:
-            return f"it is encrypted, and OpenSSL cannot decrypt it: {reason_of(error)}"
+            return f"OpenSSL cannot decrypt it with this password: {reason_of(error)}"
         if hint := why_nothing(data) if not is_der(data) else "":
             return f"no private key in PEM or DER in it ({hint})"
         reason = (

@@ -151,14 +151,21 @@ def of_certificate(
     :param consequence: what follows when it is over.
     :returns: the facts.
     """
-    name = log_name(certificate.subject_text, _NAME_LIMIT)
     return Validity(
-        f'certificate "{name}"',
+        _described(certificate),
         _file(source),
         _read(lambda: certificate.not_before),
         _read(lambda: certificate.not_after),
         consequence,
     )
+
+
+def _described(certificate: Certificate) -> str:
+    """Its subject; where that is empty, as public authorities issue them, something else."""
+    if name := log_name(certificate.subject_text, _NAME_LIMIT):
+        return f'certificate "{name}"'
+    issuer = log_name(certificate.issuer_text, _NAME_LIMIT)
+    return f"certificate {certificate.serial_text} of {issuer}"
 
 
 def of_crls(sources: Iterable[CRLSource], whose: str) -> list[Validity]:

@@ -84,6 +84,12 @@ class ListenerTests(FilesTestCase):
             "clients that verify it refuse to connect$",
         )
 
+    def test_one_without_a_subject(self) -> None:
+        leaf = self.root.issue(["db"], not_before=days(-9), not_after=days(-1))
+        crt, _ = self.files.pair("server", leaf)
+        (warning,) = self.said([crt])
+        self.assertIn(f"certificate {leaf.shown.serial_hex} of CN=root has expired", warning)
+
     def test_one_that_has_not_begun(self) -> None:
         issued = self.root.issue(cn="db", not_before=days(1), not_after=days(60))
         (warning,) = self.said([self.files.pair("server", issued)[0]])
