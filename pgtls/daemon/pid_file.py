@@ -26,15 +26,20 @@ def pid_file_to_use(name: str, *, foreground: bool) -> str:
     if not name or (foreground and name == _DEFAULT):
         return ""
     try:
-        content = Path(name).read_bytes()
+        content = Path(name).read_bytes().strip()
     except FileNotFoundError:
+        directory = os.path.dirname(os.path.realpath(name))
+        if not os.path.isdir(directory):
+            raise ConfigurationError(
+                f'pid file "{name}": there is no directory "{directory}"'
+            ) from None
         return name
     except OSError as error:
         raise ConfigurationError(f'pid file "{name}": {error.strerror}') from error
-    if not content.strip().isdigit():
+    if content and not content.isdigit():
         raise ConfigurationError(f'pid file "{name}" has no process number in it: remove it')
-    pid = int(content)
-    if pid != os.getpid() and _is_twistd(pid):
+    pid = int(content or b"0")  # empty where twistd was killed before it could write
+    if pid not in (0, os.getpid()) and _is_twistd(pid):
         raise ConfigurationError(
             f'another twistd runs: process {pid}, by pid file "{name}"; stop it, or give this one '
             "another file with --pidfile"

@@ -75,6 +75,7 @@ class PgTLSServerProtocol(Protocol):
 
     factory: PgTLSServerFactory
     transport: INegotiableTransport
+    _closing = False  # by us: why has been said
 
     def __init__(self) -> None:
         self._application: IProtocol | None = None
@@ -162,7 +163,8 @@ class PgTLSServerProtocol(Protocol):
         if self._application is not None:
             self._application.connectionLost(reason)
         elif self._handshaking:
-            self._handshake_failed(reason)
+            if not self._closing:
+                self._handshake_failed(reason)
         elif self._pending is not None:
             self._pending.stop()
         elif self._proxied is not None and self._proxied.interrupted:
@@ -314,6 +316,7 @@ class PgTLSServerProtocol(Protocol):
                 Refused(Stage.NEGOTIATION, self._address, reason, response)
             )
         self._stop_timer()
+        self._closing = True
         if self.connected:
             self._timer = self.factory.reactor.callLater(CLOSE_TIMEOUT, self._abort)
             self.transport.loseConnection()

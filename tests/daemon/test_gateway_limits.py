@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -243,12 +244,22 @@ class AuthenticationTimeout(GatewayCase):
         with connect(gateway.address) as connection:
             connection.sendall(SSL_REQUEST)
             self.assertEqual(until_closed(connection), b"S")
+            self.logged_once(gateway, connection)
+
+    def logged_once(self, gateway: Gateway, connection: socket.socket) -> None:
+        """That the handshake was not completed either follows from it."""
+        client = rf"\({connection.getsockname()[1]}\): (.*)"
+        gateway.wait_for_log(client)
+        gateway.wait_until_still()
+        [line] = re.findall(client, gateway.log())
+        self.assertIn("canceling authentication due to timeout", line)
 
     def test_half_a_client_hello(self) -> None:
         gateway = self.start()
         with connect(gateway.address) as connection:
             connection.sendall(client_hello()[:100])
             self.assertEqual(until_closed(connection), b"")
+            self.logged_once(gateway, connection)
 
     def test_half_a_handshake(self) -> None:
         gateway = self.start()

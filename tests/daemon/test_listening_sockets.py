@@ -174,6 +174,28 @@ class PidFile(GatewayCase):
         with self.assertRaisesRegex(GatewayFailed, f'process {first.pid}, by pid file "{file}"'):
             self.gateway("--upstream", upstream(), program=(*TWISTD, "-n", f"--pidfile={file}"))
 
+    def test_an_empty_one_does_not_count(self) -> None:
+        """twistd was killed before it could write."""
+        file = Path(self.mktemp()).absolute()
+        file.write_text("")
+        gateway = self.gateway(
+            "--upstream", upstream(), program=(*TWISTD, "-n", f"--pidfile={file}")
+        )
+        self.assertEqual(file.read_text(), str(gateway.pid))
+
+    def test_something_else_is_no_pid_file(self) -> None:
+        file = Path(self.mktemp()).absolute()
+        file.write_text("somebody's")
+        for name, why in ((file, "has no process number"), (file / "pid", "Not a directory")):
+            with self.assertRaisesRegex(GatewayFailed, f'pid file "{name}".*{why}'):
+                self.gateway("--upstream", upstream(), program=(*TWISTD, "-n", f"--pidfile={name}"))
+        self.assertEqual(file.read_text(), "somebody's")
+
+    def test_its_directory_is_not_there(self) -> None:
+        file = Path(self.mktemp()).absolute() / "pid"
+        with self.assertRaisesRegex(GatewayFailed, f'there is no directory "{file.parent}"'):
+            self.gateway("--upstream", upstream(), program=(*TWISTD, "-n", f"--pidfile={file}"))
+
     def test_process_1_again(self) -> None:
         """As in a container that was killed and is started again."""
         directory = Path("/tmp", f"pgtls-again-{os.getpid()}")
