@@ -38,6 +38,27 @@ def text(default: str, help_text: str) -> str:
     return _setting(default, convert, help_text)
 
 
+def names(help_text: str, *, check: Callable[[str], None] = lambda name: None) -> tuple[str, ...]:
+    """A setting that is a name, or a list of names; by default there is none.
+
+    :param help_text: one line of help.
+    :param check: raises ValueError, saying what would be right, for a name that cannot be used.
+    :returns: a field of an attrs class.
+    """
+
+    def convert(value: object) -> tuple[str, ...]:
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list) or not listed:
+            raise ValueError("a name, or a list of names")
+        for name in listed:
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise ValueError("a name, or a list of names")
+            check(name)
+        return tuple(listed)
+
+    return _setting((), convert, help_text)
+
+
 def boolean(default: bool, help_text: str) -> bool:
     """A setting that is on or off: TOML's booleans, or the words that PostgreSQL takes.
 

@@ -43,6 +43,7 @@ _COMMANDS = {
     ),
     "probe": ("probe:probe", "Connect as a client would, and say what happened."),
     "revoke": ("issued:revoke", "Revoke a certificate, for good, and make root.crl anew."),
+    "route": ("route:route", "Say which server a session would go to, and why."),
     "sign": ("signing:sign", "Sign a user's certificate request (step 3 of 4)."),
     "trust": (
         "trust:trust",
@@ -89,6 +90,8 @@ def main() -> None:
 
     Connections: explain says what a client would do, without connecting; probe connects, probe
     --all surveys a server, and probe --check watches it.
+
+    A gateway's configuration: hba says who may connect, route where to.
 
     The gateway is run by twistd: see "twistd pgtls --help".
 

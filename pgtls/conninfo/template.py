@@ -26,8 +26,9 @@ _KEYWORDS = ("host", "hostaddr", "dbname")
 #: A label of a host name, underscores allowed (RFC 1035, section 2.3.1).
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
 
-#: What is tried when a template is read: it does as a label of a name and as a part of an address.
-_SAMPLE = "1"
+#: What is tried when a template is read: a label of a name, or a part of an address.
+_SAMPLE = "a"
+_SAMPLE_OF_ADDRESS = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,25 @@ class ConnInfoTemplate:
                 *(rf'"\1" can stand in host, hostaddr and dbname, not in {name}' for name in wrong)
             )
         template = cls(bool(named), MappingProxyType(values), environ, home)
-        template.fill(_SAMPLE)
+        template.example()
         return template
+
+    def example(self) -> ConnInfo:
+        """The connection string with a label that stands for any other.
+
+        :returns: the parameters, all checked.
+        :raises ConfigurationError: it cannot be used, whatever the label.
+        """
+        in_address = PLACE in self._values.get("hostaddr", "")
+        return self.fill(_SAMPLE_OF_ADDRESS if in_address else _SAMPLE)
+
+    def parameters(self, label: str) -> dict[str, str]:
+        r"""What is written in the connection string, for one name.
+
+        :param label: stands in place of ``\1``.
+        :returns: values by keyword.
+        """
+        return {keyword: value.replace(PLACE, label) for keyword, value in self._values.items()}
 
     def fill(self, label: str) -> ConnInfo:
         r"""The connection string for one name.
@@ -79,5 +97,18 @@ class ConnInfoTemplate:
         """
         if not _LABEL.fullmatch(label):
             raise ConfigurationError(f"{label[:63]!a} is not a label of a host name")
-        values = {keyword: value.replace(PLACE, label) for keyword, value in self._values.items()}
-        return ConnInfo.from_parameters(values, self._environ, self._home)
+        conninfo = ConnInfo.from_parameters(self.parameters(label), self._environ, self._home)
+        self._check_addresses(conninfo)
+        return conninfo
+
+    def _check_addresses(self, conninfo: ConnInfo) -> None:
+        """See that no label makes an address by itself: for resolvers 2130706433 is 127.0.0.1.
+
+        :raises ConfigurationError: it does.
+        """
+        named = self._values.get("host", "").split(",")
+        for written, host in zip(named, conninfo.hosts, strict=False):  # not those of a service
+            if written.startswith(PLACE) and not host.hostaddr and not host.has_name:
+                raise ConfigurationError(f'"{host.host}" would be an address, not a host name')
+        if any(each.startswith(PLACE) for each in self._values.get("hostaddr", "").split(",")):
+            raise ConfigurationError(rf'"{PLACE}" cannot be the beginning of hostaddr')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import attrs
 
 from pgtls import settings
 from pgtls.daemon.mistakes import Mistakes
-from pgtls.errors import ConfigurationError
+from pgtls.daemon.route_tables import read_routes, read_toml, without_routes
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
 from pgtls.protocols.server_settings import with_ssl_default
 from pgtls.transport.listening_sockets import is_unix_socket
@@ -81,12 +80,7 @@ class Configuration:
         :returns: the configuration.
         :raises ConfigurationError: it cannot be read at all.
         """
-        try:
-            document = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise ConfigurationError(f"{path}: {error.strerror}") from error
-        except ValueError as error:  # TOML's grammar, or UTF-8's
-            raise ConfigurationError(f"{path}: {error}") from error
+        document = read_toml(path)
         tables = document.pop("gateway", [])
         mistakes = Mistakes()
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -96,7 +90,12 @@ class Configuration:
             mistakes.add(f"{path}: there is no [[gateway]] table")
         daemon = _read(DaemonSettings, document, f"{path}: ", mistakes)
         gateways = tuple(
-            _gateway(table, f"{path}: gateway {number}: ", mistakes)
+            attrs.evolve(
+                _gateway(without_routes(table), f"{path}: gateway {number}: ", mistakes),
+                routes=read_routes(table, f"{path}: gateway {number}: ", mistakes),
+                file=str(path),
+                number=number,
+            )
             for number, table in enumerate(tables, 1)
         )
         return cls(daemon, gateways, mistakes)

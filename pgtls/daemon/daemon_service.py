@@ -206,7 +206,10 @@ class Daemon(MultiService):
             return
         for gateway, loaded in renewed:
             gateway.renew(loaded)
-        mistakes = await self._workers.reload() if self._workers is not None else []
+        mistakes = []
+        if self._workers is not None:
+            self._workers.replace_configurations([loaded.configuration for _, loaded in renewed])
+            mistakes = await self._workers.reload()
         if mistakes:  # a file has changed since we read it, or a worker does not answer
             _not_reloaded(mistakes)
         else:

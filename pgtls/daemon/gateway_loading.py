@@ -12,6 +12,11 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.port_check import check_ports
+from pgtls.daemon.route_tables import (
+    loaded_routes,
+    upstreams_to_warn_of,
+    with_routes_read_again,
+)
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
@@ -58,8 +63,9 @@ def load_first(reactor: IReactor, configuration: Configuration) -> list[LoadedGa
         settings = gateway.settings
         with mistakes.at(gateway.location):
             _check_listen(reactor, settings.listen, daemon.workers)
-        parses = bool(settings.upstream) or not daemon.embedded
-        loaded += load_gateway(reactor, gateway, daemon.state_dir, mistakes, parses_upstream=parses)
+        embedded = bool(daemon.embedded) and not settings.upstream
+        gateway = attrs.evolve(gateway, embedded=embedded)  # noqa: PLW2901
+        loaded += load_gateway(reactor, gateway, daemon.state_dir, mistakes)
     if mistakes.found:
         check_ports([gateway.settings.listen for gateway in configuration.gateways], mistakes)
     mistakes.check()
@@ -72,7 +78,6 @@ def load_gateway(
     state_dir: str,
     mistakes: Mistakes,
     *,
-    parses_upstream: bool = False,
     quiet: bool = False,
     before: LoadedGateway | None = None,
 ) -> list[LoadedGateway]:
@@ -82,13 +87,14 @@ def load_gateway(
     :param gateway: its configuration.
     :param state_dir: as the settings have it.
     :param mistakes: takes those that are found.
-    :param parses_upstream: whether the upstream is to be parsed, and not only its files read.
     :param quiet: log no warnings: another process does.
     :param before: at a reload, the gateway as it is: private keys whose passphrase may not be
-        asked for again stay as they are.
+        asked for again stay as they are. Its routes are read again.
     :returns: the gateway; or none, where there are mistakes.
     """
     tls = policy = upstream = None
+    if before is not None:
+        gateway = with_routes_read_again(gateway, mistakes, quiet=quiet)
     with mistakes.at(gateway.location):
         if mistakes.found and uses_default_certificate(gateway.settings):
             _check_without_certificate(gateway.settings.listener.tls)
@@ -97,13 +103,23 @@ def load_gateway(
     with mistakes.at(gateway.location):
         policy = access_policy(gateway.settings.listener, reactor, tls)
     with mistakes.at(gateway.location):
-        if parses_upstream:
-            conninfo = _parsed_upstream(gateway.settings.upstream)
-            gateway = attrs.evolve(gateway, upstream=conninfo)
-        upstream = upstream_endpoint(reactor, gateway.upstream)
-        if gateway.upstream is not None and not quiet:
-            _warn_of_expiry(gateway.location, gateway.upstream)
-    return [LoadedGateway(gateway, tls, policy, upstream)] if policy is not None else []
+        if gateway.has_own_upstream:
+            gateway = _with_upstream(gateway)
+            upstream = upstream_endpoint(reactor, gateway.upstream)
+    routes = loaded_routes(reactor, gateway, mistakes)
+    if not quiet:
+        if upstream is not None:
+            _warn_of_expiry(gateway.location, upstream.conninfo)
+        for name, conninfo in upstreams_to_warn_of(routes):
+            _warn_of_expiry(f"{gateway.location}{name}", conninfo)
+    return [LoadedGateway(gateway, tls, policy, upstream, routes)] if policy is not None else []
+
+
+def _with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
+    """:raises ConfigurationError: its upstream's connection string cannot be used."""
+    if gateway.upstream is not None or gateway.embedded:
+        return gateway
+    return attrs.evolve(gateway, upstream=_parsed_upstream(gateway.settings.upstream))
 
 
 def _server_tls(

@@ -87,6 +87,7 @@ class Worker(MultiService):
                     endpoint=endpoint,
                     connections_everywhere=counters.everywhere(number, worker),
                     checks_upstream=False,
+                    only_process=False,
                 )
                 gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
                 self._gateways.append(gateway)

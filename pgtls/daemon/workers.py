@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 
@@ -15,6 +15,7 @@ from pgtls.daemon.shared_counters import ConnectionCounters, counters_file
 from pgtls.daemon.worker_pipe import Task
 from pgtls.daemon.worker_process import WorkerProcess
 from pgtls.errors import ConfigurationError
+from pgtls.gateway.gateway_configuration import GatewayConfiguration
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
@@ -166,6 +167,17 @@ class Workers:
         :returns: the number, of all of them.
         """
         return sum(self._counters.of_worker(number) for number in self._processes)
+
+    def replace_configurations(self, configurations: Sequence[GatewayConfiguration]) -> None:
+        """What workers that take the place of others are to serve.
+
+        :param configurations: of the gateways, in their order.
+        """
+        gateways = tuple(
+            attrs.evolve(shared, configuration=configuration)
+            for shared, configuration in zip(self._task.gateways, configurations, strict=True)
+        )
+        self._task = attrs.evolve(self._task, gateways=gateways)
 
     def reload(self) -> Deferred[list[str]]:
         """Have them read their files again.

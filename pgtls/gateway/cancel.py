@@ -5,10 +5,13 @@ libpq's PQcancel, PostgreSQL's documentation "Canceling Requests in Progress".
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, gatherResults
+from typing import NamedTuple, Protocol
+
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,42 +35,77 @@ UNKNOWN_AT_ONCE = CANCELS_AT_ONCE // 2
 _FAILURES_LOGGED = 10
 
 
+class Backend(NamedTuple):
+    """Where a session's backend is.
+
+    :ivar endpoint: what the session was connected with.
+    :ivar host: the host that was reached.
+    """
+
+    endpoint: PgTLSClientEndpoint
+    host: Host
+
+
 class CancelKeys:
-    """Which host each open session's cancel key belongs to."""
+    """Which server each open session's cancel key belongs to."""
 
     def __init__(self) -> None:
-        self._hosts: dict[bytes, Host] = {}
+        self._backends: dict[bytes, tuple[Backend, ...]] = {}
 
-    def add(self, key: bytes, host: Host) -> None:
+    def add(self, key: bytes, backend: Backend) -> None:
         """A session began.
 
         :param key: as BackendKeyData has it; empty where the server knows no cancelling.
-        :param host: where the session's backend is.
+        :param backend: where the session's backend is.
         """
-        if key:
-            self._hosts[key] = host
+        if key:  # servers that know nothing of each other may give out the same key
+            self._backends[key] = (*self._backends.get(key, ()), backend)
 
-    def remove(self, key: bytes) -> None:
+    def remove(self, key: bytes, backend: Backend) -> None:
         """A session is over.
 
         :param key: as it was added; one that was not is ignored.
+        :param backend: as it was added.
         """
-        self._hosts.pop(key, None)
+        left = list(self._backends.pop(key, ()))
+        if backend in left:
+            left.remove(backend)
+        if left:
+            self._backends[key] = tuple(left)
 
-    def host(self, key: bytes) -> Host | None:
-        """Find a session's host.
+    def backends(self, key: bytes) -> tuple[Backend, ...]:
+        """Find the servers that have given out a key.
 
         :param key: a CancelRequest's.
-        :returns: None where no session of this process has the key.
+        :returns: each of them once; none where no session of this process has the key.
         """
-        return self._hosts.get(key)
+        return tuple(dict.fromkeys(self._backends.get(key, ())))
+
+
+class CancelRoutes(Protocol):
+    """Where CancelRequests go, as a gateway's router knows it."""
+
+    def renewed(self, endpoint: PgTLSClientEndpoint) -> PgTLSClientEndpoint:
+        """What to connect with to a session's server now: certificates may have been renewed.
+
+        :param endpoint: what the session was connected with.
+        :returns: the same, or what has taken its place.
+        """
+
+    def for_unknown_key(self, sni: str | None, *, tls: bool) -> PgTLSClientEndpoint | None:
+        """Where a request goes whose key no session of this process has.
+
+        :param sni: the host name that the client asks for.
+        :param tls: whether the request came in TLS.
+        :returns: connects to the server; None for nowhere.
+        """
 
 
 class _CancelClients(Factory):
     noisy = False
 
 
-class _CancelClient(Protocol):
+class _CancelClient(protocol.Protocol):
     """Sends the request and waits until the server has closed: only then is it carried out."""
 
     transport: ITCPTransport
@@ -106,27 +144,37 @@ class CancelForwarder:
         self._failures = LogLimit(clock, _FAILURES_LOGGED, _log_failures)
 
     def forward(
-        self, request: CancelRequest, upstream: PgTLSClientEndpoint
+        self, request: CancelRequest, routes: CancelRoutes, sni: str | None, *, tls: bool
     ) -> Deferred[None] | None:
         """Pass a CancelRequest on, over a connection as well protected as the session's own.
 
-        A key that is not known here may belong to another process's session: then any of the
-        upstream's hosts may have it.
+        A key that is not known here may belong to another process's session: then any of the hosts
+        that it may be for may have it.
 
         :param request: the client's.
-        :param upstream: connects to the server.
+        :param routes: where requests go.
+        :param sni: the host name that the client asks for.
+        :param tls: whether the request came in TLS.
         :returns: fires when the server has taken it, or could not; never fails. None where too many
             are on their way already: it is dropped.
         """
-        host = self.keys.host(request.key)
-        hosts = upstream.conninfo.hosts if host is None else (host,)
-        if not self._has_room(len(hosts), known=host is not None):
+        known = self.keys.backends(request.key)
+        targets = [Backend(routes.renewed(each.endpoint), each.host) for each in known]
+        if not known:
+            upstream = routes.for_unknown_key(sni, tls=tls)
+            if upstream is None:
+                if self._failures.allows():
+                    _log.warn("cancel request not passed on: no session here has its key")
+                return succeed(None)
+            targets = [Backend(upstream, host) for host in upstream.conninfo.hosts]
+        count, is_known = len(targets), bool(known)
+        if not self._has_room(count, known=is_known):
             if self._drops.allows():
                 _log.warn("cancel request dropped: too many are being passed on at this moment")
             return None
-        self._count(len(hosts), known=host is not None)
-        sent = gatherResults([self._sent(upstream, each, request) for each in hosts])
-        return sent.addCallback(lambda _: self._count(-len(hosts), known=host is not None))
+        self._count(count, known=is_known)
+        sent = gatherResults([self._sent(each.endpoint, each.host, request) for each in targets])
+        return sent.addCallback(lambda _: self._count(-count, known=is_known))
 
     def stop(self) -> None:
         """Log at once what has been counted."""

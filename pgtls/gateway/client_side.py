@@ -12,6 +12,7 @@ from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.session import Session, SessionContext
+from pgtls.protocols.connection_info import server_name
 from pgtls.protocols.deciding import EARLY_LIMIT
 from pgtls.protocols.interfaces import IPostgreSQLSession
 from pgtls.protocols.stages import Client
@@ -55,7 +56,12 @@ class ClientSide(RelaySide):
         :param tls: what was negotiated.
         """
         # Not given up when the client goes: one that does not wait for the end still wants it done.
-        passed_on = self._context.cancels.forward(request, self._context.upstream)
+        passed_on = self._context.cancels.forward(
+            request,
+            self._context.cancel_routes,
+            server_name(self.transport) if tls is not None else None,
+            tls=tls is not None,
+        )
         if passed_on is None:
             self.close_when_read()
         else:

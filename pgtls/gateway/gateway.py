@@ -16,15 +16,16 @@ from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
+from pgtls.gateway.routed_upstreams import RoutedUpstreams
 from pgtls.gateway.session import SessionContext
 from pgtls.gateway.single_upstream import SingleUpstream
-from pgtls.gateway.upstream_check import check_upstream
+from pgtls.gateway.upstream_check import check_upstreams
 from pgtls.protocols.connection_log import ConnectionLog
-from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import ISessionObserver
 from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
+from pgtls.protocols.stages import Client
 from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import server_endpoint
 from pgtls.transport.reactor import IReactor
@@ -51,6 +52,7 @@ class Gateway(Service):
         count towards ``max_connections``: more, where other processes share the port.
     :param observers: are told what happens to connections, beside the log.
     :param checks_upstream: whether the upstream is looked at once at the start.
+    :param only_process: whether no other process has sessions of its listener.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Gateway(Service):
         connections_everywhere: Callable[[int], int] = int,
         observers: Sequence[ISessionObserver] = (),
         checks_upstream: bool = True,
+        only_process: bool = True,
     ) -> None:
         self._reactor = reactor
         self._loaded = loaded
@@ -70,7 +73,9 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._connections_everywhere = connections_everywhere
         self._checks_upstream = checks_upstream
+        self._only_process = only_process
         self._observers = observers
+        self._log: ConnectionLog | None = None
         self._clients: ClientSides | None = None
         self._factory: PgTLSServerFactory | None = None
         self._port: IListeningPort | None = None
@@ -101,14 +106,15 @@ class Gateway(Service):
         :raises ConfigurationError: the upstream is the embedded PostgreSQL, which does not run.
         """
         settings = self._loaded.configuration.settings
-        listener, upstream = settings.listener, _upstream(self._loaded)
-        log = ConnectionLog(self._reactor, log_disconnections=settings.log_disconnections)
-        observers = Observers((log, *self._observers))
+        listener, router = settings.listener, self._router()
+        self._log = ConnectionLog(self._reactor, log_disconnections=settings.log_disconnections)
+        self._log.route_name = _route_name(router)
+        observers = Observers((self._log, *self._observers))
         self._clients = ClientSides(
             SessionContext(
                 self._reactor,
-                SingleUpstream(upstream),
-                upstream,
+                router,
+                router,
                 ChannelBinding(),
                 listener.authentication_timeout,
                 settings.tls_parameters,
@@ -167,8 +173,12 @@ class Gateway(Service):
             context, tls = self._clients.context, self._loaded.tls
             # Of certificates by name, each session's is compared when it comes.
             shown = tls.certificates if tls is not None and not tls.by_name else ()
-            self._upstream_check = check_upstream(
-                context.upstream, shown, context.channel_binding, context.reactor
+            self._upstream_check = check_upstreams(
+                self._loaded.upstream,
+                self._loaded.routes,
+                shown,
+                context.channel_binding,
+                context.reactor,
             )
 
     def stopService(self) -> Deferred[None]:
@@ -202,13 +212,26 @@ class Gateway(Service):
         if self._factory is not None and self._clients is not None:
             self._factory.tls = loaded.tls
             self._factory.policy = loaded.policy
-            upstream = _upstream(loaded)
+            router = self._router()
             self._clients.context = attrs.evolve(
-                self._clients.context, router=SingleUpstream(upstream), upstream=upstream
+                self._clients.context, router=router, cancel_routes=router
             )
+            if self._log is not None:
+                self._log.route_name = _route_name(router)
+
+    def _router(self) -> SingleUpstream | RoutedUpstreams:
+        """:raises ConfigurationError: it is the embedded PostgreSQL's, which does not run."""
+        loaded = self._loaded
+        if loaded.upstream is None and loaded.configuration.has_own_upstream:
+            raise ConfigurationError("the embedded PostgreSQL does not run")
+        if loaded.routes or loaded.upstream is None:
+            return RoutedUpstreams(
+                self._reactor, loaded.routes, loaded.upstream, only_process=self._only_process
+            )
+        return SingleUpstream(loaded.upstream)
 
 
-def _upstream(loaded: LoadedGateway) -> PgTLSClientEndpoint:
-    if loaded.upstream is None:
-        raise ConfigurationError("the embedded PostgreSQL does not run")
-    return loaded.upstream
+def _route_name(
+    router: SingleUpstream | RoutedUpstreams,
+) -> Callable[[Client], str | None] | None:
+    return router.route_name if isinstance(router, RoutedUpstreams) else None

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 
 from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.gateway.route_upstream import RouteUpstream
+from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
+
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
+
+
+def _check_host_name(name: str) -> None:
+    if not _HOST_NAME.fullmatch(name) or len(name) > 255:
+        raise ValueError('host names such as "db.example.com" or "*.example.com"')
+
+
+@attrs.frozen
+class RouteSettings:
+    """One ``[[gateway.route]]`` table: which sessions it is for, and where they go."""
+
+    sni: tuple[str, ...] = settings.names(
+        "host names that clients ask for in TLS; *. stands for one label; without it: any or none",
+        check=_check_host_name,
+    )
+    database: tuple[str, ...] = settings.names("databases; without it: any")
+    user: tuple[str, ...] = settings.names("roles; without it: any")
+    upstream: str = settings.text(
+        "", r"the server: a libpq connection string; \1 in host, hostaddr and dbname is the label"
+    )
 
 
 @attrs.frozen
@@ -20,7 +47,9 @@ class GatewaySettings:
         "tcp:6432:interface=127.0.0.1", "where to listen: a Twisted endpoint string"
     )
     upstream: str = settings.text(
-        "", "the server: a libpq connection string; empty for the local one, as libpq finds it"
+        "",
+        "the server: a libpq connection string; empty for the local one, as libpq finds it, "
+        "or with routes for none",
     )
     tls_parameters: bool = settings.boolean(
         False, "tell the server about the client's TLS, in settings: pgtls.client_dn and others"
@@ -39,11 +68,24 @@ class GatewayConfiguration:
     :ivar location: the file and the table that it stands in, to go in front of a mistake.
     :ivar upstream: the server, parsed; None before that, and for the embedded PostgreSQL before it
         runs.
+    :ivar embedded: whether its upstream is the embedded PostgreSQL.
+    :ivar routes: its ``[[gateway.route]]`` tables.
+    :ivar file: the file that it is from; empty where it is from a command line.
+    :ivar number: which of the file's gateways it is, from 1.
     """
 
     settings: GatewaySettings
     location: str = ""
     upstream: ConnInfo | None = None
+    embedded: bool = False
+    routes: tuple[RouteSettings, ...] = ()
+    file: str = ""
+    number: int = 0
+
+    @property
+    def has_own_upstream(self) -> bool:
+        """Whether sessions without a route go anywhere."""
+        return bool(self.settings.upstream) or self.embedded or not self.routes
 
 
 @attrs.frozen
@@ -53,10 +95,13 @@ class LoadedGateway:
     :ivar configuration: what it was made from.
     :ivar tls: makes the clients' TLS connections; None where ssl is off.
     :ivar policy: says which clients are let in.
-    :ivar upstream: connects to the server; None for the embedded PostgreSQL before it runs.
+    :ivar upstream: connects to the server; None where there is none beside those of routes, and for
+        the embedded PostgreSQL before it runs.
+    :ivar routes: the routes, in their order.
     """
 
     configuration: GatewayConfiguration
     tls: ServerTLS | None
     policy: IAccessPolicy
     upstream: PgTLSClientEndpoint | None
+    routes: tuple[Route[RouteUpstream], ...] = ()

@@ -9,9 +9,9 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pgtls.conninfo.hosts import Host
 from pgtls.errors import PgTLSError
 from pgtls.gateway.authentication_watch import AuthenticationWatch
+from pgtls.gateway.cancel import Backend
 from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
@@ -35,7 +35,7 @@ class ServerSide(RelaySide):
         self._context = context
         self._start: SessionStart | None = None
         self._key = b""
-        self._host: Host | None = None
+        self._backend: Backend | None = None
         self._authentication: AuthenticationWatch | ScramLogin | None = None
         if context.observers.counts_bytes:
             self.count_bytes()
@@ -43,17 +43,17 @@ class ServerSide(RelaySide):
     def begin(
         self,
         client: ClientSide,
-        host: Host | None,
+        backend: Backend | None,
         authentication: AuthenticationWatch | ScramLogin | None,
     ) -> None:
         """Begin the relay; nothing has been read from the server yet.
 
         :param client: the connection from the client.
-        :param host: the server's, which its cancel requests go to; None where it is not known.
+        :param backend: where its cancel requests go; None where that is not known.
         :param authentication: watches the client until AuthenticationOk, where it must be watched,
             or logs in for it.
         """
-        self._host = host
+        self._backend = backend
         self._authentication = authentication
         self.relay_to(client)
         client.relay_to(self)
@@ -83,8 +83,8 @@ class ServerSide(RelaySide):
         if start.done:
             self._key, self._start = start.key, None
             self.allow_splice()
-            if self._host is not None:
-                self._context.cancels.keys.add(self._key, self._host)
+            if self._backend is not None:
+                self._context.cancels.keys.add(self._key, self._backend)
         return data
 
     def peer_ended(self, broken: bool) -> None:
@@ -97,9 +97,10 @@ class ServerSide(RelaySide):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
-        if is_tls_error(reason) and self._host is not None:
-            _log.error("{host}: {reason}", host=self._host.where, reason=tls_reason(reason))
-        self._context.cancels.keys.remove(self._key)
+        if (backend := self._backend) is not None:
+            if is_tls_error(reason):
+                _log.error("{host}: {reason}", host=backend.host.where, reason=tls_reason(reason))
+            self._context.cancels.keys.remove(self._key, backend)
         if self._authentication is not None and isinstance(reason.value, PgTLSError):
             self._authentication.server_refused(reason.value)
         super().connectionLost(reason)

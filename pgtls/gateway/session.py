@@ -19,7 +19,7 @@ from zope.interface import implementer
 from pgtls.conninfo.hosts import Host
 from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation
 from pgtls.gateway.authentication_watch import AuthenticationWatch
-from pgtls.gateway.cancel import CancelForwarder
+from pgtls.gateway.cancel import Backend, CancelForwarder, CancelRoutes
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
@@ -31,8 +31,8 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter, ISession
 from pgtls.protocols.observers import Observers
 from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
-from pgtls.wire.messages import ErrorResponse, ServerRejected
-from pgtls.wire.startup_parameters import with_tls_parameters
+from pgtls.wire.messages import ErrorResponse, ServerRejected, StartupMessage
+from pgtls.wire.startup_parameters import with_database, with_tls_parameters
 
 if TYPE_CHECKING:
     from pgtls.gateway.client_side import ClientSide
@@ -46,7 +46,7 @@ class SessionContext:
 
     :ivar reactor: Twisted's reactor.
     :ivar router: chooses a session's server.
-    :ivar upstream: connects to the gateway's own server, where cancel requests go.
+    :ivar cancel_routes: knows where cancel requests go.
     :ivar channel_binding: what is to be done about SCRAM's channel binding.
     :ivar authentication_timeout: seconds that the server has for its first answer.
     :ivar tls_parameters: whether the server is told of the client's TLS.
@@ -57,7 +57,7 @@ class SessionContext:
 
     reactor: IReactorTime
     router: IRouter
-    upstream: PgTLSClientEndpoint
+    cancel_routes: CancelRoutes
     channel_binding: ChannelBinding
     authentication_timeout: float
     tls_parameters: bool
@@ -86,6 +86,7 @@ class Session:
         "_attempt",
         "_began",
         "_context",
+        "_endpoint",
         "_limit",
         "_routing",
         "_server",
@@ -101,6 +102,7 @@ class Session:
         self.route = ""
         self._context = context
         self._side = side
+        self._endpoint: PgTLSClientEndpoint | None = None
         self._server: ServerSide | None = None
         self._began = monotonic()
         self._limit: IDelayedCall | None = None
@@ -164,17 +166,25 @@ class Session:
             self._refuse(Stage.ROUTE, chosen.response, chosen.reason)
             return
         self.route = chosen.route
-        context, startup = self._context, self.client.startup
-        if context.tls_parameters:
-            parameters = tls_parameters(self.client.tls, self.client.address, self.client.sni)
-            try:
-                startup = with_tls_parameters(startup, parameters)
-            except ProtocolViolation as error:
-                response = ErrorResponse.fatal("08P01", error.reason)
-                self._refuse(Stage.ROUTE, response, error.reason)
-                return
-        self._attempt = chosen.endpoint.attempt(context.server_sides, startup, self._found)
+        try:
+            startup = self._startup_for(chosen)
+        except ProtocolViolation as error:
+            response = ErrorResponse.fatal("08P01", error.reason)
+            self._refuse(Stage.ROUTE, response, error.reason)
+            return
+        self._endpoint = chosen.endpoint
+        self._attempt = chosen.endpoint.attempt(self._context.server_sides, startup, self._found)
         self._attempt.begin()
+
+    def _startup_for(self, chosen: Upstream) -> StartupMessage:
+        """:raises ProtocolViolation: the client's message has no room for what is to be in it."""
+        client, startup = self.client, self.client.startup
+        if chosen.database is not None:
+            startup = with_database(startup, chosen.database)
+        if self._context.tls_parameters:
+            parameters = tls_parameters(client.tls, client.address, client.sni)
+            startup = with_tls_parameters(startup, parameters)
+        return startup
 
     def _found(self, found: ConnectOutcome) -> None:
         attempt, self._attempt = self._attempt, None
@@ -195,9 +205,12 @@ class Session:
             watch = ScramLogin(self.client.scram, check, self._side, server, self._refused)
         elif check is not None:
             watch = AuthenticationWatch(check, self._side, server, self._refused)
-        self.host = attempt.reached
+        self.host = host = attempt.reached
         self._server = server
-        server.begin(self._side, self.host, watch)
+        backend = None
+        if self._endpoint is not None and host is not None:
+            backend = Backend(self._endpoint, host)
+        server.begin(self._side, backend, watch)
         self._context.observers.connected(self)
         self._side.server_connected()
 

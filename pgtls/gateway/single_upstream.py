@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
+from pgtls.gateway.route_upstream import security_of
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter
 from pgtls.protocols.stages import Client, Upstream
@@ -26,3 +27,22 @@ class SingleUpstream:
         :returns: the only one there is.
         """
         return self._upstream
+
+    def renewed(self, endpoint: PgTLSClientEndpoint) -> PgTLSClientEndpoint:
+        """What to connect with to a session's server now.
+
+        :param endpoint: what the session was connected with.
+        :returns: the same as read anew; the old one where it is for another connection string.
+        """
+        current = self._upstream.endpoint
+        same = security_of(endpoint.conninfo) == security_of(current.conninfo)
+        return current if same else endpoint
+
+    def for_unknown_key(self, sni: str | None, *, tls: bool) -> PgTLSClientEndpoint:
+        """Where a request goes whose key no session of this process has.
+
+        :param sni: any.
+        :param tls: any.
+        :returns: the only server that there is.
+        """
+        return self._upstream.endpoint

@@ -1,15 +1,16 @@
-"""A check of the upstream when a gateway starts: can it be reached, does it show the certificate
-that it should, does SCRAM work?
+"""A check of the upstreams when a gateway starts: can they be reached, do they show the
+certificates that they should, does SCRAM work?
 
-One connection, TLS included where the connection string has it, and no StartupMessage: the server
-logs nothing of it. What is found goes to the log; nothing waits for it, and nothing fails by it.
+One connection each, TLS included where the connection string has it, and no StartupMessage: the
+servers log nothing of it. What is found goes to the log; nothing waits for it, and nothing fails by
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -19,6 +20,8 @@ from twisted.python.failure import Failure
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import Part
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.route_upstream import RouteUpstream
+from pgtls.gateway.routes import Route
 from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.certificate import Certificate
@@ -29,6 +32,9 @@ _log = Logger(namespace="pgtls.gateway")
 
 #: Seconds that the check may take.
 TIMEOUT = 60.0
+
+#: Servers that are looked at at a time.
+AT_ONCE = 10
 
 
 class _Check(Protocol):
@@ -56,56 +62,92 @@ class _Checks(Factory):
     noisy = False
 
 
-def check_upstream(
-    upstream: PgTLSClientEndpoint,
+def check_upstreams(
+    own: PgTLSClientEndpoint | None,
+    routes: Sequence[Route[RouteUpstream]],
     shown: Sequence[Certificate],
     binding: ChannelBinding,
     clock: IReactorTime,
 ) -> Deferred[None]:
-    """Connect to the upstream once, and log the outcome.
+    r"""Connect to a gateway's servers once, and log the outcome. Those of routes with ``\1`` are
+    not known before a client comes.
 
-    :param upstream: where to connect.
+    :param own: connects to the gateway's own upstream; None where there is none.
+    :param routes: the gateway's routes.
     :param shown: the certificates that the gateway shows its clients; none without TLS.
     :param binding: compares the certificates.
     :param clock: for the time limit.
     :returns: fires when it is done; never fails. Cancelling it ends the check.
     """
-    _warn_of_parameters_without_effect(upstream.conninfo)
-    checking = Deferred.fromCoroutine(_check(upstream, shown, binding))
-    checking.addTimeout(TIMEOUT, clock)
-    return checking.addErrback(_failed)
+    named: list[tuple[str, PgTLSClientEndpoint]] = []
+    if own is not None:
+        _warn_of_parameters_without_effect("upstream", own.conninfo)
+        named.append(("upstream", own))
+    for number, route in enumerate(routes, 1):
+        name, endpoint = f"route {number}: upstream", route.upstream.endpoint
+        _warn_of_parameters_without_effect(name, endpoint.conninfo, route=True)
+        if not route.upstream.takes_label:
+            named.append((name, endpoint))
+    waiting = iter(named)
+
+    async def check_in_turn() -> None:
+        for name, endpoint in waiting:
+            checking = Deferred.fromCoroutine(_check(name, endpoint, shown, binding))
+            checking.addTimeout(TIMEOUT, clock)
+            try:
+                await checking
+            except CancelledError:
+                return
+            except Exception as error:
+                _failed(name, error)
+
+    turns = [Deferred.fromCoroutine(check_in_turn()) for _ in range(min(AT_ONCE, len(named)))]
+    return DeferredList(turns).addCallback(lambda _: None)
 
 
-def _warn_of_parameters_without_effect(conninfo: ConnInfo) -> None:
+def _warn_of_parameters_without_effect(
+    name: str, conninfo: ConnInfo, *, route: bool = False
+) -> None:
     """Clients log in themselves, with a StartupMessage of their own."""
     for part, reason in (
         (Part.SESSION, "each client says that in its own StartupMessage"),
         (Part.LOGIN, "each client answers the server itself"),
     ):
         for keyword in conninfo.given_of(part):
-            _log.warn(
-                'upstream: "{keyword}" has no effect: {reason}', keyword=keyword, reason=reason
-            )
+            if not (route and keyword == "dbname"):
+                _log.warn(
+                    '{upstream}: "{keyword}" has no effect: {reason}',
+                    upstream=name,
+                    keyword=keyword,
+                    reason=reason,
+                )
 
 
 async def _check(
-    upstream: PgTLSClientEndpoint, shown: Sequence[Certificate], binding: ChannelBinding
+    name: str,
+    upstream: PgTLSClientEndpoint,
+    shown: Sequence[Certificate],
+    binding: ChannelBinding,
 ) -> None:
     check = _Check()
     await upstream.for_session().connect(_Checks.forProtocol(lambda: check))
-    _found(check.tls, shown, binding)
+    _found(name, check.tls, shown, binding)
     await check.gone
 
 
 def _found(
-    tls: NegotiatedTLS | None, shown: Sequence[Certificate], binding: ChannelBinding
+    name: str,
+    tls: NegotiatedTLS | None,
+    shown: Sequence[Certificate],
+    binding: ChannelBinding,
 ) -> None:
     if tls is None:
-        _log.info("upstream: reached, in plaintext")
+        _log.info("{upstream}: reached, in plaintext", upstream=name)
         return
     certificate = tls.certificate
     _log.info(
-        "upstream: reached, SSL={version} cipher={cipher} group={group} certificate={sha256}",
+        "{upstream}: reached, SSL={version} cipher={cipher} group={group} certificate={sha256}",
+        upstream=name,
         version=tls.version,
         cipher=tls.cipher,
         group=tls.group,
@@ -116,8 +158,8 @@ def _found(
             binding.compare(each, certificate)
 
 
-def _failed(failure: Failure) -> None:
-    if failure.check(CancelledError):
-        return
-    error = "timeout expired" if failure.check(DeferredTimeout) else failure.value
-    _log.warn("upstream: {error}; until that changes clients are refused", error=error)
+def _failed(name: str, reason: Exception) -> None:
+    error = "timeout expired" if isinstance(reason, DeferredTimeout) else reason
+    _log.warn(
+        "{upstream}: {error}; until that changes clients are refused", upstream=name, error=error
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -28,7 +29,10 @@ class ConnectionLog(SessionObserver):
 
     :param clock: the reactor.
     :param log_disconnections: whether the end of each session is logged too.
+    :ivar route_name: says which route a client's session will take; None where there are none.
     """
+
+    route_name: Callable[[Client], str | None] | None = None
 
     def __init__(self, clock: IReactorTime, *, log_disconnections: bool = False) -> None:
         self._log_disconnections = log_disconnections
@@ -41,7 +45,8 @@ class ConnectionLog(SessionObserver):
         :param client: the client.
         :param decision: the policy's; its detail goes in front.
         """
-        _log_client(client, f"{decision.detail}: " if decision.detail else "")
+        route = self.route_name(client) if self.route_name is not None else None
+        _log_client(client, f"{decision.detail}: " if decision.detail else "", route)
 
     def refused(self, refused: Refused) -> None:
         """Log a client that gets no session.
@@ -144,12 +149,15 @@ def tls_text(tls: NegotiatedTLS | None) -> str:
     )
 
 
-def _log_client(client: Client, why: str) -> None:
+def _log_client(client: Client, why: str, route: str | None = None) -> None:
     fields = _fields(client.startup, client.tls)
     text = f"{why}user={fields['user']} database={fields['database']} {tls_text(client.tls)}"
     if client.sni is not None:
         fields["sni"] = name = log_text(client.sni)
         text = f"{text} sni={name}"
+    if route is not None:
+        fields["route"] = route
+        text = f"{text} route={route}"
     _log_line(client.address, text, fields)
 
 
@@ -198,6 +206,7 @@ def _fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[s
         "tls_cipher": tls.cipher if tls is not None else None,
         "tls_group": tls.group if tls is not None else None,
         "sni": None,
+        "route": None,
         "client_dn": certificate.subject_line if certificate is not None else None,
         "client_serial": certificate.serial_text if certificate is not None else None,
         "issuer_dn": certificate.issuer_line if certificate is not None else None,

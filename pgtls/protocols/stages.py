@@ -93,10 +93,12 @@ class Upstream:
 
     :ivar endpoint: connects to the server.
     :ivar route: the name of the route, for the log; empty where there is only one.
+    :ivar database: the database to ask for in place of the client's; None for the client's.
     """
 
     endpoint: PgTLSClientEndpoint
     route: str = ""
+    database: bytes | None = None
 
 
 class Stage(StrEnum):

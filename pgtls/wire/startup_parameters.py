@@ -1,4 +1,5 @@
-"""The settings ``pgtls.*`` in a StartupMessage: the client's taken out, ours put in.
+"""What a gateway changes in a StartupMessage: settings ``pgtls.*``, the client's taken out and ours
+put in; and the name of the database.
 
 PostgreSQL takes settings from two places of a StartupMessage: from parameters that it does not
 know otherwise, and from the parameter ``options``, which holds command-line switches. Sources:
@@ -61,6 +62,21 @@ def with_tls_parameters(startup: StartupMessage, parameters: Mapping[str, str]) 
     )
     ours = zip(names, _cut_to(values, room), strict=True)
     return _encode((*kept, *ours), startup.major, startup.minor)
+
+
+def with_database(startup: StartupMessage, database: bytes) -> StartupMessage:
+    """Put another database in place of the one that the client asks for.
+
+    :param startup: the client's message.
+    :param database: the database's name, without NUL.
+    :returns: the message to send to the server.
+    :raises ProtocolViolation: what the client sent leaves no room for it.
+    """
+    kept = [pair for pair in startup.parameters if pair[0] != b"database"]
+    pairs = (*kept, (b"database", database))
+    if _length(list(pairs)) > MAX_PACKET_LENGTH:
+        raise ProtocolViolation("the startup packet leaves no room for the name of the database")
+    return _encode(pairs, startup.major, startup.minor)
 
 
 def without_our_switches(options: bytes) -> bytes:

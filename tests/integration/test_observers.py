@@ -25,6 +25,7 @@ from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.session import SessionContext
+from pgtls.gateway.single_upstream import SingleUpstream
 from pgtls.protocols.observers import Observers
 from pgtls.transport.listening import listen
 from pgtls.wire.messages import ErrorResponse
@@ -94,7 +95,7 @@ class GatewayInProcess(Transports, TestCase):
         context = SessionContext(
             reactor,
             self.router,
-            self.endpoint,
+            SingleUpstream(self.endpoint),
             ChannelBinding(),
             parameters.get("timeout", TIMEOUT),
             tls_parameters=False,

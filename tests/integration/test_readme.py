@@ -138,10 +138,11 @@ class CommandTests(SynchronousTestCase):
         joined = "\n".join(texts).replace("\\\n", "")
         commands = re.findall(r"^    (?:.venv/bin/)?twistd -n pgtls (--.*)$", joined, re.MULTILINE)
         self.assertGreater(len(commands), 7)
+        example = str(TOP / "conf" / "pgtls.toml")
         for command in commands:
             options = Options()
             try:
-                options.parseOptions(shlex.split(command))
+                options.parseOptions(shlex.split(command.replace("pgtls.toml", example)))
             except usage.UsageError as error:
                 self.fail(f"{command}: {error}")
             options.configuration()

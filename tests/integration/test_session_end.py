@@ -134,7 +134,7 @@ class AnErrorAtTheBeginning(EndCase):
         context = SessionContext(
             reactor,
             SingleUpstream(upstream),
-            upstream,
+            SingleUpstream(upstream),
             binding,
             TIMEOUT,
             tls_parameters=False,

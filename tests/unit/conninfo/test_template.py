@@ -75,6 +75,16 @@ class TemplateTests(SynchronousTestCase):
         ):
             self.assertRaises(ConfigurationError, template.fill, label)
 
+    def test_no_label_is_an_address_by_itself(self) -> None:
+        for text in (r"host=\1", r"host=db,\1 port=1,2"):
+            template = self.parse(text)
+            self.assertEqual(template.fill("acme").hosts[-1].host, "acme")
+            for label in ("2130706433", "0x7f000001", "0177", "1"):
+                self.assertRaises(ConfigurationError, template.fill, label)
+        self.assertRaises(ConfigurationError, self.parse, r"hostaddr=\1")
+        self.assertEqual(self.parse(r"host=10.0.0.\1").fill("7").hosts[0].host, "10.0.0.7")
+        self.assertEqual(self.parse(r"host=\1 hostaddr=10.0.0.\1").fill("7").hosts[0].host, "7")
+
     @given(st.text(max_size=20))
     def test_no_name_changes_anything_else(self, label: str) -> None:
         template = self.parse(r"host=\1.db.internal dbname=\1 sslmode=verify-full")

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.gateway.routes import Route, RouteTable
+from pgtls.gateway.routes import UNDECIDED, Match, Route, RouteTable
 
 NAMES = ["a.example.com", "b.example.com", "*.example.com", "x.a.example.com", "*.a.example.com"]
 
@@ -73,6 +73,36 @@ class RouteTests(SynchronousTestCase):
         self.assertIsNone(table.find(None, b"app", b"alice"))
         self.assertIsNotNone(table.find(None, b"", b"alice"))
 
+    def test_by_the_name_alone(self) -> None:
+        table = RouteTable(
+            [
+                Route(("a.example.com",), (), (), 1),
+                Route((), (b"app",), (), 2),
+                Route(("*.example.com",), (), (), 3),
+                Route(("*.example.org",), (), (b"alice",), 4),
+            ]
+        )
+        found = table.find_by_name("A.example.com")
+        assert isinstance(found, Match)
+        self.assertEqual((found.number, found.label), (1, ""))
+        for name in ("b.example.com", "b.example.org", "example.net", None):
+            self.assertIs(table.find_by_name(name), UNDECIDED)  # the second may be for it
+        table = RouteTable([Route(("*.example.com",), (), (), 1)])
+        found = table.find_by_name("B.example.com")
+        assert isinstance(found, Match)
+        self.assertEqual((found.number, found.label), (1, "b"))
+        self.assertIsNone(table.find_by_name("b.example.net"))
+
+    def test_why_not(self) -> None:
+        route = Route(("*.Example.com", "b"), (b"app",), (b"alice",), 1)
+        for asked, field in (
+            (("a.example.com", b"app", b"alice"), None),
+            ((None, b"x", b"y"), "sni"),
+            (("B", b"x", b"y"), "database"),
+            (("b", b"app", b"y"), "user"),
+        ):
+            self.assertEqual(route.mismatch(*asked), field)
+
     @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # on a busy machine
     @given(
         st.lists(
@@ -102,3 +132,12 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(
             found.route.upstream if found else None, first_match(routes, sni, database, user)
         )
+        walked = [
+            number
+            for number, each in enumerate(routes)
+            if each.mismatch(sni, database, user) is None
+        ]
+        self.assertEqual(found.number - 1 if found else None, walked[0] if walked else None)
+        by_name = RouteTable(routes).find_by_name(sni)
+        if by_name is not UNDECIDED:
+            self.assertEqual(by_name, found)

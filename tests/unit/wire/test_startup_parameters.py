@@ -8,7 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ProtocolViolation
 from pgtls.wire.messages import MAX_PACKET_LENGTH, StartupMessage, split_packet
-from pgtls.wire.startup_parameters import with_tls_parameters, without_our_switches
+from pgtls.wire.startup_parameters import (
+    with_database,
+    with_tls_parameters,
+    without_our_switches,
+)
 
 OURS = {"pgtls.version": "TLSv1.3", "pgtls.client_dn": "CN=alice"}
 
@@ -220,3 +224,29 @@ class WithTLSParametersTests(SynchronousTestCase):
             # Several values cut to the same length leave less than a byte for each.
             self.assertLessEqual(len(result.raw), MAX_PACKET_LENGTH)
             self.assertGreater(len(result.raw), MAX_PACKET_LENGTH - max(len(lengths), 1))
+
+
+class DatabaseTests(SynchronousTestCase):
+    """Another database in place of the client's."""
+
+    def test_every_mention_of_it_is_replaced(self) -> None:
+        pairs = ((b"database", b"a"), (b"user", b"alice"), (b"database", b"b"))
+        sent = StartupMessage(b"", 3, 2, pairs)
+        changed = with_database(sent, b"mine")
+        self.assertEqual(changed.parameters, ((b"user", b"alice"), (b"database", b"mine")))
+        self.assertEqual((changed.major, changed.minor), (3, 2))
+        split = split_packet(changed.raw)
+        assert split is not None
+        self.assertEqual(StartupMessage.parse(split[0]), changed)
+
+    def test_without_one(self) -> None:
+        changed = with_database(StartupMessage.build({b"user": b"alice"}), b"mine")
+        self.assertEqual(changed.database, b"mine")
+
+    def test_no_room(self) -> None:
+        room = MAX_PACKET_LENGTH - len(
+            with_database(StartupMessage.build({b"user": b""}), b"x").raw
+        )
+        fits = StartupMessage.build({b"user": b"u" * room})
+        self.assertEqual(len(with_database(fits, b"x").raw), MAX_PACKET_LENGTH)
+        self.assertRaises(ProtocolViolation, with_database, fits, b"xy")

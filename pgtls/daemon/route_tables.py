@@ -1,0 +1,196 @@
+"""The ``[[gateway.route]]`` tables of ``pgtls.toml``: read at the start, and again at a reload."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+from twisted.logger import Logger
+
+from pgtls import settings
+from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.template import PLACE, ConnInfoTemplate
+from pgtls.daemon.mistakes import Mistakes
+from pgtls.errors import ConfigurationError
+from pgtls.gateway.gateway_configuration import (
+    GatewayConfiguration,
+    GatewaySettings,
+    RouteSettings,
+)
+from pgtls.gateway.route_upstream import RouteUpstream, security_of
+from pgtls.gateway.routes import Route
+from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.transport.reactor import IReactor
+
+_log = Logger(namespace="pgtls.gateway")
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a configuration file.
+
+    :param path: the file.
+    :returns: what is in it.
+    :raises ConfigurationError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # TOML's grammar, or UTF-8's
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def without_routes(table: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a gateway.
+
+    :param table: its table.
+    :returns: the same without its routes.
+    """
+    return {name: value for name, value in table.items() if name != "route"}
+
+
+def read_routes(
+    table: Mapping[str, object], location: str, mistakes: Mistakes
+) -> tuple[RouteSettings, ...]:
+    """The routes of a gateway.
+
+    :param table: its table.
+    :param location: where that stands.
+    :param mistakes: takes those that are found.
+    :returns: the routes, in their order.
+    """
+    tables = table.get("route", [])
+    if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+        mistakes.add(f"{location}write each route as a table [[gateway.route]]")
+        return ()
+    routes = []
+    for number, each in enumerate(tables, 1):
+        place = f"{location}route {number}: "
+        route, wrong = settings.read_all(RouteSettings, each)
+        for name, mistake in wrong.items():
+            mistakes.add(f"{place}{mistake}", setting=name, location=place)
+        if not route.upstream and "upstream" not in wrong:
+            mistakes.add(f"{place}upstream is missing: a libpq connection string")
+        routes.append(route)
+    return tuple(routes)
+
+
+def with_routes_read_again(
+    gateway: GatewayConfiguration, mistakes: Mistakes, *, quiet: bool = False
+) -> GatewayConfiguration:
+    """A gateway with the routes that its file has now.
+
+    :param gateway: its configuration.
+    :param mistakes: takes those that are found.
+    :param quiet: log no warnings: another process does.
+    :returns: the configuration with the routes; as it was where the file has no such gateway any
+        more, or cannot be read.
+    """
+    tables: object = None
+    if gateway.file:
+        with mistakes.at(""):
+            tables = read_toml(Path(gateway.file)).get("gateway", [])
+    if tables is None:
+        return gateway
+    table = _table_of(gateway, tables)
+    if table is None:
+        if not quiet:
+            _log.warn(
+                "{location}nothing listens on {listen} there any more: its routes stay as they are",
+                location=gateway.location,
+                listen=gateway.settings.listen,
+            )
+        return gateway
+    return attrs.evolve(gateway, routes=read_routes(table, gateway.location, mistakes))
+
+
+def _table_of(gateway: GatewayConfiguration, tables: object) -> dict[str, object] | None:
+    """The table that listens where the gateway does: the one at its place, or another."""
+    found = [each for each in tables if isinstance(each, dict)] if isinstance(tables, list) else []
+    default = GatewaySettings().listen
+    at_its_place = found[gateway.number - 1 : gateway.number]
+    for table in (*at_its_place, *found):
+        if table.get("listen", default) == gateway.settings.listen:
+            return table
+    return None
+
+
+def parsed_routes(
+    gateway: GatewayConfiguration, mistakes: Mistakes
+) -> list[tuple[str, Route[ConnInfoTemplate]]]:
+    """The routes with their connection strings taken apart.
+
+    :param gateway: the gateway's configuration.
+    :param mistakes: takes those that are found.
+    :returns: those routes that can be used, each with where it stands.
+    """
+    routes = []
+    for number, route in enumerate(gateway.routes, 1):
+        location = f"{gateway.location}route {number}: "
+        with mistakes.at(location):
+            if route.upstream:  # else that has been found already
+                routes.append((location, _parsed(route)))
+    return routes
+
+
+def _parsed(route: RouteSettings) -> Route[ConnInfoTemplate]:
+    """:raises ConfigurationError: with every mistake in the connection string."""
+    try:
+        template = ConnInfoTemplate.parse(route.upstream, os.environ)
+    except ConfigurationError as error:
+        raise ConfigurationError(*(f"upstream: {each}" for each in error.mistakes)) from None
+    if template.takes_label and not (
+        route.sni and all(name.startswith("*.") for name in route.sni)
+    ):
+        raise ConfigurationError(
+            rf'upstream: "{PLACE}" needs an sni that begins with "*.", and no other: '
+            "it stands for that label"
+        )
+    return Route(
+        route.sni,
+        tuple(name.encode() for name in route.database),
+        tuple(name.encode() for name in route.user),
+        template,
+    )
+
+
+def loaded_routes(
+    reactor: IReactor, gateway: GatewayConfiguration, mistakes: Mistakes
+) -> tuple[Route[RouteUpstream], ...]:
+    """The routes with all files of their upstreams read; those with the same parameters share them.
+
+    :param reactor: Twisted's reactor.
+    :param gateway: the gateway's configuration.
+    :param mistakes: takes those that are found.
+    :returns: those routes that can be used.
+    """
+    first: dict[ConnInfo, PgTLSClientEndpoint] = {}
+    routes = []
+    for location, parsed in parsed_routes(gateway, mistakes):
+        security = security_of(parsed.upstream.example())
+        shared = first.get(security)
+        upstream = RouteUpstream(reactor, parsed.upstream, shared.tls if shared else None)
+        first.setdefault(security, upstream.endpoint)
+        with mistakes.at(f"{location}upstream: "):
+            upstream.endpoint.check()
+        routes.append(Route(parsed.sni, parsed.database, parsed.user, upstream))
+    return tuple(routes)
+
+
+def upstreams_to_warn_of(
+    routes: tuple[Route[RouteUpstream], ...],
+) -> Iterator[tuple[str, ConnInfo]]:
+    """The upstreams of routes, those once that use the same files.
+
+    :param routes: the routes.
+    :returns: the name of the first route for each, and its connection string.
+    """
+    seen: set[ConnInfo] = set()
+    for number, route in enumerate(routes, 1):
+        conninfo = route.upstream.endpoint.conninfo
+        if security_of(conninfo) not in seen:
+            seen.add(security_of(conninfo))
+            yield f"route {number}: ", conninfo
