@@ -117,7 +117,9 @@ class RouteTable(Generic[T]):
         """
         label, names = _names(sni)
         found = min(
-            ((self._first[name], name) for name in names if name in self._first), default=None
+            ((self._first[name], name) for name in names if name in self._first),
+            key=lambda first: first[0],  # of two names of one route the exact one, as above
+            default=None,
         )
         if found is None:
             return None
