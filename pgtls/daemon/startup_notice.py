@@ -44,10 +44,9 @@ def print_listening(
     :param embedded: whether the upstream is the embedded PostgreSQL.
     """
     host, port = _host_port(address)
-    _log.info(
-        "listening on {address}, ssl={ssl}", address=f"{host}:{port}", ssl=settings.listener.ssl
-    )
-    print_line(f"pgtls: listening on {host}:{port}")
+    shown = f"[{host}]:{port}" if isinstance(address, IPv6Address) else f"{host}:{port}"
+    _log.info("listening on {address}, ssl={ssl}", address=shown, ssl=settings.listener.ssl)
+    print_line(f"pgtls: listening on {shown}")
     if certificate is None or not isinstance(address, IPv4Address | IPv6Address):
         return
     if settings.listen.startswith("haproxy:"):

@@ -77,11 +77,9 @@ class SystemdsTCPSocket(GatewayCase):
                 program=[*AS_SYSTEMD, str(opened.fileno())],
                 pass_fds=[opened.fileno()],
             )
+        self.assertEqual(gateway.places, [("[::]", str(port))])
         for host in ("127.0.0.1", "::1"):
-            psycopg.connect(
-                f"host=localhost hostaddr={host} port={port} user=postgres dbname=postgres "
-                f"sslmode=verify-full sslrootcert={gateway.root_crt}"
-            ).close()
+            psycopg.connect(gateway.conninfo(hostaddr=host)).close()
         gateway.wait_for_log(r"127\.0\.0\.1\(\d+\): user=postgres")
         gateway.wait_for_log(r"\D::1\(\d+\): user=postgres")
 

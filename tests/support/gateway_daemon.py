@@ -44,7 +44,7 @@ ON_TWISTEDS_TRANSPORTS = (
 )
 """``twistd``, with none of the connections of :mod:`pgtls.transport`."""
 
-LISTENING = re.compile(r"^pgtls: listening on (\S+?):(\S+)$", re.MULTILINE)
+LISTENING = re.compile(r"^pgtls: listening on (\[\S+\]|\S+?):(\S+)$", re.MULTILINE)
 
 STILLNESS = 0.3
 """Seconds without CPU time after which nothing flows through a gateway any more."""
