@@ -323,6 +323,11 @@ class PgTLSServerProtocol(Protocol):
 
     def _abort(self) -> None:
         self._timer = None
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once. A handshake that it interrupts has not failed."""
+        self._closing = True
         self.transport.abortConnection()
 
     def _stop_timer(self) -> None:

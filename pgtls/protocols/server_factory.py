@@ -65,7 +65,7 @@ class PgTLSServerFactory(Factory):
         self.tcp_options = settings.tcp_options
         self.policy: IAccessPolicy = Admission(settings, tls) if policy is None else policy
         self.places = Places[PgTLSServerProtocol](
-            settings.max_connections, lambda connection: connection.transport.abortConnection()
+            settings.max_connections, PgTLSServerProtocol.abort
         )
         self._drained: Deferred[None] | None = None
         if reactor is None:
@@ -118,7 +118,7 @@ class PgTLSServerFactory(Factory):
 
     def _abort(self, connections: list[PgTLSServerProtocol]) -> None:
         for connection in connections:
-            connection.transport.abortConnection()
+            connection.abort()
 
     def connection_lost(self, connection: PgTLSServerProtocol) -> None:
         """A connection is closed.

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import certificates
 from tests.support.gateway_daemon import BUG, TWIST, Gateway, GatewayCase, in_thread, wait_until
 from tests.support.processes import TIMEOUT, TWISTD, alive, children, environment
+from tests.support.raw_client import SSL_REQUEST, connect
 from tests.support.servers import HOST, free_port, postgres
 
 STOPPED = -signal.SIGTERM
@@ -149,6 +150,14 @@ class Stop(GatewayCase):
             connection.sendall(b"\0\0")
             wait_until(lambda: gateway.connections() > 0, gateway.log)
             self.assertEqual(gateway.stop(), STOPPED)
+
+    def test_a_handshake_that_it_interrupts_has_not_failed(self) -> None:
+        gateway = self.started()
+        with connect(gateway.address) as connection:
+            connection.sendall(SSL_REQUEST)
+            self.assertEqual(connection.recv(1), b"S")
+            self.assertEqual(gateway.stop(), STOPPED)
+            self.assertNotIn(f"({connection.getsockname()[1]}): could not", gateway.log())
 
     def test_the_embedded_postgresql_stops_with_it(self) -> None:
         gateway = self.gateway("--embedded", "demo")
