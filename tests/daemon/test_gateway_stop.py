@@ -391,9 +391,14 @@ class DoesNotStart(SynchronousTestCase):
         self.assertIn("No such file or directory", line)
 
     def test_no_such_endpoint(self) -> None:
-        for listen in ("6432", "tpc:6432", "tcp:port", "haproxy:", "systemd:domain=INET:index=9"):
+        for listen in ("6432", "tpc:6432", "tcp:port", "haproxy:"):
             (line,) = self.refused("--upstream", f"host={HOST}", "--listen", listen)
             self.assertIn("is not a Twisted endpoint string", line)
+
+    def test_no_such_socket_of_systemds(self) -> None:
+        listen = "systemd:domain=INET:index=9"
+        (line,) = self.refused("--upstream", f"host={HOST}", "--listen", listen)
+        self.assertIn("needs a socket that systemd has opened", line)
 
     def test_an_endpoint_that_several_workers_cannot_share(self) -> None:
         (line,) = self.refused("--upstream", f"host={HOST}", "--listen", "stdio:", "--workers", "2")
