@@ -69,7 +69,7 @@ def fingerprint(certificate: Certificate) -> str:
 def parse_fingerprint(text: str) -> bytes:
     """Read a SHA-256 fingerprint: hexadecimal, with colons or without, or base64.
 
-    :param text: as somebody gave it, with ``SHA256:`` before it or without.
+    :param text: as it was given, with ``SHA256:`` before it or without.
     :returns: its 32 bytes.
     :raises ValueError: it is none.
     """
@@ -224,7 +224,7 @@ def chosen_root(
 
     :param chain: what the server sent, its own certificate first.
     :param roots: those that could be added; none where ``root.crt`` verifies the server already.
-    :param wanted: a SHA-256 fingerprint that somebody gave; None where somebody is to be asked.
+    :param wanted: the SHA-256 fingerprint that was given; None where the user is asked.
     :param host: the server, as in :func:`known`.
     :returns: what has that fingerprint, empty without one; and the root, None for none.
     :raises CertificateNotVerified: neither the server's certificate nor a root has it.

@@ -30,7 +30,7 @@ class RouteUpstream:
     :param template: its connection string.
     :param tls: what to use as TLS, where another route has the same parameters; None to make it.
     :ivar takes_label: whether ``\1`` is in the connection string.
-    :ivar endpoint: connects to the server; with ``\1``, an example that is connected to by nobody.
+    :ivar endpoint: connects to the server; with ``\1``, an example, which is never connected to.
     """
 
     def __init__(
