@@ -81,7 +81,7 @@ class Settings(FromCode):
             if isinstance(default, bool):
                 default = "on" if default else "off"
             help_text = field.metadata["help"]
-            sentence = help_text[0].upper() + help_text[1:] + "."
+            sentence = (help_text[0].upper() + help_text[1:] + ".").replace("*", r"\*")
             rows.append([f"``{field.name}``", f"``{default}``" if default != "" else "", sentence])
         yield from table(["setting", "default", "what it is"], [24, 16, 60], rows)
 
