@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgtls.errors import NegotiationRefused, PgTLSError, ProtocolViolation
-from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.deciding import EARLY_LIMIT
-from pgtls.tls.channel_binding_hash import channel_binding_hash
+from pgtls.protocols.scram_authentication import scram_client
 from pgtls.wire.authentication import AuthenticationRequest, RequestCode
 from pgtls.wire.message_stream import AUTHENTICATION, HEADER_SIZE
 from pgtls.wire.required_authentication import AuthenticationCheck
-from pgtls.wire.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, KnownKeys, ScramClient, StaleSecret
+from pgtls.wire.scram import KnownKeys, ScramClient, StaleSecret
 
 if TYPE_CHECKING:
     from pgtls.gateway.client_side import ClientSide
@@ -115,7 +114,7 @@ class ScramLogin:
             self._completed = True
             return message
         if request.code == RequestCode.SASL and self._exchange is None:
-            self._exchange = self._chosen(request.mechanisms)
+            self._exchange = scram_client(request.mechanisms, self._keys, self._upstream.transport)
             self._send(self._exchange.initial_response())
         elif request.code == RequestCode.SASL_CONTINUE and self._exchange is not None:
             self._send(self._exchange.receive_continue(data))
@@ -127,19 +126,6 @@ class ScramLogin:
                 "the role's SCRAM keys"
             )
         return b""
-
-    def _chosen(self, offered: tuple[str, ...]) -> ScramClient:
-        tls = negotiated_tls(self._upstream.transport)
-        certificate = tls.certificate if tls is not None else None
-        binding = None if certificate is None else channel_binding_hash(certificate)
-        if SCRAM_SHA_256_PLUS in offered and binding is not None:
-            return ScramClient(self._keys, certificate_hash=binding)
-        if SCRAM_SHA_256 not in offered:
-            raise NegotiationRefused(
-                "none of the server's SASL authentication mechanisms are supported"
-            )
-        # The flag "y" where the channel could be bound, and the server did not offer it.
-        return ScramClient(self._keys, could_bind=binding is not None)
 
     def _send(self, body: bytes) -> None:
         message = struct.pack("!cI", b"p", 4 + len(body)) + body

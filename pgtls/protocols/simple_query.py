@@ -16,15 +16,14 @@ from twisted.python.failure import Failure
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.startup_packet import startup_message
 from pgtls.errors import ConfigurationError, ConnectFailed, PgTLSError, ProtocolViolation
-from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
-from pgtls.tls.channel_binding_hash import channel_binding_hash
+from pgtls.protocols.scram_authentication import scram_client
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.relay_transport import IStreamTransport
 from pgtls.wire.authentication import AuthenticationRequest, RequestCode
 from pgtls.wire.message_stream import HEADER_SIZE
 from pgtls.wire.messages import ErrorResponse, ServerRejected
-from pgtls.wire.scram import SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramClient
+from pgtls.wire.scram import ScramClient
 from pgtls.wire.scram_secret import ScramKeys
 
 #: Bytes of one message at most.
@@ -108,7 +107,7 @@ class _Query(Protocol):
             if self._exchange is not None and not self._exchange.done:
                 raise ProtocolViolation("server did not complete authentication")
         elif request.code == RequestCode.SASL and self._exchange is None:
-            self._exchange = self._chosen(request.mechanisms)
+            self._exchange = scram_client(request.mechanisms, self._keys, self.transport)
             self._send(b"p", self._exchange.initial_response())
         elif request.code == RequestCode.SASL_CONTINUE and self._exchange is not None:
             self._send(b"p", self._exchange.receive_continue(data))
@@ -123,18 +122,6 @@ class _Query(Protocol):
             self._send(b"p", b"md5" + outer + b"\0")
         else:
             raise ProtocolViolation(f"authentication method {request.method} is not supported")
-
-    def _chosen(self, offered: tuple[str, ...]) -> ScramClient:
-        tls = negotiated_tls(self.transport)
-        certificate = tls.certificate if tls is not None else None
-        binding = None if certificate is None else channel_binding_hash(certificate)
-        if SCRAM_SHA_256_PLUS in offered and binding is not None:
-            return ScramClient(self._keys, certificate_hash=binding)
-        if SCRAM_SHA_256 not in offered:
-            raise ProtocolViolation(
-                "none of the server's SASL authentication mechanisms are supported"
-            )
-        return ScramClient(self._keys, could_bind=binding is not None)
 
     def _keys(self, salt: bytes, iterations: int) -> ScramKeys:
         if iterations > _MAX_ITERATIONS:
