@@ -11,6 +11,7 @@ than MAX_FILES files or MAX_SIZE bytes in one.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -112,11 +113,7 @@ class _Files:
         if self._left < 0:
             raise AuthFileError(f'could not open file "{path}": more than {MAX_FILES} files')
         try:
-            # Without waiting for a process to write into a named pipe.
-            with open(path, "rb", opener=_open_without_waiting) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise AuthFileError(f'could not open file "{path}": it is no regular file')
-                contents = file.read(MAX_SIZE + 1)
+            contents = read_regular_file(path, MAX_SIZE + 1)
         except OSError as error:
             raise AuthFileError(f'could not open file "{path}": {error.strerror}') from error
         if len(contents) > MAX_SIZE:
@@ -172,6 +169,20 @@ class _Files:
             if directive == b"include_if_exists" and isinstance(error.__cause__, FileNotFoundError):
                 return []
             raise
+
+
+def read_regular_file(path: str, most: int) -> bytes:
+    """Read a file, without waiting for a process to write into a named pipe.
+
+    :param path: the file.
+    :param most: bytes that are read at most.
+    :returns: what is in it.
+    :raises OSError: it cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(most)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

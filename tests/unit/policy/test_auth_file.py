@@ -74,6 +74,10 @@ class AuthFileTests(SynchronousTestCase):
         self.assertEqual(
             str(error), 'could not open auth_file "/no/such/file": No such file or directory'
         )
+        pipe: str = self.mktemp()  # type: ignore[no-untyped-call]
+        os.mkfifo(pipe)  # nobody writes into it, and a reload must not wait
+        error = self.assertRaises(ConfigurationError, load_auth_file, pipe)
+        self.assertIn("it is no regular file", str(error))
         path = self.write(b"")
         os.truncate(path, MAX_SIZE + 1)
         self.assertRaises(ConfigurationError, load_auth_file, path)
