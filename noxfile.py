@@ -62,7 +62,7 @@ def oldest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "oldest.txt"
     constraints.write_text("\n".join(lower_bounds()) + "\n")
     session.install("--constraint", str(constraints), ".[test]")
-    trial(session, "tests.unit")
+    trial(session, "-j2", "tests.unit")
 
 
 @nox.session
