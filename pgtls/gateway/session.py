@@ -182,8 +182,7 @@ class Session:
         if chosen.database is not None:
             startup = with_database(startup, chosen.database)
         if self._context.tls_parameters:
-            parameters = tls_parameters(client.tls, client.address, client.sni)
-            startup = with_tls_parameters(startup, parameters)
+            startup = with_tls_parameters(startup, tls_parameters(client))
         return startup
 
     def _found(self, found: ConnectOutcome) -> None:

@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress
 
+from pgtls.protocols.stages import Client
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.distinguished_name import DistinguishedName
-from pgtls.tls.tls_info import NegotiatedTLS
 
 
-def tls_parameters(
-    tls: NegotiatedTLS | None, address: IAddress | None, sni: str | None
-) -> dict[str, str]:
+def tls_parameters(client: Client) -> dict[str, str]:
     """The startup parameters about a client. All of them always, empty where there is nothing to
     say: a client could define those that were left out.
 
-    :param tls: the client's TLS; None in plaintext.
-    :param address: the client's address.
-    :param sni: the host name that it asks for; None for none.
+    :param client: all that is known of it.
     :returns: values by name, such as ``pgtls.client_dn``.
     """
+    tls, address = client.tls, client.address
     certificate = tls.certificate if tls is not None else None
     return {
         "pgtls.version": tls.version if tls is not None else "",
@@ -34,7 +30,8 @@ def tls_parameters(
         "pgtls.client_addr": (
             address.host if isinstance(address, IPv4Address | IPv6Address) else ""
         ),
-        "pgtls.sni": sni or "",
+        "pgtls.sni": client.sni or "",
+        "pgtls.auth_method": client.auth_method,
     }
 
 

@@ -15,6 +15,9 @@ from pgtls.protocols.server_settings import AuthType, ListenerSettings
 from pgtls.protocols.stages import ADMIT, Admit, Authenticate, Client, Decision, Refuse
 from pgtls.wire.server_negotiation import SSL
 
+#: pg_hba.conf's method ``cert`` is trust with clientcert=verify-full.
+_BY_CERTIFICATE = Admit("method=cert", "cert")
+
 
 @implementer(IAccessPolicy)
 class Admission:
@@ -78,9 +81,9 @@ class Admission:
         except ClientNotVerified as error:
             return Refuse(error.response, error.log_detail)
         if self._auth_file is None or self._listener.auth_type is not AuthType.SCRAM_SHA_256:
-            return ADMIT
+            return _BY_CERTIFICATE if clientcert is ClientCert.VERIFY_FULL else ADMIT
         return Authenticate(
             self._auth_file.secrets.get(client.startup.user),
             self._auth_file.mock_nonce,
-            Admit(f"method={self._listener.auth_type}"),
+            Admit(f"method={self._listener.auth_type}", str(self._listener.auth_type)),
         )

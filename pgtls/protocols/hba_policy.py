@@ -145,7 +145,9 @@ class HbaPolicy:
         )
 
     def _certificate_verdict(self, client: Client, line: HbaLine) -> Admit | Refuse:
-        admit = Admit(f"method={line.method} ({line.file_name}:{line.line_number})")
+        admit = Admit(
+            f"method={line.method} ({line.file_name}:{line.line_number})", str(line.method)
+        )
         if line.clientcert is ClientCert.NO:
             return admit
         if not self._authorities.are_there_for(client):

@@ -5,6 +5,7 @@ The rules are :mod:`pgtls.wire.server_negotiation`'s; here they meet a Twisted t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from socket import socket
 from typing import TYPE_CHECKING, cast
@@ -265,6 +266,8 @@ class PgTLSServerProtocol(Protocol):
             )
             self._pending.begin()
             return
+        if decision.auth_method != client.auth_method:
+            client = replace(client, auth_method=decision.auth_method)
         self.factory.observers.admitted(client, decision)
         application = self._begin_application()
         if application is None:

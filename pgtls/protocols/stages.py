@@ -28,6 +28,8 @@ class Client:
     :ivar accepted: when it connected, in seconds of the reactor's clock.
     :ivar scram: the keys that it has proved to know, where the listener has authenticated it by
         SCRAM: with them one can log in as its role. Never shown.
+    :ivar auth_method: how it was authenticated, by PostgreSQL's name of the method; before the
+        policy's decision, and where the policy asks for nothing, ``trust``.
     """
 
     startup: StartupMessage
@@ -37,6 +39,7 @@ class Client:
     proxy: ProxyHeader | None = None
     accepted: float = 0.0
     scram: KnownKeys | None = field(default=None, repr=False)
+    auth_method: str = "trust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,12 @@ class Admit:
     """A policy's decision: the client may connect.
 
     :ivar detail: why, for the log; may be empty.
+    :ivar auth_method: how it was authenticated, by PostgreSQL's name of the method: ``trust``
+        (not at all), ``cert``, ``scram-sha-256``, or another one of a policy of one's own.
     """
 
     detail: str = ""
+    auth_method: str = "trust"
 
 
 @dataclass(frozen=True, slots=True)

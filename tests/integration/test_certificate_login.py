@@ -98,7 +98,7 @@ def gateways() -> Gateway:
 def login(place: int, role: str, certificate: str | None) -> str:
     """Log in through a gateway, without a password.
 
-    :returns: the role and the certificate's name as the server sees them, or libpq's complaint.
+    :returns: role, certificate's name and method as the server sees them, or libpq's complaint.
     """
     parameters = {
         "host": "localhost",
@@ -111,7 +111,10 @@ def login(place: int, role: str, certificate: str | None) -> str:
         "sslcert": f"{directory().directory}/{certificate}.crt",
         "sslkey": f"{directory().directory}/{certificate}.key",
     }
-    sql = "SELECT session_user || ' by ' || current_setting('pgtls.client_dn')"
+    sql = (
+        "SELECT session_user || ' by ' || current_setting('pgtls.client_dn') || ', ' || "
+        "current_setting('pgtls.auth_method')"
+    )
     try:
         with psycopg.connect(**parameters) as connection:  # type: ignore[arg-type]
             row = connection.execute(sql).fetchone()
@@ -131,8 +134,8 @@ class CertificateLogin(SynchronousTestCase):
         return server().log().count("connection authorized")
 
     def test_a_certificate_is_the_login(self) -> None:
-        self.each("alice", "alice", "^alice by CN=alice$")
-        self.each("bob", "bob", "^bob by CN=bob$")
+        self.each("alice", "alice", "^alice by CN=alice, cert$")
+        self.each("bob", "bob", "^bob by CN=bob, cert$")
 
     def test_of_its_own_role_only(self) -> None:
         before = self.sessions()

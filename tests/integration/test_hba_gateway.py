@@ -130,14 +130,21 @@ class GatewayTests(HbaCase):
             ca,
             "--ident-file",
             ident,
+            "--tls-parameters",
+            "on",
         )
 
         def shows(name: str, **more: str) -> str:
             path = str(files.directory / name)
             return gateway.conninfo(sslcert=f"{path}.crt", sslkey=f"{path}.key", **more)
 
-        psycopg.connect(shows("postgres")).close()
-        psycopg.connect(shows("alice", dbname="template1")).close()
+        for conninfo, method in (
+            (shows("postgres"), "trust"),
+            (shows("alice", dbname="template1"), "cert"),
+        ):
+            with psycopg.connect(conninfo) as connection:
+                told = connection.execute("SELECT current_setting('pgtls.auth_method')").fetchone()
+            self.assertEqual(told, (method,))
         self.assertIn(
             '"trust" authentication failed for user "postgres"', self.refused(shows("alice"))
         )

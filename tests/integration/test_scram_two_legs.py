@@ -310,14 +310,16 @@ class HbaTests(TwoLegsCase):
         self.write((b"scramuser", secret_of(server)))
         gateway = self.gateway(
             server,
-            "--hba-file",
-            str(hba),
+            *("--hba-file", str(hba), "--tls-parameters", "on"),
             upstream=f"host=localhost hostaddr={HOST} port={server.port} sslmode=verify-full "
             f"sslrootcert={server.root_crt}",
         )
-        psycopg.connect(self.conninfo(gateway)).close()
+        told = "SELECT current_setting('pgtls.auth_method')"
+        with psycopg.connect(self.conninfo(gateway)) as connection:
+            self.assertEqual(connection.execute(told).fetchone(), ("scram-sha-256",))
         gateway.wait_for_log(rf"method=scram-sha-256 \({hba}:1\): user=scramuser")
-        psycopg.connect(gateway.conninfo()).close()
+        with psycopg.connect(gateway.conninfo()) as connection:
+            self.assertEqual(connection.execute(told).fetchone(), ("trust",))
         self.assertIn(
             'password authentication failed for user "scramuser"',
             self.refused(self.conninfo(gateway, password="x")),

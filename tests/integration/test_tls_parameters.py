@@ -26,7 +26,7 @@ from tests.support.servers import HOST, Server, available
 VERSIONS = [version for version in (15, 17, 18) if available(version)]
 NAMES = (
     *("version", "cipher", "group", "client_dn", "client_serial", "issuer_dn", "client_addr"),
-    "sni",
+    *("sni", "auth_method"),
 )
 #: Each setting, NULL where there is none.
 EVERY = "SELECT " + ", ".join(f"current_setting('pgtls.{name}', true)" for name in NAMES)
@@ -162,6 +162,7 @@ class Told(SynchronousTestCase):
                 "issuer_dn": "CN=clients",
                 "client_addr": HOST,
                 "sni": "",
+                "auth_method": "trust",
             }
             self.assertEqual(found, expected)
 
@@ -181,6 +182,7 @@ class Told(SynchronousTestCase):
         for place in range(len(VERSIONS)):
             found = told(conninfo(place, sslmode="disable"))
             self.assertEqual(found.pop("client_addr"), HOST)
+            self.assertEqual(found.pop("auth_method"), "trust")
             self.assertEqual(set(found.values()), {""})
 
     def test_in_a_login_event_trigger(self) -> None:
