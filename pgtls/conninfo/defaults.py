@@ -15,6 +15,7 @@ from pathlib import Path
 from pgtls.conninfo.grammar import require_c_string
 from pgtls.conninfo.keywords import ENVIRONMENT, OPTIONS, SESSION_VARIABLES
 from pgtls.errors import ConfigurationError
+from pgtls.reading import exists, read_file
 from pgtls.wire.attempts import SSLMode
 
 #: Bytes of a line, without its end, that are too many for libpq's buffer.
@@ -109,10 +110,10 @@ def _service_files(
     named = given.get("servicefile", environ.get("PGSERVICEFILE"))
     if named is not None:
         files.append(Path(named))
-    elif home is not None and os.path.exists(home / ".pg_service.conf"):
+    elif home is not None and exists(home / ".pg_service.conf"):
         files.append(home / ".pg_service.conf")
     system = Path(environ.get("PGSYSCONFDIR", _system_directory()), "pg_service.conf")
-    if os.path.exists(system):
+    if exists(system):
         files.append(system)
     return files
 
@@ -126,7 +127,7 @@ def _system_directory() -> str:
 def _read_section(path: Path, service: str) -> dict[str, str] | None:
     """The parameters of one section, None where the file has no such section."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_file(path).split(b"\n")
     except (OSError, ValueError):
         raise ConfigurationError(f'service file "{path}" not found') from None
     header = b"[" + service.encode("utf-8", "surrogateescape") + b"]"

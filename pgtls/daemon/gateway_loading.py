@@ -27,6 +27,7 @@ from pgtls.gateway.gateway_configuration import (
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_tls import ServerTLS, names_hosts
+from pgtls.reading import not_noting, read_file
 from pgtls.tls.host_contexts import LoadedKeys
 from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
 from pgtls.tls.validity import upstream_validities, warnings
@@ -155,7 +156,8 @@ def daemons_certificate(state_dir: str) -> DefaultCertificate:
     :raises ConfigurationError: the directory or a file in it cannot be used.
     """
     try:
-        return default_certificate(state_directory(state_dir or None))
+        with not_noting():  # what is made in there is no change
+            return default_certificate(state_directory(state_dir or None))
     except OSError as error:
         raise ConfigurationError(f"state directory: {error}") from error
 
@@ -165,7 +167,7 @@ def _with_default_certificate(
 ) -> ServerTLSSettings:
     try:
         # With its root, so that "pgtls trust" finds there what it is to trust.
-        chain = made.server_crt.read_bytes() + made.root_crt.read_bytes()
+        chain = read_file(made.server_crt) + read_file(made.root_crt)
     except OSError as error:
         raise ConfigurationError(f"state directory: {error}") from error
     return attrs.evolve(tls, ssl_cert_file=chain, ssl_key_file=str(made.server_key))

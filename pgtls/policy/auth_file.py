@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pgtls.errors import ConfigurationError
-from pgtls.policy.tokenizer import read_regular_file
+from pgtls.reading import read_file
 from pgtls.wire.scram_secret import ScramSecret
 
 #: Bytes of a file at most: some 100,000 roles.
@@ -61,7 +61,7 @@ def load_auth_file(path: str) -> Mapping[bytes, ScramSecret]:
     :raises ConfigurationError: the file cannot be read; or, with every line that is wrong.
     """
     try:
-        content = read_regular_file(path, MAX_SIZE + 1)
+        content = read_file(path, MAX_SIZE + 1)
     except OSError as error:
         raise ConfigurationError(f'could not open auth_file "{path}": {error.strerror}') from error
     if len(content) > MAX_SIZE:

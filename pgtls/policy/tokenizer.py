@@ -11,11 +11,11 @@ than MAX_FILES files or MAX_SIZE bytes in one.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from pgtls.reading import is_directory, names_in, read_file
 
 #: How deep files may include each other: PostgreSQL's CONF_FILE_MAX_DEPTH.
 MAX_DEPTH = 10
@@ -113,7 +113,7 @@ class _Files:
         if self._left < 0:
             raise AuthFileError(f'could not open file "{path}": more than {MAX_FILES} files')
         try:
-            contents = read_regular_file(path, MAX_SIZE + 1)
+            contents = read_file(path, MAX_SIZE + 1)
         except OSError as error:
             raise AuthFileError(f'could not open file "{path}": {error.strerror}') from error
         if len(contents) > MAX_SIZE:
@@ -169,24 +169,6 @@ class _Files:
             if directive == b"include_if_exists" and isinstance(error.__cause__, FileNotFoundError):
                 return []
             raise
-
-
-def read_regular_file(path: str, most: int) -> bytes:
-    """Read a file, without waiting for a process to write into a named pipe.
-
-    :param path: the file.
-    :param most: bytes that are read at most.
-    :returns: what is in it.
-    :raises OSError: it cannot be read, or is no regular file.
-    """
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        return file.read(most)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _logical_lines(contents: bytes) -> Iterator[tuple[int, bytes]]:
@@ -266,7 +248,7 @@ def _conf_files(location: bytes, calling_file: str) -> list[str]:
         raise AuthFileError("empty configuration directory name")
     directory = _absolute(location, calling_file)
     try:
-        names = sorted(os.listdir(directory), key=os.fsencode)
+        names = sorted(names_in(directory), key=os.fsencode)
     except OSError as error:
         raise AuthFileError(
             f'could not open configuration directory "{directory}": {error.strerror}'
@@ -276,4 +258,4 @@ def _conf_files(location: bytes, calling_file: str) -> list[str]:
         for name in names
         if name.endswith(".conf") and not name.startswith(".")
     ]
-    return [path for path in paths if not os.path.isdir(path)]
+    return [path for path in paths if not is_directory(path)]

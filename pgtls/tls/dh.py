@@ -14,8 +14,9 @@ from importlib.resources import as_file, files
 from OpenSSL import SSL
 
 from pgtls.errors import ConfigurationError
+from pgtls.reading import read_file
 from pgtls.tls.der import INTEGER, inner
-from pgtls.tls.pem import first_block
+from pgtls.tls.pem import file_of, first_block
 
 Path = str | os.PathLike[str]
 
@@ -51,8 +52,7 @@ def load_dh_params(context: SSL.Context, path: Path) -> None:
     """
     name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = read_file(path)
     except OSError as error:
         raise ConfigurationError(
             f'could not open DH parameters file "{name}": {error.strerror}'
@@ -64,7 +64,8 @@ def load_dh_params(context: SSL.Context, path: Path) -> None:
     if mistake := _mistake(prime, generator):
         raise ConfigurationError(f'invalid DH parameters in "{name}": {mistake}')
     try:
-        context.load_tmp_dh(path)
+        with file_of(content) as parameters:
+            context.load_tmp_dh(parameters)
     except SSL.Error as error:
         raise ConfigurationError(
             f'could not load DH parameters file "{name}": OpenSSL refuses them'

@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
+from pgtls.reading import read_file
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.key_encryption import legacy_cipher
 from pgtls.tls.loading import reason_of
@@ -62,21 +64,14 @@ def read_key_file(path: Path) -> bytes:
     """
     name = os.fspath(path)
     try:
-        # Without O_NONBLOCK a FIFO in the file's place would hang us before it is refused.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            _check_private(os.fstat(descriptor), name)
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(descriptor)
+        return read_file(path, check=partial(_check_private, name))
     except OSError as error:
         raise ConfigurationError(
             f'could not open private key file "{name}": {error.strerror}'
         ) from error
 
 
-def _check_private(status: os.stat_result, name: str) -> None:
+def _check_private(name: str, status: os.stat_result) -> None:
     """:raises ConfigurationError: kind, owner or mode of the file are not as they must be."""
     user = os.geteuid()
     if not stat.S_ISREG(status.st_mode):

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from OpenSSL import SSL
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError
+from pgtls.reading import exists, status_of
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.sources import KeyPair, load_key_pair, read_roots
 from pgtls.wire.attempts import SSLMode
@@ -45,7 +45,7 @@ def crl_sources(conninfo: ConnInfo) -> list[str]:
     default = file_of(conninfo, None, "root.crl")
     if named or conninfo.sslrootcert == "system" or default is None:
         return named
-    return [str(default)] if os.path.exists(default) else []
+    return [str(default)] if exists(default) else []
 
 
 def roots_of(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Certificate] | None:
@@ -57,7 +57,7 @@ def roots_of(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Cer
     :raises ConfigurationError: the file is needed, or cannot be read.
     """
     roots = file_of(conninfo, conninfo.sslrootcert, "root.crt")
-    if roots is not None and os.path.exists(roots):
+    if roots is not None and exists(roots):
         return read_roots(roots, context=context)
     if conninfo.sslmode not in _VERIFYING:
         return None
@@ -91,7 +91,7 @@ def key_pair_of(conninfo: ConnInfo) -> KeyPair | None:
 def _is_there(path: Path) -> bool:
     """:raises ConfigurationError: it cannot be told."""
     try:
-        os.stat(path)
+        status_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
+from pgtls.reading import is_directory, names_in, read_file
 from pgtls.tls.loading import reason_of
 from pgtls.tls.pem import CRLS, blocks, file_of, is_der, why_nothing
 from pgtls.tls.revocation_list import RevocationList
@@ -92,7 +93,7 @@ def read_crls(
     :raises ConfigurationError: as :func:`add_crl_file` and :func:`add_crl_directory`.
     """
     files: list[CRLSource] = [source]
-    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
+    if isinstance(source, str | os.PathLike) and is_directory(source):
         files = [*hashed_crls(source, parameter)]
     return [
         (file, RevocationList(block.der))
@@ -110,7 +111,7 @@ def hashed_crls(directory: Path, parameter: str) -> list[str]:
     :raises ConfigurationError: there is no such directory, or no such file in it.
     """
     try:
-        names = sorted(filter(_HASHED_NAME.fullmatch, os.listdir(directory)))
+        names = sorted(filter(_HASHED_NAME.fullmatch, names_in(directory)))
     except OSError as error:
         raise _unusable(directory, parameter, error.strerror) from error
     if not names:
@@ -147,8 +148,7 @@ def _pem(source: CRLSource, parameter: str) -> bytes:
     if isinstance(source, bytes):
         return pem_of(source, CRLS[0]) if is_der(source) else source
     try:
-        with open(source, "rb") as file:
-            return file.read()
+        return read_file(source)
     except OSError as error:
         raise _unusable(source, parameter, error.strerror) from error
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL, crypto
 
 from pgtls.errors import ConfigurationError
+from pgtls.reading import exists, read_file
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.der import INTEGER, OCTET_STRING, SEQUENCE, encoded, first, inner
 from pgtls.tls.key_file import Password, check_key_matches, load_private_key, parse_private_key
@@ -76,8 +77,7 @@ def read_pem(source: CertificateSource, kind: str) -> tuple[bytes, str]:
         return pem_or_der(source), "certificate in memory"
     what = f'{kind} "{os.fspath(source)}"'
     try:
-        with open(source, "rb") as file:
-            return file.read(), what
+        return read_file(source), what
     except OSError as error:
         raise ConfigurationError(f"could not open {what}: {error.strerror}") from error
 
@@ -253,7 +253,7 @@ def load_key_pair(
     chain = read_chain(certificate)
     if isinstance(key, str | os.PathLike):
         what = f'private key file "{os.fspath(key)}"'
-        if not os.path.exists(key):
+        if not exists(key):
             raise ConfigurationError(f"certificate present, but not {what}")
         private_key = load_private_key(key, password, der_too=der_too)
     elif isinstance(key, bytes):
@@ -308,6 +308,6 @@ def missing_file(source: CertificateSource | KeySource) -> str:
     :param source: a certificate or a key.
     :returns: its path; empty where it is there, or is no file.
     """
-    if isinstance(source, str | os.PathLike) and not os.path.exists(source):
+    if isinstance(source, str | os.PathLike) and not exists(source):
         return os.fspath(source)
     return ""

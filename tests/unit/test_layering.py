@@ -31,7 +31,7 @@ BELOW = {
 BELOW["commands"] = {*BELOW["daemon"], "daemon", "probe"}
 
 #: Modules beside the rooms, which every room may use.
-SHARED = {"errors", "settings", "text"}
+SHARED = {"errors", "reading", "settings", "text"}
 
 #: Where twisted is not to be seen, and what else is not.
 FOREIGN = {
