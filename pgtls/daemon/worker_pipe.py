@@ -4,10 +4,12 @@ The daemon gives a worker its task, in a file, and sends words: ``reload``, ``st
 this pipe is the daemon's end. The worker sends lines: its log, each event as Twisted's JSON, which
 begins with ``{``; and a word with a value in JSON: ``ready``; ``failed`` with the mistakes;
 ``reloaded`` with the mistakes, once for each ``reload``; ``stopping``, in answer to ``stop``.
+Beside those each may ask the other one something: :mod:`pgtls.daemon.pipe_requests`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import os
 import pickle
@@ -19,13 +21,16 @@ from typing import IO
 
 import attrs
 from twisted.internet import main
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.gateway.gateway_configuration import GatewayConfiguration
 
 _CHUNK = 65536
+
+#: Bytes that wait for a process that does not read, before no more are taken.
+_MAX_UNREAD = 1 << 20
 
 
 def _read_only(mapping: dict[str, str]) -> MappingProxyType[str, str]:
@@ -114,16 +119,88 @@ class LineWriter:
         self._descriptor = descriptor
         self._lock = Lock()
 
-    def write(self, line: str) -> None:
+    def write(self, line: str) -> bool:
         """Write a line.
 
         :param line: without its end.
+        :returns: whether the other end is open.
         """
         with self._lock:
             try:
                 write_all(self._descriptor, line.encode() + b"\n")
             except OSError:
-                return
+                return False
+        return True
+
+
+@implementer(IWriteDescriptor)
+class LineSender:
+    """Writes lines, each whole, without waiting for a process that does not read; closes the
+    descriptor at its end.
+
+    :param reactor: Twisted's reactor; it need not run yet.
+    :param descriptor: a pipe's end.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._unread = b""
+
+    def fileno(self) -> int:
+        """The descriptor; -1 when it is closed."""
+        return self._descriptor
+
+    def write(self, line: str) -> bool:
+        """Write a line, now or as soon as there is room for it.
+
+        :param line: without its end.
+        :returns: whether it is taken; not where the other end is closed, or much waits already.
+        """
+        data = line.encode() + b"\n"
+        if self._descriptor < 0 or len(self._unread) + len(data) > _MAX_UNREAD:
+            return False
+        if self._unread:
+            self._unread += data
+            return True
+        try:
+            self._unread = self._rest_of(data)
+        except OSError:
+            return False
+        if self._unread:
+            self._reactor.addWriter(self)
+        return True
+
+    def doWrite(self) -> Exception | None:  # type: ignore[override] # as every reactor takes it
+        """There is room.
+
+        :returns: what tells a reactor of the end; None before.
+        """
+        try:
+            self._unread = self._rest_of(self._unread)
+        except OSError as error:
+            return error
+        if not self._unread:
+            self._reactor.removeWriter(self)
+        return None
+
+    def _rest_of(self, data: bytes) -> bytes:
+        """:raises OSError: the other end is closed."""
+        with contextlib.suppress(BlockingIOError):
+            return data[os.write(self._descriptor, data) :]
+        return data
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Close the descriptor: the other end is closed, or is to know that this one is."""
+        if self._descriptor >= 0:
+            self._reactor.removeWriter(self)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def logPrefix(self) -> str:
+        """For the reactor's log."""
+        return "pgtls"
 
 
 @implementer(IReadDescriptor)
@@ -164,9 +241,11 @@ class LineReader:
         """The other end is closed, or the reactor has ended."""
         os.close(self._descriptor)
         self._descriptor = -1
-        if self._partial:
-            self._line(self._partial)
-        self._end()
+        try:
+            if self._partial:
+                self._line(self._partial)
+        finally:
+            self._end()
 
     def logPrefix(self) -> str:
         """For the reactor's log."""

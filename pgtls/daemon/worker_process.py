@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 
+from pgtls.daemon.pipe_requests import Answerer, PipeRequests
 from pgtls.daemon.worker import SIGNALS
-from pgtls.daemon.worker_pipe import LineReader, Task, write_all
+from pgtls.daemon.worker_pipe import LineReader, LineSender, Task
+from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -24,9 +26,12 @@ _log = Logger(namespace="pgtls.gateway")
 class WorkerProcess:
     """A worker's process.
 
+    :param reactor: Twisted's reactor; it need not run yet.
     :param task: what it is to do.
     :param number: its own, from 0.
     :param ended: is called when it is gone.
+    :param answerers: what answers the worker's requests, by their names.
+    :ivar requests: asks the worker.
     :ivar ready: whether it has said that it serves.
     :ivar stopping: whether it has said that it is about to end.
     :ivar mistakes: why it cannot serve.
@@ -35,7 +40,14 @@ class WorkerProcess:
     :raises OSError: it cannot be started.
     """
 
-    def __init__(self, task: Task, number: int, ended: Callable[[WorkerProcess], None]) -> None:
+    def __init__(
+        self,
+        reactor: IReactor,
+        task: Task,
+        number: int,
+        ended: Callable[[WorkerProcess], None],
+        answerers: Mapping[str, Answerer],
+    ) -> None:
         self.number = number
         self.ready = False
         self.stopping = False
@@ -44,20 +56,21 @@ class WorkerProcess:
         self.began = monotonic()
         self._ended = ended
         self._reloads: deque[Deferred[list[str]]] = deque()
-        control, self._control = os.pipe()
+        control, control_end = os.pipe()
         report, report_end = os.pipe()
         output, output_end = os.pipe()
         try:
             self._popen = _started(task, number, control, report_end, output_end)
         except OSError:
-            for descriptor in (self._control, report, output):
+            for descriptor in (control_end, report, output):
                 os.close(descriptor)
             raise
         finally:
             for descriptor in (control, report_end, output_end):
                 os.close(descriptor)
         os.set_blocking(output, False)
-        os.set_blocking(self._control, False)  # a hung worker does not make the daemon wait
+        self._control = LineSender(reactor, control_end)  # a hung worker holds up nobody
+        self.requests = PipeRequests(reactor, self._control.write, answerers)
         self._output = LineReader(output, self._wrote, lambda: None)
         self.readers = (LineReader(report, self._said, self._gone), self._output)
 
@@ -78,16 +91,12 @@ class WorkerProcess:
         """
         answer: Deferred[list[str]] = Deferred()
         self._reloads.append(answer)
-        self._tell("reload")
+        self._control.write("reload")
         return answer
 
     def stop(self) -> None:
         """Have it end when its sessions have."""
-        self._tell("stop")
-
-    def _tell(self, word: str) -> None:
-        with suppress(OSError):  # where it is gone or hung, that shows in other ways
-            write_all(self._control, word.encode() + b"\n")
+        self._control.write("stop")
 
     def kill(self) -> None:
         """End it at once."""
@@ -116,6 +125,8 @@ class WorkerProcess:
             event["worker"] = self.number + 1
             globalLogPublisher(event)
             return
+        if self.requests.receive(line):
+            return
         word, _, value = line.partition(b" ")
         if word == b"ready":
             self.ready = True
@@ -139,8 +150,9 @@ class WorkerProcess:
         with suppress(BlockingIOError):  # what it wrote comes before its end in the log
             while self._output.fileno() >= 0 and self._output.doRead() is None:
                 pass
-        os.close(self._control)
+        self._control.connectionLost()
         self._popen.wait()
+        self.requests.close()
         for answer in self._reloads:
             if not answer.called:
                 answer.callback([])

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from pgtls.daemon.gateway_loading import load_gateway
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
+from pgtls.daemon.pipe_requests import PipeRequests
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.shared_counters import ConnectionCounters
 from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
@@ -30,10 +31,12 @@ class Reports:
     """What the worker tells the daemon: words, and its log, which this is an observer of.
 
     :param descriptor: the pipe to the daemon.
+    :ivar send: sends a line as it is.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._writer = LineWriter(descriptor)
+        self.send = self._writer.write
 
     def say(self, word: str, value: object = None) -> None:
         """Send a word.
@@ -69,6 +72,7 @@ class Worker(MultiService):
         self._reactor = reactor
         self._task = task
         self._reports = reports
+        self._requests = PipeRequests(reactor, reports.send, {})
         self._gateways: list[Gateway] = []
         counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
         mistakes = Mistakes()
@@ -105,8 +109,10 @@ class Worker(MultiService):
             *(self._reactor, gateway, self._task.state_dir, mistakes), quiet=True, before=before
         )
 
-    def _told(self, word: bytes) -> None:
-        if word == b"reload":
+    def _told(self, line: bytes) -> None:
+        if self._requests.receive(line):
+            return
+        if line == b"reload":
             self._reports.say("reloaded", self._reload())
         else:
             self.end()

@@ -90,7 +90,8 @@ class Workers:
             process.close()
 
     def _start_one(self, number: int) -> WorkerProcess:
-        self._processes[number] = process = WorkerProcess(self._task, number, self._ended)
+        process = WorkerProcess(self._reactor, self._task, number, self._ended, {})
+        self._processes[number] = process
         return process
 
     def _watch(self, process: WorkerProcess) -> None:
