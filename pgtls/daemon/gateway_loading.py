@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import attrs
-from twisted.internet.endpoints import serverFromString
 from twisted.logger import Logger
 
 from pgtls.conninfo.connection_string import ConnInfo
@@ -31,6 +30,7 @@ from pgtls.reading import not_noting, read_file
 from pgtls.tls.host_contexts import LoadedKeys
 from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
 from pgtls.tls.validity import upstream_validities, warnings
+from pgtls.transport.listening_sockets import endpoint_from_string
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import check_shareable
 from pgtls.wire.attempts import SSLMode
@@ -217,7 +217,7 @@ def _warn_of_expiry(location: str, upstream: ConnInfo) -> None:
 
 def _check_listen(reactor: IReactor, description: str, workers: int) -> None:
     try:
-        serverFromString(reactor, description)
+        endpoint_from_string(reactor, description)
     except (ValueError, TypeError, LookupError, OSError) as error:
         if isinstance(error, LookupError) and "systemd:" in description:
             raise ConfigurationError(

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory, IReactorTCP, IReactorUNIX
 from twisted.internet.protocol import Factory
@@ -17,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.daemon.mistakes import Mistakes
+from pgtls.transport.listening_sockets import endpoint_from_string
 
 
 def why_not_opened(error: BaseException | None) -> str:
@@ -40,7 +40,7 @@ def check_ports(listen: Iterable[str], mistakes: Mistakes) -> None:
     reactor = _NothingOpened()
     for description in listen:
         with suppress(Exception):  # not an endpoint string, which has been said
-            endpoint = serverFromString(reactor, description)
+            endpoint = endpoint_from_string(reactor, description)
             endpoint.listen(Factory()).addErrback(_not_opened, description, mistakes)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -24,7 +26,16 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pgtls.transport.socket_table import sockets
+
+#: An endpoint string of a socket of systemd's, and what separates its arguments.
+_SYSTEMD = re.compile(r"(?P<haproxy>haproxy:)?systemd:(?P<arguments>.*)", re.DOTALL)
+_SEPARATOR = re.compile(r"(?<!\\):")
+_SYSTEMD_ARGUMENTS = ("domain", "index", "name")
 
 #: The queue of a TCP socket of a supervisor's, as systemd has it; the kernel's limit counts too.
 _BACKLOG = 4096
@@ -139,8 +150,58 @@ def server_endpoint(reactor: IReactorSocket, description: str) -> IStreamServerE
     :returns: the endpoint.
     :raises ValueError: as ``serverFromString``, with which other exceptions may come too.
     """
-    endpoint: IStreamServerEndpoint = serverFromString(_ListeningReactor(reactor), description)
-    return endpoint
+    return endpoint_from_string(_ListeningReactor(reactor), description)
+
+
+def endpoint_from_string(reactor: object, description: str) -> IStreamServerEndpoint:
+    """``serverFromString``; but where this process holds systemd's sockets itself, ``systemd:``
+    means those, which can be listened on more than once.
+
+    :param reactor: Twisted's reactor, or what stands for it.
+    :param description: as for ``serverFromString``.
+    :returns: the endpoint.
+    :raises LookupError: systemd has passed no such socket.
+    :raises ValueError: as ``serverFromString``, with which other exceptions may come too.
+    """
+    systemds = _SYSTEMD.fullmatch(description) if sockets.systemds else None
+    if systemds is None:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        return endpoint
+    arguments = _systemd_arguments(systemds["arguments"])
+    descriptor = sockets.systemd(arguments.get("index"), arguments.get("name"))
+    held = _SystemdEndpoint(reactor, descriptor)
+    return proxyEndpoint(held) if systemds["haproxy"] else held
+
+
+def _systemd_arguments(text: str) -> dict[str, str]:
+    """Twisted's grammar: ``domain=INET:index=0``, ``INET:0``.
+
+    :raises ValueError: one is unknown.
+    """
+    arguments = {}
+    for position, argument in enumerate(_SEPARATOR.split(text)):
+        name, equals, value = argument.partition("=")
+        if not equals:
+            name, value = "".join(_SYSTEMD_ARGUMENTS[position : position + 1]), argument
+        if name not in _SYSTEMD_ARGUMENTS:
+            raise ValueError(f'systemd: takes domain, index and name, not "{argument}"')
+        arguments[name] = re.sub(r"\\(.)", r"\1", value)
+    return arguments
+
+
+@implementer(IStreamServerEndpoint)
+class _SystemdEndpoint:
+    """A socket of systemd's that this process holds."""
+
+    def __init__(self, reactor: object, descriptor: int) -> None:
+        self._reactor = cast(Any, reactor)  # which takes any factory
+        self._descriptor = descriptor
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept connections."""
+        os.set_blocking(self._descriptor, False)
+        family = _family_of(self._descriptor)
+        return succeed(self._reactor.adoptStreamPort(self._descriptor, family, protocolFactory))
 
 
 class _Asked(Exception):
@@ -176,7 +237,7 @@ def is_unix_socket(description: str) -> bool:
     """
     failed: list[Failure] = []
     try:
-        endpoint = serverFromString(_AskedReactor(), description)
+        endpoint = endpoint_from_string(_AskedReactor(), description)
         endpoint.listen(Factory()).addErrback(failed.append)
     except Exception as error:
         failed.append(Failure(error))

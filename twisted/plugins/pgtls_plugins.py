@@ -5,6 +5,7 @@ Every ``twistd`` imports this, whatever it runs: pgtls itself is imported when i
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 class GatewayMaker(ServiceMaker):
     """Sees to signals from the moment on in which Twisted asks for the options of ``pgtls``. A
     SIGHUP must not end a daemon that is not ready yet; a SIGINT must, and Python's
-    KeyboardInterrupt may be lost while modules are imported."""
+    KeyboardInterrupt may be lost while modules are imported. It is also the moment to take
+    systemd's sockets: Twisted would give them away for one use."""
 
     @property
     def options(self) -> object:
         """The options of the command line."""
         from pgtls.daemon.signals import OTHER_SIGNALS, signals  # noqa: PLC0415
+        from pgtls.transport.socket_table import sockets  # noqa: PLC0415
 
+        sockets.take_systemds(os.environ)
         signals.keep(*OTHER_SIGNALS)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
