@@ -61,6 +61,13 @@ class Host:
         return self.host or self.hostaddr
 
     @property
+    def place(self) -> str:
+        """``host:port``, or the path of a Unix socket."""
+        if self.unix_path is not None:
+            return self.unix_path
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+    @property
     def where(self) -> str:
         """The connection, as libpq names it in errors."""
         if self.unix_path is not None:

@@ -41,6 +41,13 @@ class DaemonSettings:
         maximum=64,
         whole=True,
     )
+    expiry_warning: float = settings.number(
+        30.0,
+        "days before the end of a certificate, a CA or a CRL from which on the log warns of it",
+        minimum=0,
+        maximum=36500,
+        whole=False,
+    )
 
 
 @attrs.frozen

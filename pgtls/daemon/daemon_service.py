@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import attrs
@@ -77,7 +78,12 @@ class Daemon(MultiService):
         self._directory = os.getcwd()
         self._workers: Workers | None = None
         for loaded in load_first(reactor, configuration):
-            gateway = Gateway(reactor, loaded, shutdown_timeout=settings.shutdown_timeout)
+            gateway = Gateway(
+                reactor,
+                loaded,
+                shutdown_timeout=settings.shutdown_timeout,
+                expiry_warning=timedelta(days=settings.expiry_warning),
+            )
             gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._certificate: DefaultCertificate | None = None
         if any(uses_default_certificate(each.settings) for each in configuration.gateways):

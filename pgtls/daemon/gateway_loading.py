@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import attrs
-from twisted.logger import Logger
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.configuration import Configuration
@@ -13,7 +13,7 @@ from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.port_check import check_ports
 from pgtls.daemon.route_tables import (
     loaded_routes,
-    upstreams_to_warn_of,
+    upstreams_with_files,
     with_routes_read_again,
 )
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
@@ -23,20 +23,20 @@ from pgtls.gateway.gateway_configuration import (
     GatewaySettings,
     LoadedGateway,
 )
+from pgtls.gateway.route_upstream import RouteUpstream, places
+from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_tls import ServerTLS, names_hosts
 from pgtls.reading import not_noting, read_file
 from pgtls.tls.host_contexts import LoadedKeys
-from pgtls.tls.server_context import EXPIRY_WARNING, ServerTLSSettings
-from pgtls.tls.validity import upstream_validities, warnings
+from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.tls.validity import Validity, upstream_validities
 from pgtls.transport.listening_sockets import endpoint_from_string
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import check_shareable
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.server_negotiation import SSL
-
-_log = Logger(namespace="pgtls.gateway")
 
 
 def uses_default_certificate(settings: GatewaySettings) -> bool:
@@ -108,12 +108,13 @@ def load_gateway(
             gateway = _with_upstream(gateway)
             upstream = upstream_endpoint(reactor, gateway.upstream)
     routes = loaded_routes(reactor, gateway, mistakes)
-    if not quiet:
-        if upstream is not None:
-            _warn_of_expiry(gateway.location, upstream.conninfo)
-        for name, conninfo in upstreams_to_warn_of(routes):
-            _warn_of_expiry(f"{gateway.location}{name}", conninfo)
-    return [LoadedGateway(gateway, tls, policy, upstream, routes)] if policy is not None else []
+    if policy is None:
+        return []
+    own_file = None
+    if uses_default_certificate(gateway.settings):
+        own_file = str(state_directory(state_dir or None) / "server.crt")
+    validities = () if quiet else _validities(tls, own_file, upstream, routes)
+    return [LoadedGateway(gateway, tls, policy, upstream, routes, validities=validities)]
 
 
 def _with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
@@ -135,7 +136,7 @@ def _server_tls(
     loaded_keys: LoadedKeys | None = None
     if before is not None:
         loaded_keys = before.tls.keys if before.tls is not None else {}
-    return ServerTLS(tls, quiet=quiet, loaded_keys=loaded_keys)
+    return ServerTLS(tls, quiet=quiet, expiry_warning=None, loaded_keys=loaded_keys)
 
 
 def _check_without_certificate(tls: ServerTLSSettings) -> None:
@@ -206,13 +207,31 @@ def upstream_endpoint(reactor: IReactor, conninfo: ConnInfo | None) -> PgTLSClie
     return endpoint
 
 
-def _warn_of_expiry(location: str, upstream: ConnInfo) -> None:
-    """Log what is over, or soon will be, of the files that a connection to the server uses. (What
-    clients see is :class:`ServerTLS`'s.)"""
-    if upstream.sslmode is not SSLMode.DISABLE:
-        for warning in warnings(upstream_validities(upstream), EXPIRY_WARNING):
-            # Not "warning": an event with that field is one of Python's warnings to trial.
-            _log.warn("{location}upstream: {text}", location=location, text=warning)
+def _validities(
+    tls: ServerTLS | None,
+    own_file: str | None,
+    upstream: PgTLSClientEndpoint | None,
+    routes: tuple[Route[RouteUpstream], ...],
+) -> tuple[Validity, ...]:
+    """How long all that a gateway has read is valid.
+
+    :param own_file: where its certificate is, if the settings do not say so.
+    """
+    listeners = tls.validities if tls is not None else ()
+    found = [replace(each, file=each.file or own_file) for each in listeners]
+    if upstream is not None:
+        found += _of_upstream(upstream.conninfo, places(upstream.conninfo.hosts))
+    for route, leads_to in upstreams_with_files(routes):
+        found += _of_upstream(leads_to.endpoint.conninfo, leads_to.place, route)
+    return tuple(found)
+
+
+def _of_upstream(conninfo: ConnInfo, place: str, route: str = "") -> list[Validity]:
+    if conninfo.sslmode is SSLMode.DISABLE or all(h.unix_path for h in conninfo.hosts):
+        return []
+    return [
+        replace(validity, upstream=place, route=route) for validity in upstream_validities(conninfo)
+    ]
 
 
 def _check_listen(reactor: IReactor, description: str, workers: int) -> None:

@@ -180,17 +180,17 @@ def loaded_routes(
     return tuple(routes)
 
 
-def upstreams_to_warn_of(
+def upstreams_with_files(
     routes: tuple[Route[RouteUpstream], ...],
-) -> Iterator[tuple[str, ConnInfo]]:
+) -> Iterator[tuple[str, RouteUpstream]]:
     """The upstreams of routes, those once that use the same files.
 
     :param routes: the routes.
-    :returns: the name of the first route for each, and its connection string.
+    :returns: the name of the first route for each, and where it leads.
     """
     seen: set[ConnInfo] = set()
     for number, route in enumerate(routes, 1):
         conninfo = route.upstream.endpoint.conninfo
         if security_of(conninfo) not in seen:
             seen.add(security_of(conninfo))
-            yield f"route {number}: ", conninfo
+            yield str(number), route.upstream

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Protocol, cast
 
 import attrs
@@ -15,6 +17,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
+from pgtls.gateway.expiry_watch import Expiry, ExpiryWatch
 from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
 from pgtls.gateway.routed_upstreams import RoutedUpstreams
 from pgtls.gateway.session import SessionContext
@@ -26,6 +29,7 @@ from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import SHUTTING_DOWN
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.stages import Client
+from pgtls.tls.validity import EXPIRY_WARNING
 from pgtls.transport.listening import backlog_for, listen
 from pgtls.transport.listening_sockets import server_endpoint
 from pgtls.transport.reactor import IReactor
@@ -51,7 +55,9 @@ class Gateway(Service):
     :param connections_everywhere: takes how many connections are open here, and returns how many
         count towards ``max_connections``: more, where other processes share the port.
     :param observers: are told what happens to connections, beside the log.
-    :param checks_upstream: whether the upstream is looked at once at the start.
+    :param checks_upstream: whether the upstream is looked at once at the start, and the log warns
+        of what expires.
+    :param expiry_warning: how long before the end of a certificate, an authority or a CRL it does.
     :param only_process: whether no other process has sessions of its listener.
     """
 
@@ -65,6 +71,7 @@ class Gateway(Service):
         connections_everywhere: Callable[[int], int] = int,
         observers: Sequence[ISessionObserver] = (),
         checks_upstream: bool = True,
+        expiry_warning: timedelta = EXPIRY_WARNING,
         only_process: bool = True,
     ) -> None:
         self._reactor = reactor
@@ -80,6 +87,9 @@ class Gateway(Service):
         self._factory: PgTLSServerFactory | None = None
         self._port: IListeningPort | None = None
         self._upstream_check: Deferred[None] = succeed(None)
+        self._expiry = ExpiryWatch(
+            reactor, expiry_warning, lambda: self._loaded, partial(self._check_upstream, quiet=True)
+        )
 
     @property
     def loaded(self) -> LoadedGateway:
@@ -97,6 +107,13 @@ class Gateway(Service):
     def sessions(self) -> int:
         """How many connections of clients are open in this process."""
         return len(self._factory.connections) if self._factory is not None else 0
+
+    def expiries(self) -> list[Expiry]:
+        """What ends some time, of its files and of what its upstreams have shown.
+
+        :returns: certificates, authorities and CRLs, each once.
+        """
+        return self._expiry.expiries()
 
     def open_port(self) -> Deferred[None]:
         """Open the port; connections are accepted from the reactor's next turn on.
@@ -169,17 +186,22 @@ class Gateway(Service):
             self.open_port().addErrback(
                 lambda failure: _log.failure("the port cannot be opened", failure)
             )
-        if self._checks_upstream and self._clients is not None:
-            context, tls = self._clients.context, self._loaded.tls
-            # Of certificates by name, each session's is compared when it comes.
-            shown = tls.certificates if tls is not None and not tls.by_name else ()
-            self._upstream_check = check_upstreams(
-                self._loaded.upstream,
-                self._loaded.routes,
-                shown,
-                context.channel_binding,
-                context.reactor,
-            )
+        if self._checks_upstream:
+            self._expiry.start()
+            self._check_upstream()
+
+    def _check_upstream(self, *, quiet: bool = False) -> None:
+        if self._clients is None:
+            return
+        self._upstream_check.cancel()
+        context, tls = self._clients.context, self._loaded.tls
+        # Of certificates by name, each session's is compared when it comes.
+        shown = tls.certificates if tls is not None and not tls.by_name else ()
+        self._upstream_check = check_upstreams(
+            *(self._loaded.upstream, self._loaded.routes, shown),
+            *(context.channel_binding, context.reactor, self._expiry.shown),
+            quiet=quiet,
+        )
 
     def stopService(self) -> Deferred[None]:
         """Let sessions finish for ``shutdown_timeout`` seconds, then close the port.
@@ -191,6 +213,7 @@ class Gateway(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._upstream_check.cancel()
+        self._expiry.stop()
         if self._factory is None:
             return self.close_port()
         self._factory.refuse_sessions(SHUTTING_DOWN)
@@ -218,6 +241,9 @@ class Gateway(Service):
             )
             if self._log is not None:
                 self._log.route_name = _route_name(router)
+        if self._checks_upstream and self.running:
+            self._expiry.renewed()
+            self._check_upstream(quiet=True)
 
     def _router(self) -> SingleUpstream | RoutedUpstreams:
         """:raises ConfigurationError: it is the embedded PostgreSQL's, which does not run."""

@@ -14,6 +14,8 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
+from pgtls.reading import FilesRead
+from pgtls.tls.validity import Validity
 
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
@@ -98,6 +100,8 @@ class LoadedGateway:
     :ivar upstream: connects to the server; None where there is none beside those of routes, and for
         the embedded PostgreSQL before it runs.
     :ivar routes: the routes, in their order.
+    :ivar files: those that were read, and those that would have been if they were there.
+    :ivar validities: how long the certificates, authorities and CRLs in them are valid.
     """
 
     configuration: GatewayConfiguration
@@ -105,3 +109,5 @@ class LoadedGateway:
     policy: IAccessPolicy
     upstream: PgTLSClientEndpoint | None
     routes: tuple[Route[RouteUpstream], ...] = ()
+    files: FilesRead = attrs.field(factory=dict, repr=False)
+    validities: tuple[Validity, ...] = attrs.field(default=(), repr=False)

@@ -2,10 +2,10 @@ r"""Where one route leads: a server, or with ``\1`` in its connection string one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.conninfo.template import ConnInfoTemplate
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.stages import Upstream
@@ -44,6 +44,17 @@ class RouteUpstream:
         self.takes_label = template.takes_label
         self.endpoint = PgTLSClientEndpoint(reactor, template.example(), tls=tls)
 
+    @property
+    def place(self) -> str:
+        r"""Host and port of its server, ``*`` for ``\1``; several with commas between them."""
+        hosts = self.endpoint.conninfo.hosts
+        if self.takes_label:
+            values = self._template.parameters("*")
+            named = (values.get("host") or values.get("hostaddr", "")).split(",")
+            if len(named) == len(hosts):
+                hosts = tuple(map(_with_name, hosts, named))
+        return places(hosts)
+
     def upstream(self, route: str, label: str) -> Upstream:
         r"""Where a session goes.
 
@@ -57,6 +68,19 @@ class RouteUpstream:
             conninfo = self._template.fill(label)
             endpoint = PgTLSClientEndpoint(self._reactor, conninfo, tls=self.endpoint.tls)
         return Upstream(endpoint, route, database_of(endpoint.conninfo))
+
+
+def _with_name(host: Host, name: str) -> Host:
+    return replace(host, host=name)
+
+
+def places(hosts: Iterable[Host]) -> str:
+    """The servers of a connection string, for the log.
+
+    :param hosts: its hosts.
+    :returns: host and port of each, with commas between them.
+    """
+    return ",".join(host.place for host in hosts)
 
 
 def database_of(conninfo: ConnInfo) -> bytes | None:

@@ -8,7 +8,8 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -17,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.conninfo.keywords import Part
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.route_upstream import RouteUpstream
@@ -68,6 +69,9 @@ def check_upstreams(
     shown: Sequence[Certificate],
     binding: ChannelBinding,
     clock: IReactorTime,
+    noted: Callable[[str, Host, Certificate], None] = lambda route, host, certificate: None,
+    *,
+    quiet: bool = False,
 ) -> Deferred[None]:
     r"""Connect to a gateway's servers once, and log the outcome. Those of routes with ``\1`` are
     not known before a client comes.
@@ -77,32 +81,54 @@ def check_upstreams(
     :param shown: the certificates that the gateway shows its clients; none without TLS.
     :param binding: compares the certificates.
     :param clock: for the time limit.
+    :param noted: is told the certificate of each server: the route's name, empty for the gateway's
+        own upstream; which of its hosts it was; the certificate.
+    :param quiet: do not log the outcome: this is not the first time.
     :returns: fires when it is done; never fails. Cancelling it ends the check.
     """
-    named: list[tuple[str, PgTLSClientEndpoint]] = []
+    upstreams: list[tuple[str, PgTLSClientEndpoint]] = []
     if own is not None:
-        _warn_of_parameters_without_effect("upstream", own.conninfo)
-        named.append(("upstream", own))
-    for number, route in enumerate(routes, 1):
-        name, endpoint = f"route {number}: upstream", route.upstream.endpoint
-        _warn_of_parameters_without_effect(name, endpoint.conninfo, route=True)
-        if not route.upstream.takes_label:
-            named.append((name, endpoint))
-    waiting = iter(named)
+        upstreams.append(("", own))
+    upstreams += [
+        (str(number), route.upstream.endpoint)
+        for number, route in enumerate(routes, 1)
+        if not route.upstream.takes_label
+    ]
+    if not quiet:
+        _warn_of_all_parameters_without_effect(own, routes)
+    waiting = iter(upstreams)
 
     async def check_in_turn() -> None:
-        for name, endpoint in waiting:
-            checking = Deferred.fromCoroutine(_check(name, endpoint, shown, binding))
-            checking.addTimeout(TIMEOUT, clock)
+        for route, endpoint in waiting:
+            check = _check(endpoint, shown, binding, partial(noted, route))
+            checking = Deferred.fromCoroutine(check).addTimeout(TIMEOUT, clock)
             try:
-                await checking
+                tls = await checking
             except CancelledError:
                 return
             except Exception as error:
-                _failed(name, error)
+                if not quiet:
+                    _failed(_name(route), error)
+            else:
+                if not quiet:
+                    _found(_name(route), tls)
 
-    turns = [Deferred.fromCoroutine(check_in_turn()) for _ in range(min(AT_ONCE, len(named)))]
+    turns = [Deferred.fromCoroutine(check_in_turn()) for _ in range(min(AT_ONCE, len(upstreams)))]
     return DeferredList(turns).addCallback(lambda _: None)
+
+
+def _name(route: str) -> str:
+    return f"route {route}: upstream" if route else "upstream"
+
+
+def _warn_of_all_parameters_without_effect(
+    own: PgTLSClientEndpoint | None, routes: Sequence[Route[RouteUpstream]]
+) -> None:
+    if own is not None:
+        _warn_of_parameters_without_effect(_name(""), own.conninfo)
+    for number, route in enumerate(routes, 1):
+        conninfo = route.upstream.endpoint.conninfo
+        _warn_of_parameters_without_effect(_name(str(number)), conninfo, route=True)
 
 
 def _warn_of_parameters_without_effect(
@@ -124,23 +150,25 @@ def _warn_of_parameters_without_effect(
 
 
 async def _check(
-    name: str,
     upstream: PgTLSClientEndpoint,
     shown: Sequence[Certificate],
     binding: ChannelBinding,
-) -> None:
+    noted: Callable[[Host, Certificate], None],
+) -> NegotiatedTLS | None:
     check = _Check()
-    await upstream.for_session().connect(_Checks.forProtocol(lambda: check))
-    _found(name, check.tls, shown, binding)
+    session = upstream.for_session()
+    await session.connect(_Checks.forProtocol(lambda: check))
+    tls = check.tls
+    if tls is not None and tls.certificate is not None:
+        for each in shown:
+            binding.compare(each, tls.certificate)
+        if session.reached is not None:
+            noted(session.reached, tls.certificate)
     await check.gone
+    return tls
 
 
-def _found(
-    name: str,
-    tls: NegotiatedTLS | None,
-    shown: Sequence[Certificate],
-    binding: ChannelBinding,
-) -> None:
+def _found(name: str, tls: NegotiatedTLS | None) -> None:
     if tls is None:
         _log.info("{upstream}: reached, in plaintext", upstream=name)
         return
@@ -153,9 +181,6 @@ def _found(
         group=tls.group,
         sha256=certificate.fingerprint if certificate is not None else None,
     )
-    if certificate is not None:
-        for each in shown:
-            binding.compare(each, certificate)
 
 
 def _failed(name: str, reason: Exception) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -12,6 +14,7 @@ from pgtls.tls.host_contexts import HostEntry, LoadedKeys, host_contexts
 from pgtls.tls.record_size import Connection
 from pgtls.tls.server_context import ServerContext, ServerTLSSettings, server_context
 from pgtls.tls.server_name import ServerNames
+from pgtls.tls.validity import EXPIRY_WARNING, warnings
 
 _log = Logger(namespace="pgtls.server")
 
@@ -23,10 +26,13 @@ class ServerTLS:
     :param settings: certificates and how the handshake is done. Where ``ssl_sni`` is on and
         ``hosts_file`` has entries, certificates, keys and authorities are theirs alone.
     :param quiet: do not log what ought to be warned of: another process does.
+    :param expiry_warning: how long before the end of a certificate, an authority or a CRL the log
+        warns of it; None: somebody else does.
     :param loaded_keys: at a reload, the :attr:`keys` of the one before: private keys whose
         passphrase may not be asked for again stay as they are. None at a start.
     :ivar certificates: those that it shows: one for each kind of key, of each host.
     :ivar by_name: whether they are those of ``hosts_file``.
+    :ivar validities: how long its certificates, authorities and CRLs are valid.
     :ivar keys: the private keys of ``hosts_file``.
     :raises ConfigurationError: a setting or a file cannot be used.
     """
@@ -36,6 +42,7 @@ class ServerTLS:
         settings: ServerTLSSettings,
         *,
         quiet: bool = False,
+        expiry_warning: timedelta | None = EXPIRY_WARNING,
         loaded_keys: LoadedKeys | None = None,
     ) -> None:
         mistakes: list[str] = []
@@ -48,14 +55,16 @@ class ServerTLS:
         else:
             made = server_context(settings)
             self._names = ServerNames({}, made.context)
-        self._take(made, quiet=quiet)
-
-    def _take(self, made: ServerContext, *, quiet: bool) -> None:
-        self.context = made.context
-        self.certificates = made.certificates
-        for warning in () if quiet else made.warnings:
+        self._take(made)
+        ending = warnings(made.validities, expiry_warning) if expiry_warning is not None else []
+        for warning in () if quiet else (*made.warnings, *ending):
             # Not "warning": an event with that field is one of Python's warnings to trial.
             _log.warn("{text}", text=warning)
+
+    def _take(self, made: ServerContext) -> None:
+        self.context = made.context
+        self.certificates = made.certificates
+        self.validities = tuple(made.validities)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
         """A connection that waits for a ClientHello."""

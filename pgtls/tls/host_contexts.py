@@ -22,7 +22,6 @@ from pgtls.tls.passphrase import passphrase
 from pgtls.tls.revocation import load_crl_directory
 from pgtls.tls.server_context import (
     CRL_STEPS,
-    EXPIRY_WARNING,
     HANDSHAKE_STEPS,
     KEYLOG_WARNING,
     ServerContext,
@@ -34,12 +33,7 @@ from pgtls.tls.server_context import (
 )
 from pgtls.tls.server_name import ServerNames, choose_by_name
 from pgtls.tls.sources import Chain, KeyPair, load_key_pair, missing_file, read_chain
-from pgtls.tls.validity import (
-    NOT_ACCEPTED_BY_CLIENTS,
-    listener_validities,
-    of_certificate,
-    warnings,
-)
+from pgtls.tls.validity import Kind, Validity, listener_validities, of_certificate
 
 #: Any other client.
 DEFAULT = "*"
@@ -83,7 +77,8 @@ LoadedKeys = Mapping[str, crypto.PKey]
 class HostContexts:
     """Contexts by host name.
 
-    :ivar first: what connections are made with; it has the certificates and warnings of all.
+    :ivar first: what connections are made with; it has the certificates, validities and warnings of
+        all.
     :ivar names: what their handshakes go on with.
     :ivar keys: the hosts' private keys.
     """
@@ -126,12 +121,14 @@ def host_contexts(
         named |= dict.fromkeys(host.names, made.context)
         contexts.append(made.context)
         first.certificates.extend(made.certificates)
+        first.validities.extend(made.validities)
         first.warnings.extend(made.warnings)
     if tls.ssl_keylog_file:
         wrong += take_steps(first, tls, [("ssl_keylog_file", partial(_keylog, contexts))])
     if wrong:
         raise ConfigurationError(*wrong)
     first.warnings[:] = dict.fromkeys(first.warnings)
+    first.validities[:] = dict.fromkeys(first.validities)
     default, nameless = named.pop(DEFAULT, None), named.pop(NO_SNI, None)
     names = ServerNames({name.encode(): named[name] for name in named}, default, nameless)
     choose_by_name(first.context, names)
@@ -149,7 +146,7 @@ def _check_crls(
     authorities = list(dict.fromkeys(host.ssl_ca_file for host in hosts if host.ssl_ca_file))
     if named and hosts and not authorities:
         return ["ssl_crl_file and ssl_crl_dir need a host with a CA in hosts_file"]
-    first.warnings.extend(warnings(listener_validities([], authorities, named), EXPIRY_WARNING))
+    first.validities.extend(listener_validities([], authorities, named))
     return take_steps(first, shared, CRL_STEPS)
 
 
@@ -173,7 +170,7 @@ def _host_context(
         check_dsa_key(pair.key, tls.ssl_ciphers)
         use_key_pair(made.context, pair.chain.pem, pair.key)
         made.certificates.append(pair.chain.certificates[0])
-        _warn_of_expiry(made, pair.chain, host.ssl_cert_file)
+        made.validities.extend(_validities(pair.chain, host.ssl_cert_file))
         keys[host.ssl_key_file] = pair.key
 
     mistakes = take_steps(made, tls, [("", use_certificate), ("", ask_for_client_certificates)])
@@ -185,12 +182,8 @@ def _host_context(
     return made, mistakes, common
 
 
-def _warn_of_expiry(made: ServerContext, chain: Chain, file: str) -> None:
-    validities = [
-        of_certificate(certificate, file, NOT_ACCEPTED_BY_CLIENTS)
-        for certificate in chain.certificates
-    ]
-    made.warnings.extend(warnings(validities, EXPIRY_WARNING))
+def _validities(chain: Chain, file: str) -> list[Validity]:
+    return [of_certificate(each, file, Kind.CERTIFICATE) for each in chain.certificates]
 
 
 def _use_crls(made: ServerContext, tls: ServerTLSSettings) -> list[str]:

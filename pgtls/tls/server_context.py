@@ -8,7 +8,6 @@ PostgreSQL's documentation, "Connections and Authentication", "SSL"; ``be_tls_in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 
 import attrs
@@ -46,12 +45,9 @@ from pgtls.tls.sources import (
     several_paths,
 )
 from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
-from pgtls.tls.validity import listener_validities, warnings
+from pgtls.tls.validity import Validity, listener_validities
 from pgtls.tls.verify_failures import failure_noting
 from pgtls.tls.versions import set_versions
-
-#: How long before its end the log begins to warn of a certificate or a CRL at each start.
-EXPIRY_WARNING = timedelta(days=7)
 
 #: What is logged about ``ssl_keylog_file``.
 KEYLOG_WARNING = (
@@ -117,11 +113,13 @@ class ServerContext:
 
     :ivar certificates: the server's own, one for each kind of key.
     :ivar warnings: what an operator should know, a sentence each.
+    :ivar validities: how long certificates, authorities and CRLs are valid.
     """
 
     context: SSL.Context
     certificates: list[Certificate] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    validities: list[Validity] = attrs.field(factory=list)
 
 
 def server_context(tls: ServerTLSSettings) -> ServerContext:
@@ -304,10 +302,9 @@ def _current_crls(tls: ServerTLSSettings) -> Iterator[RevocationList]:
 
 
 def _expiry(made: ServerContext, tls: ServerTLSSettings) -> None:
-    validities = listener_validities(
-        several_paths(tls.ssl_cert_file), several(tls.ssl_ca_file), crls(tls)
+    made.validities.extend(
+        listener_validities(several_paths(tls.ssl_cert_file), several(tls.ssl_ca_file), crls(tls))
     )
-    made.warnings.extend(warnings(validities, EXPIRY_WARNING))
 
 
 def _keylog(made: ServerContext, tls: ServerTLSSettings) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import SSLCertMode
@@ -21,14 +22,32 @@ from pgtls.tls.revocation import CRLSource, read_crls
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.sources import CertificateSource, read_chain, read_roots
 
+#: How long before its end the log begins to warn of a certificate or a CRL, where nobody says.
+EXPIRY_WARNING = timedelta(days=30)
+
 #: What follows where the time of something is over or has not come.
 NOT_ACCEPTED_BY_CLIENTS = "clients that verify it refuse to connect"
 NOT_ACCEPTED_BY_SERVERS = "servers that verify it refuse the connection"
 CLIENTS_REFUSED = "no client certificate that leads to it is accepted"
 SERVER_REFUSED = "no server certificate that leads to it is accepted"
+CLIENTS_WITHOUT_CRL = "without a newer one no client certificate of this issuer is accepted"
+SERVERS_WITHOUT_CRL = "without a newer one no server certificate of this issuer is accepted"
+NOT_VERIFIED = "connections that verify it fail"
 
 #: Bytes of a name that a warning shows.
 _NAME_LIMIT = 200
+
+
+class Kind(StrEnum):
+    """What ends some time: of a listener, or of the connections to an upstream."""
+
+    CERTIFICATE = "certificate"
+    CA = "ca"
+    CRL = "crl"
+    CLIENT_CERTIFICATE = "upstream_client_certificate"
+    UPSTREAM_CA = "upstream_ca"
+    UPSTREAM_CRL = "upstream_crl"
+    SERVER_CERTIFICATE = "upstream_certificate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +55,14 @@ class Validity:
     """How long something is valid.
 
     :ivar what: what it is: ``certificate "CN=db"``, ``the CRL of CN=authority``.
-    :ivar file: the file that it is in, as it was named; None for one in memory.
+    :ivar file: the file that it is in, as it was named; None for one that is in none.
     :ivar not_before: its first moment; None where it does not say.
     :ivar not_after: its last; None where it does not say.
     :ivar consequence: what follows when it is over, or has not begun.
+    :ivar kind: what it is for.
+    :ivar name: the subject of a certificate, the issuer of a CRL.
+    :ivar upstream: host and port of the upstream whose connections need it; empty for a listener's.
+    :ivar route: the route that leads there; empty for a gateway's own upstream.
     """
 
     what: str
@@ -47,6 +70,10 @@ class Validity:
     not_before: datetime | None
     not_after: datetime | None
     consequence: str
+    kind: Kind = Kind.CERTIFICATE
+    name: str = ""
+    upstream: str = ""
+    route: str = ""
 
     def warning(self, soon: timedelta = timedelta(0), now: datetime | None = None) -> str | None:
         """One sentence, if there is reason for one.
@@ -66,8 +93,13 @@ class Validity:
 
     def _sentence(self, verb: str, moment: datetime) -> str:
         place = "in memory" if self.file is None else f'in "{self.file}"'
+        if self.kind is Kind.SERVER_CERTIFICATE:
+            place = "shown by the server"
         time = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-        return f"{self.what} {verb} {time} ({place}): {self.consequence}"
+        whose = f"upstream {self.upstream}: " if self.upstream else ""
+        if self.route:
+            whose = f"route {self.route}: {whose}"
+        return f"{whose}{self.what} {verb} {time} ({place}): {self.consequence}"
 
 
 def warnings(
@@ -98,10 +130,10 @@ def listener_validities(
     """
     found: list[Validity] = []
     for source in certificates:
-        found += _of_certificates(source, _chain, NOT_ACCEPTED_BY_CLIENTS)
+        found += _of_certificates(source, _chain, Kind.CERTIFICATE)
     for source in roots:
-        found += _of_certificates(source, read_roots, CLIENTS_REFUSED)
-    found += of_crls(crls, "client")
+        found += _of_certificates(source, read_roots, Kind.CA)
+    found += of_crls(crls, Kind.CRL)
     return found
 
 
@@ -116,11 +148,11 @@ def upstream_validities(conninfo: ConnInfo) -> list[Validity]:
     found: list[Validity] = []
     own = file_of(conninfo, conninfo.sslcert, "postgresql.crt")
     if own is not None and conninfo.sslcertmode is not SSLCertMode.DISABLE:
-        found += _of_certificates(own, _chain, NOT_ACCEPTED_BY_SERVERS)
+        found += _of_certificates(own, _chain, Kind.CLIENT_CERTIFICATE)
     roots = file_of(conninfo, conninfo.sslrootcert, "root.crt")
     if roots is not None and conninfo.sslrootcert != "system":
-        found += _of_certificates(roots, read_roots, SERVER_REFUSED)
-    found += of_crls(crl_sources(conninfo), "server")
+        found += _of_certificates(roots, read_roots, Kind.UPSTREAM_CA)
+    found += of_crls(crl_sources(conninfo), Kind.UPSTREAM_CRL)
     return found
 
 
@@ -131,48 +163,57 @@ def _chain(source: CertificateSource) -> Sequence[Certificate]:
 def _of_certificates(
     source: CertificateSource,
     read: Callable[[CertificateSource], Sequence[Certificate]],
-    consequence: str,
+    kind: Kind,
 ) -> Iterator[Validity]:
     try:
         certificates = read(source)
     except ConfigurationError:
         return
     for certificate in certificates:
-        yield of_certificate(certificate, source, consequence)
+        yield of_certificate(certificate, _file(source), kind)
 
 
-def of_certificate(
-    certificate: Certificate, source: CertificateSource, consequence: str
-) -> Validity:
+_CONSEQUENCES = {
+    Kind.CERTIFICATE: NOT_ACCEPTED_BY_CLIENTS,
+    Kind.CA: CLIENTS_REFUSED,
+    Kind.CRL: CLIENTS_WITHOUT_CRL,
+    Kind.CLIENT_CERTIFICATE: NOT_ACCEPTED_BY_SERVERS,
+    Kind.UPSTREAM_CA: SERVER_REFUSED,
+    Kind.UPSTREAM_CRL: SERVERS_WITHOUT_CRL,
+    Kind.SERVER_CERTIFICATE: NOT_VERIFIED,
+}
+
+
+def of_certificate(certificate: Certificate, file: str | None, kind: Kind) -> Validity:
     """How long a certificate is valid.
 
     :param certificate: it.
-    :param source: what it was read from.
-    :param consequence: what follows when it is over.
+    :param file: what it was read from; None where that is no file.
+    :param kind: what it is for.
     :returns: the facts.
     """
+    name = log_name(certificate.subject_text, _NAME_LIMIT)
+    what = f'certificate "{name}"'
+    if not name:  # as public authorities issue them
+        issuer = log_name(certificate.issuer_text, _NAME_LIMIT)
+        name = f"{certificate.serial_text} of {issuer}"
+        what = f"certificate {name}"
     return Validity(
-        _described(certificate),
-        _file(source),
+        what,
+        file,
         _read(lambda: certificate.not_before),
         _read(lambda: certificate.not_after),
-        consequence,
+        _CONSEQUENCES[kind],
+        kind,
+        name,
     )
 
 
-def _described(certificate: Certificate) -> str:
-    """Its subject; where that is empty, as public authorities issue them, something else."""
-    if name := log_name(certificate.subject_text, _NAME_LIMIT):
-        return f'certificate "{name}"'
-    issuer = log_name(certificate.issuer_text, _NAME_LIMIT)
-    return f"certificate {certificate.serial_text} of {issuer}"
-
-
-def of_crls(sources: Iterable[CRLSource], whose: str) -> list[Validity]:
+def of_crls(sources: Iterable[CRLSource], kind: Kind) -> list[Validity]:
     """How long CRLs are valid: for each issuer the newest, since OpenSSL takes that one.
 
     :param sources: files, directories, or CRLs in memory; what cannot be read is left out.
-    :param whose: certificates they are for: ``client`` or ``server``.
+    :param kind: which certificates they are for.
     :returns: the facts of each.
     """
     places: dict[RevocationList, CRLSource] = {}
@@ -181,7 +222,7 @@ def of_crls(sources: Iterable[CRLSource], whose: str) -> list[Validity]:
             places |= {crl: file for file, crl in read_crls(source)}
         except ConfigurationError:
             continue
-    return [_of_crl(crl, places[crl], whose) for crl in newest_crls(places)]
+    return [_of_crl(crl, places[crl], kind) for crl in newest_crls(places)]
 
 
 def newest_crls(crls: Iterable[RevocationList]) -> list[RevocationList]:
@@ -202,14 +243,16 @@ def newest_crls(crls: Iterable[RevocationList]) -> list[RevocationList]:
     return [crl for _, crl in newest.values()]
 
 
-def _of_crl(crl: RevocationList, source: CRLSource, whose: str) -> Validity:
+def _of_crl(crl: RevocationList, source: CRLSource, kind: Kind) -> Validity:
     name = log_name(crl.issuer_text, _NAME_LIMIT)
     return Validity(
         f"the CRL of {name}",
         _file(source),
         _read(lambda: crl.this_update),
         _read(lambda: crl.next_update),
-        f"without a newer one no {whose} certificate of this issuer is accepted",
+        _CONSEQUENCES[kind],
+        kind,
+        name,
     )
 
 

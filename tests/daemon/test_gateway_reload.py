@@ -221,7 +221,7 @@ class Reload(GatewayCase):
             "clients that verify it refuse to connect",
             r'certificate "CN=clients" has expired at .* \(in ".*clients\.crt"\): no client cert',
             r'the CRL of CN=reload has expired at .* \(in ".*clients\.crl"\): ',
-            r'gateway 1: upstream: certificate "CN=servers" has expired at .* '
+            rf'gateway 1: upstream {HOST}:5432: certificate "CN=servers" has expired at .* '
             r'\(in ".*upstream\.crt"\): no server certificate',
         ]
         for pattern in patterns:

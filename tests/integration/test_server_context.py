@@ -23,6 +23,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.tls.openssl import use_key_pair
 from pgtls.tls.server_context import ServerContext, ServerTLSSettings, server_context
 from pgtls.tls.tls_info import describe
+from pgtls.tls.validity import EXPIRY_WARNING, warnings
 from pgtls.tls.verify_failures import failure_of
 from tests.support.certificates import Authority, Files, Issued, Key, Kind, authority, days
 from tests.support.gateway_daemon import Gateway, wait_until
@@ -514,7 +515,8 @@ class Warnings(ContextCase):
                 .next_update(end)
                 .sign(**clients.issued.key.signing())
             )
-            (warning,) = self.made(ssl_ca_file=clients.pem(), ssl_crl_file=crl).warnings
+            made = self.made(ssl_ca_file=clients.pem(), ssl_crl_file=crl)
+            (warning,) = warnings(made.validities, EXPIRY_WARNING)
             verb = "expires" if end > days(0) else "has expired"
             self.assertIn(f"the CRL of CN=clients {verb} at {end:%Y-%m-%d %H:%M}", warning)
 

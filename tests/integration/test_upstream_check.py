@@ -30,6 +30,16 @@ class UpstreamCheck(GatewayCase):
         pattern = rf"info\] upstream: reached, SSL=TLSv1\.3 cipher=\w+ .*certificate={shown}"
         self.started(upstream).wait_for_log(pattern)
 
+    def test_the_end_of_the_certificate_that_it_shows(self) -> None:
+        server = postgres(17, ssl=True)
+        upstream = f"host=localhost hostaddr={HOST} port={server.port} sslmode=require"
+        gateway = self.gateway("--upstream", upstream, "--expiry-warning", "36500")
+        gateway.wait_for_log(
+            rf'warn\] upstream localhost:{server.port}: certificate "CN=localhost" expires at .* '
+            r"UTC \(shown by the server\): connections that verify it fail"
+        )
+        gateway.wait_for_log(r'warn\] certificate ".*" expires at .*state/server.crt"\): clients')
+
     def test_not_verified(self) -> None:
         root = Files(Path(self.mktemp()).absolute()).write("root.crt", Authority("others").pem())
         server = postgres(17, ssl=True)
