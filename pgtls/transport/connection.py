@@ -26,7 +26,7 @@ from zope.interface import implementer
 from pgtls.transport.lifecycle import READABLE, WRITABLE, Lifecycle
 from pgtls.transport.plaintext import Plaintext
 from pgtls.transport.relay_transport import IRelayTransport
-from pgtls.transport.states import Change, State
+from pgtls.transport.states import CLOSING, ENDED, OPEN, SENT
 
 
 @implementer(IRelayTransport)
@@ -62,7 +62,7 @@ class Connection(Lifecycle):
         self.write(b"".join(iovec))
 
     def _write_later(self, data: bytes) -> None:
-        if self._state is not State.ENDED and self.connected:
+        if self._state is not ENDED and self.connected:
             self._outgoing.add(bytes(data))
             self._wait_to_write()
 
@@ -93,16 +93,16 @@ class Connection(Lifecycle):
         self._update_direct()
         if self._outgoing.resume():
             return None
-        if self._state is State.CLOSING:
+        if self._state is CLOSING:
             return self._close()
-        if self._change(Change.SENT):
+        if self._change(SENT):
             self._end_sending()
         return None
 
     def _update_direct(self) -> None:
         layer = self._layer
         self._direct = (
-            self._state is State.OPEN
+            self._state is OPEN
             and not self._outgoing.size
             and not layer.unsent
             and not layer.handshaking
@@ -162,7 +162,7 @@ class Connection(Lifecycle):
     def unregisterProducer(self) -> None:
         """The producer writes no more."""
         self._outgoing.producer = None
-        if self._state is State.CLOSING:
+        if self._state is CLOSING:
             self._watch(self._interest | WRITABLE)
 
     def pauseProducing(self) -> None:
@@ -171,7 +171,7 @@ class Connection(Lifecycle):
 
     def resumeProducing(self) -> None:
         """Read again."""
-        if self.connected and self._state is not State.CLOSING and not self._read_ended:
+        if self.connected and self._state is not CLOSING and not self._read_ended:
             self._watch(self._interest | READABLE)
 
     def stopProducing(self) -> None:

@@ -27,7 +27,18 @@ from pgtls.transport.addresses import socket_address
 from pgtls.transport.outgoing import Outgoing
 from pgtls.transport.plaintext import Plaintext
 from pgtls.transport.poller import Poller
-from pgtls.transport.states import TRANSITIONS, Change, State
+from pgtls.transport.states import (
+    CLOSE,
+    CLOSING,
+    ENDED,
+    HALF_CLOSE,
+    LOST,
+    OPEN,
+    SENT,
+    TRANSITIONS,
+    Change,
+    State,
+)
 from pgtls.transport.tls_layer import TLS, Handshake
 
 _log = Logger(namespace="pgtls.transport")
@@ -79,7 +90,7 @@ class Lifecycle(ABC):
         self._poller = poller
         self._peer = peer
         self.connected = True
-        self._state = State.OPEN
+        self._state: State = OPEN
         self._layer: Layer = Plaintext(connection)
         self._outgoing = Outgoing()
         self._direct = True  # a write goes to the socket at once
@@ -92,7 +103,7 @@ class Lifecycle(ABC):
     @property
     def disconnecting(self) -> bool:
         """Whether it is being closed."""
-        return self._state is State.CLOSING
+        return self._state is CLOSING
 
     def getHandle(self) -> object:
         """The socket."""
@@ -112,7 +123,7 @@ class Lifecycle(ABC):
 
     def _watch(self, interest: int) -> None:
         interest &= READABLE | WRITABLE
-        if not interest and self._peer_ended is not None and self._state is not State.CLOSING:
+        if not interest and self._peer_ended is not None and self._state is not CLOSING:
             interest = _END
         if interest != self._interest:
             before, self._interest = self._interest, interest
@@ -193,8 +204,8 @@ class Lifecycle(ABC):
     def loseConnection(self) -> None:
         """Close when everything has been sent; where nothing is left to be, when the events at hand
         have been dealt with."""
-        half_closed = self._state is State.ENDED
-        if not self._change(Change.CLOSE):
+        half_closed = self._state is ENDED
+        if not self._change(CLOSE):
             return
         self._direct = False
         if half_closed:
@@ -226,13 +237,13 @@ class Lifecycle(ABC):
 
     def loseWriteConnection(self) -> None:
         """Half-close when everything has been sent."""
-        if not self._change(Change.HALF_CLOSE):
+        if not self._change(HALF_CLOSE):
             return
         self._direct = False
         if self._unsent() or self._half_closeable() is not None:
             self._watch(self._interest | WRITABLE)
         else:
-            self._change(Change.SENT)
+            self._change(SENT)
             self._end_sending()
 
     def _end_sending(self) -> None:
@@ -252,14 +263,14 @@ class Lifecycle(ABC):
         if self.connected and not self._aborting:
             self._aborting = True
             self._direct = False
-            self._change(Change.CLOSE)
+            self._change(CLOSE)
             self._watch(0)
             self.reactor.callLater(0, self.connectionLost, reason)
 
     def _lost(self, why: Exception, *, reading: bool) -> None:
         if why is not CONNECTION_DONE:
             self.connectionLost(Failure(why))
-        elif reading and self._state is not State.CLOSING:
+        elif reading and self._state is not CLOSING:
             self._end_of_reading()
         else:
             self.connectionLost(_DONE)
@@ -291,7 +302,7 @@ class Lifecycle(ABC):
 
         :param reason: why.
         """
-        if not self._change(Change.LOST):
+        if not self._change(LOST):
             return
         self.connected = self._direct = False
         self._outgoing.stop()

@@ -37,14 +37,18 @@ class Change(Enum):
     __hash__ = object.__hash__
 
 
+# In Python 3.11 each look at an enumeration's member by its class is a call.
+OPEN, ENDING, ENDED, CLOSING, CLOSED = State
+HALF_CLOSE, SENT, CLOSE, LOST = Change
+
 TRANSITIONS: dict[tuple[State, Change], State] = {
-    (State.OPEN, Change.HALF_CLOSE): State.ENDING,
-    (State.ENDING, Change.SENT): State.ENDED,
-    (State.OPEN, Change.CLOSE): State.CLOSING,
-    (State.ENDING, Change.CLOSE): State.CLOSING,
-    (State.ENDED, Change.CLOSE): State.CLOSING,
-    (State.OPEN, Change.LOST): State.CLOSED,
-    (State.ENDING, Change.LOST): State.CLOSED,
-    (State.ENDED, Change.LOST): State.CLOSED,
-    (State.CLOSING, Change.LOST): State.CLOSED,
+    (OPEN, HALF_CLOSE): ENDING,
+    (ENDING, SENT): ENDED,
+    (OPEN, CLOSE): CLOSING,
+    (ENDING, CLOSE): CLOSING,
+    (ENDED, CLOSE): CLOSING,
+    (OPEN, LOST): CLOSED,
+    (ENDING, LOST): CLOSED,
+    (ENDED, LOST): CLOSED,
+    (CLOSING, LOST): CLOSED,
 }

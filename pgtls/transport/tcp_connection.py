@@ -26,7 +26,7 @@ from pgtls.transport.connection import Connection
 from pgtls.transport.idle_memory import idle_memory
 from pgtls.transport.lifecycle import READABLE, WRITABLE
 from pgtls.transport.poller import Poller
-from pgtls.transport.states import State
+from pgtls.transport.states import OPEN
 from pgtls.transport.tls_layer import TLS, Handshake
 
 #: What ``startTLS`` takes.
@@ -158,7 +158,7 @@ class TCPConnection(Connection):
             return None
         if self.disconnecting:
             self.pauseProducing()  # it went on for the handshake alone
-        if self._outgoing.size or layer.unsent or self._state is not State.OPEN:
+        if self._outgoing.size or layer.unsent or self._state is not OPEN:
             self._watch(self._interest | WRITABLE)
         # What came with the handshake is in OpenSSL's hands, where epoll sees nothing.
         if not self._interest & READABLE:
