@@ -21,6 +21,9 @@ from pgtls.transport.relay_transport import can_half_close
 from pgtls.transport.tls_layer import TruncatedTLS
 from pgtls.wire.messages import CancelRequest
 
+#: How a connection ends that is not broken.
+_ENDED_BY_PEER = (ConnectionDone, TruncatedTLS)
+
 
 @implementer(IPostgreSQLSession, IHalfCloseableProtocol)
 class ClientSide(RelaySide):
@@ -96,7 +99,7 @@ class ClientSide(RelaySide):
             session.client_gone()
         if server is None:
             return
-        if reason.check(ConnectionDone, TruncatedTLS):
+        if isinstance(reason.value, _ENDED_BY_PEER):
             server.close_when_read()
         else:
             # As in the kernel of a server that the client is connected to directly: what has not

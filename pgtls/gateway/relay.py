@@ -19,6 +19,7 @@ class RelaySide(Protocol):
     """
 
     transport: IStreamTransport
+    _own: IRelayTransport | None = None  # the transport again, where it is one of pgtls's own
     _received = 0
     _other: RelaySide | None = None
     _drain: IDelayedCall | None = None
@@ -27,6 +28,11 @@ class RelaySide(Protocol):
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
 
+    def connectionMade(self) -> None:
+        """The connection is there."""
+        if IRelayTransport.providedBy(self.transport):
+            self._own = self.transport
+
     def count_bytes(self) -> None:
         """Count what comes from now on; without this nothing is."""
         self.dataReceived = self._counted  # type: ignore[method-assign]
@@ -34,8 +40,7 @@ class RelaySide(Protocol):
     @property
     def received(self) -> int:
         """Bytes that have come, from :meth:`count_bytes` on."""
-        transport = self.transport
-        past = transport.spliced if IRelayTransport.providedBy(transport) else 0
+        past = self._own.spliced if self._own is not None else 0
         return self._received + int(past)
 
     def _counted(self, data: bytes) -> None:
@@ -53,8 +58,8 @@ class RelaySide(Protocol):
     def allow_splice(self) -> None:
         """From now on nothing here looks at what comes: where nothing encrypts it either, it may go
         from socket to socket."""
-        if self._other is not None and IRelayTransport.providedBy(self.transport):
-            self.transport.splice_to(self._other.transport)
+        if self._other is not None and self._own is not None:
+            self._own.splice_to(self._other.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: the other one reads what is left for it, and goes too."""
@@ -84,8 +89,7 @@ class RelaySide(Protocol):
             if not self._end_received:
                 self.transport.resumeProducing()  # or TLS would never see the peer's close_notify
             self.transport.loseConnection()
-            transport = self.transport
-            closing = IRelayTransport.providedBy(transport) and transport.closing
+            closing = self._own is not None and self._own.closing
             if self.connected and not closing:
                 self.limit_draining()
 
@@ -97,8 +101,8 @@ class RelaySide(Protocol):
     def notice_end(self) -> None:
         """Have the end of this side's peer noticed also while nothing is read from it, because the
         other side does not read."""
-        if IRelayTransport.providedBy(self.transport):
-            self.transport.notice_end(self.peer_ended)
+        if self._own is not None:
+            self._own.notice_end(self.peer_ended)
 
     def peer_ended(self, broken: bool) -> None:
         """The peer has ended its side; what it has sent may still be there to be read.

@@ -208,7 +208,7 @@ class PgTLSClientProtocol(Protocol):
         elif self._tls is not None and self._handshaking:
             error = self._tls.handshake_error(self._tls_connection(), tls_reason(reason))
             self._perform(self._negotiation.handshake_failed(error))
-        elif reason.check(SSLError):
+        elif isinstance(reason.value, SSLError):
             # With TLS 1.3 the server's verdict on our certificate comes when we think TLS is up.
             self._perform(self._negotiation.lost(NegotiationRefused(tls_reason(reason))))
         else:

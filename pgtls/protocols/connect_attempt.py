@@ -39,6 +39,8 @@ _NOT_CONNECTED = (Reconnect, NextHost, Fail)
 #: Seconds for TCP alone where no connect_timeout is set; the kernel's own limit is about as long.
 TCP_TIMEOUT = 120.0
 
+_CONNECT = Event.CONNECT  # in Python 3.11 each look at an enumeration's member is a call
+
 
 class ConnectAttempt:
     """One connect: the hosts in turn, the addresses of each in turn, at each address the attempts
@@ -174,7 +176,7 @@ class ConnectAttempt:
             conninfo.sslnegotiation,
             unix_socket=address.unix_path is not None,
         )
-        self._attempt(attempts, Event.CONNECT)
+        self._attempt(attempts, _CONNECT)
 
     def _attempt(self, attempts: Attempts, opening: Event) -> None:
         """One connection."""

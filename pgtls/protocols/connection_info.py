@@ -12,6 +12,8 @@ from pgtls.tls.tls_info import NegotiatedTLS, describe
 #: Seconds that a connection which we close may take to go: a TLS peer owes a close_notify.
 CLOSE_TIMEOUT = 10.0
 
+_OVER_TCP = (IPv4Address, IPv6Address)
+
 
 def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
     """What TLS agreed on, on a client's or a server's transport.
@@ -55,6 +57,6 @@ def address_text(address: IAddress | None) -> str:
     :param address: the address.
     :returns: the text.
     """
-    if isinstance(address, IPv4Address | IPv6Address):
+    if isinstance(address, _OVER_TCP):
         return f"{address.host}({address.port})"
     return "[local]" if isinstance(address, UNIXAddress) else str(address)

@@ -46,6 +46,10 @@ class Place(Enum):
     CANCEL = auto()  # it has sent a cancel request
 
 
+# In Python 3.11 each look at an enumeration's member by its class is a call.
+SESSION, REFUSED, CANCEL = Place
+
+
 class Places(Generic[C]):
     """Counts a listener's connections, and says which of them may have a session.
 
@@ -77,13 +81,13 @@ class Places(Generic[C]):
         if self.refusal is None and self.everywhere(len(self.sessions)) < self.limit:
             self.sessions.add(connection)
             self.everywhere(len(self.sessions))
-            return Place.SESSION
+            return SESSION
         if len(self._refused) >= max(self.limit, REFUSED_AT_ONCE):
             oldest = next(iter(self._refused))
             self.leave(oldest)
             self._evict(oldest)
         self._refused[connection] = None
-        return Place.REFUSED
+        return REFUSED
 
     def refuse(self, response: ErrorResponse, waiting: Iterable[C]) -> None:
         """Begin no session any more.

@@ -33,7 +33,7 @@ from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls, serve
 from pgtls.protocols.deciding import PendingDecision, ask
 from pgtls.protocols.handshake_errors import accept_failure, is_tls_error, tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication, IPostgreSQLSession
-from pgtls.protocols.places import Place
+from pgtls.protocols.places import REFUSED
 from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
 from pgtls.protocols.scram_authentication import PendingAuthentication
 from pgtls.protocols.stages import Authenticate, Client, Decision, Refuse, Refused, Stage
@@ -41,6 +41,7 @@ from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.keepalive import set_tcp_options
 from pgtls.transport.relay_transport import INegotiableTransport, unread
+from pgtls.transport.tcp_connection import TCPConnection
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
 from pgtls.wire.server_negotiation import (
@@ -104,7 +105,9 @@ class PgTLSServerProtocol(Protocol):
         place = factory.places.enter(self)
         self._accepted = factory.reactor.seconds()
         factory.observers.accepted(self.transport.getPeer())
-        if ITCPTransport.providedBy(self.transport):
+        transport = self.transport
+        ours = isinstance(transport, TCPConnection)  # which is known without asking for interfaces
+        if ours or ITCPTransport.providedBy(transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
             if factory.tcp_options:
@@ -113,15 +116,17 @@ class PgTLSServerProtocol(Protocol):
             _policy(
                 factory.settings.ssl,
                 factory.settings.cancel,
-                ITLSTransport.providedBy(self.transport)
-                and not IUNIXTransport.providedBy(self.transport),
+                ours
+                or (
+                    ITLSTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport)
+                ),
             ),
             self._session_refusal,
             self._handshake_refusal,
         )
         self._proxied = proxied_client(self.transport, self._close)
         timeout = factory.settings.authentication_timeout
-        if place is Place.REFUSED:
+        if place is REFUSED:
             timeout = min(timeout, REFUSAL_TIMEOUT)
         self._timer = factory.reactor.callLater(timeout, self._timed_out)
 

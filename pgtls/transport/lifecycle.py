@@ -6,7 +6,6 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -61,7 +60,7 @@ _RESET = struct.pack("ii", 1, 0)
 Layer = Plaintext | Handshake | TLS
 
 
-class Lifecycle(ABC):
+class Lifecycle:
     """A connection, but for what writes to it.
 
     :param connection: the socket; it is connected and does not block.
@@ -176,12 +175,12 @@ class Lifecycle(ABC):
             self._watch(self._interest | WRITABLE)
         return layer.end
 
-    @abstractmethod
     def _write_more(self) -> Exception | None:
         """The socket takes more.
 
         :returns: why the connection ends, if it does.
         """
+        raise NotImplementedError
 
     def _close(self) -> Exception | None:
         """Close, when everything has been sent and the peer been told."""
@@ -312,7 +311,7 @@ class Lifecycle(ABC):
         self._layer.detach()
         self._peer_ended = None
         if reason is not _DONE:
-            self._shut_down(reset=bool(reason.check(ConnectionAborted)))
+            self._shut_down(reset=isinstance(reason.value, ConnectionAborted))
         self._socket.close()
         protocol, self.protocol = self.protocol, _NO_PROTOCOL
         protocol.connectionLost(reason)

@@ -19,7 +19,8 @@ from twisted.internet.interfaces import (
     ITLSTransport,
 )
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer
+from zope.interface import implementer
+from zope.interface.declarations import Provides
 
 from pgtls.tls.openssl import Records
 from pgtls.transport.connection import Connection
@@ -98,11 +99,11 @@ class TCPConnection(Connection):
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """This end's address."""
-        return cast(IPv4Address | IPv6Address, super().getHost())
+        return cast("IPv4Address | IPv6Address", super().getHost())
 
     def getPeer(self) -> IPv4Address | IPv6Address:
         """The other end's address."""
-        return cast(IPv4Address | IPv6Address, self._peer)
+        return self._peer  # type: ignore[return-value]  # over TCP it is one of the two
 
     # TLS -----------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class TCPConnection(Connection):
         layer = Handshake(self._socket, Records(tls), unsent, self._completed)
         self._layer = layer
         self._direct = False
-        directlyProvides(self, ISSLTransport)
+        self.__provides__ = _WITH_TLS
         if client:
             layer.go_on(0)
         self._after(layer)
@@ -197,6 +198,10 @@ class TCPConnection(Connection):
         :param reason: becomes that of the connection's end.
         """
         self._abort(reason)
+
+
+#: What a connection provides with TLS on it: as directlyProvides() would find out each time anew.
+_WITH_TLS = Provides(TCPConnection, ISSLTransport)
 
 
 def _connection(factory: ContextFactory, client: bool, transport: TCPConnection) -> SSL.Connection:

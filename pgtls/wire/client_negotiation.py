@@ -114,7 +114,11 @@ class _State(Enum):
     DONE = auto()
 
 
-_START, _REPLY, _HANDSHAKE, _FIRST_ANSWER, _DONE = _State  # see pgtls.wire.server_negotiation
+# See pgtls.wire.server_negotiation.
+_START, _REPLY, _HANDSHAKE, _FIRST_ANSWER, _DONE = _State
+_OK, _AUTHENTICATION_REQUEST, _ERROR = Answer
+_DIRECT, _PLAIN = SSLNegotiation.DIRECT, Method.PLAIN
+_AUTHOK, _AUTHREQUEST = Event.AUTHOK, Event.AUTHREQUEST
 
 
 class ClientNegotiation:
@@ -153,7 +157,7 @@ class ClientNegotiation:
 
     @property
     def _direct(self) -> bool:
-        return self._attempts.negotiation is SSLNegotiation.DIRECT
+        return self._attempts.negotiation is _DIRECT
 
     def connected(self, error: PgTLSError | None = None) -> list[Action]:
         """The connection is up.
@@ -164,7 +168,7 @@ class ClientNegotiation:
         report = Report(self._opening)
         if error is not None:
             return [report, *self._fail(error)]
-        if self._attempts.current is Method.PLAIN:
+        if self._attempts.current is _PLAIN:
             return [report, *self._session(b"")]
         if self._direct:
             self._state = _HANDSHAKE
@@ -274,7 +278,7 @@ class ClientNegotiation:
             return self._fail(error)
         if answer is None:
             return []
-        if answer is Answer.ERROR:
+        if answer is _ERROR:
             return self._rejected(ServerRejected(self._answer.error))
         newest = self._answer.newest
         if newest is not None and newest < self._oldest:
@@ -284,7 +288,7 @@ class ClientNegotiation:
                     '"min_protocol_version" was set to {}.{}'.format(*newest, *self._oldest)
                 )
             )
-        report = Report(Event.AUTHOK if answer is Answer.OK else Event.AUTHREQUEST)
+        report = Report(_AUTHOK if answer is _OK else _AUTHREQUEST)
         return [report, *self._ready(self._answer.received)]
 
     def _ready(self, received: bytes) -> list[Action]:

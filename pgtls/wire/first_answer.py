@@ -40,6 +40,9 @@ class Answer(Enum):
     ERROR = auto()
 
 
+_OK, _AUTHENTICATION_REQUEST, _ERROR = Answer  # see pgtls.wire.server_negotiation
+
+
 class FirstAnswer:
     """Collects bytes until the first answer is known.
 
@@ -83,11 +86,11 @@ class FirstAnswer:
         self._messages.done = True
         if kind == ERROR_RESPONSE:
             self.error = ErrorResponse.parse(message[HEADER_SIZE:], message)
-            self._answer = Answer.ERROR
+            self._answer = _ERROR
         else:
             self._request = message
             asked = any(message[HEADER_SIZE : HEADER_SIZE + 4])
-            self._answer = Answer.AUTHENTICATION_REQUEST if asked else Answer.OK
+            self._answer = _AUTHENTICATION_REQUEST if asked else _OK
         return message
 
     @property

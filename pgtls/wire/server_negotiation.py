@@ -61,7 +61,7 @@ class ServerPolicy:
     @property
     def offers_tls(self) -> bool:
         """Whether SSLRequest is answered ``S``."""
-        return self.ssl is not SSL.OFF and self.tls_available
+        return self.ssl is not _OFF and self.tls_available
 
 
 @dataclass(slots=True)
@@ -110,6 +110,7 @@ class _State(Enum):
 
 # In Python 3.11 each look at an enumeration's member is a call.
 _FIRST_BYTE, _PACKET, _HANDSHAKE, _DONE = _State
+_OFF, _ON, _REQUIRE = SSL
 
 
 def _no_refusal() -> None:
@@ -290,7 +291,7 @@ class ServerNegotiation:
             )
         if refusal := self._refuse_session():
             return self._fatal(refusal)
-        if self._policy.ssl is SSL.REQUIRE and not self._tls:
+        if self._policy.ssl is _REQUIRE and not self._tls:
             return self._fatal(
                 ErrorResponse.fatal(
                     "28000",
