@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from socket import socket
+from socket import AF_UNIX, socket
 from typing import TYPE_CHECKING, cast
 
 from OpenSSL.SSL import Connection
@@ -105,22 +105,8 @@ class PgTLSServerProtocol(Protocol):
         place = factory.places.enter(self)
         self._accepted = factory.reactor.seconds()
         factory.observers.accepted(self.transport.getPeer())
-        transport = self.transport
-        ours = isinstance(transport, TCPConnection)  # which is known without asking for interfaces
-        if ours or ITCPTransport.providedBy(transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-            if factory.tcp_options:
-                self._set_tcp_options()
         self._negotiation = ServerNegotiation(
-            _policy(
-                factory.settings.ssl,
-                factory.settings.cancel,
-                ours
-                or (
-                    ITLSTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport)
-                ),
-            ),
+            _policy(factory.settings.ssl, factory.settings.cancel, self._prepare_transport()),
             self._session_refusal,
             self._handshake_refusal,
         )
@@ -130,10 +116,25 @@ class PgTLSServerProtocol(Protocol):
             timeout = min(timeout, REFUSAL_TIMEOUT)
         self._timer = factory.reactor.callLater(timeout, self._timed_out)
 
-    def _set_tcp_options(self) -> None:
-        connection = self.transport.getHandle()
-        if isinstance(connection, socket):  # not where an endpoint has put TLS below
-            set_tcp_options(connection, self.factory.tcp_options)
+    def _prepare_transport(self) -> bool:
+        """Set TCP's options.
+
+        :returns: whether TLS can be started.
+        """
+        transport, options = self.transport, self.factory.tcp_options
+        # For our own over TCP nothing has to be asked; the first two it has from the listener.
+        ours = isinstance(transport, TCPConnection)
+        if not ours and ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        if options:
+            connection = transport.getHandle()
+            # Another one where an endpoint has put TLS below.
+            if isinstance(connection, socket) and connection.family != AF_UNIX:
+                set_tcp_options(connection, options)
+        return ours or (
+            ITLSTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport)
+        )
 
     def _session_refusal(self) -> ErrorResponse | None:
         return self.factory.places.session_refusal(self)

@@ -97,7 +97,8 @@ def backlog_for(description: str, connections: int) -> int | None:
 
 
 class Acceptor:
-    """Makes connections of what a listening socket has.
+    """Makes connections of what a listening socket has. Those over TCP have TCP_NODELAY and
+    SO_KEEPALIVE, which they inherit from it.
 
     :param listening: the socket; it does not block.
     :param factory: makes the protocols.
@@ -112,6 +113,9 @@ class Acceptor:
         self._reactor = reactor
         self._poller = poller(reactor)
         self._family: int = listening.family
+        if self._family != socket.AF_UNIX:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def accept(self) -> bool:
         """Accept one connection.

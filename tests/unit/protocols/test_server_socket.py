@@ -30,8 +30,11 @@ class Session(Protocol):
         connection = self.transport.getHandle()
         self.factory.seen.append(  # type: ignore[union-attr]
             [
-                connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
-                for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                *(
+                    connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+                    for name in ("NODELAY", "KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+                ),
             ]
             if connection.family != socket.AF_UNIX
             else None
@@ -74,11 +77,11 @@ class SocketOptions(Transports, TestCase):
 
     async def test_tcp(self) -> None:
         options = await self.options("tcp:0:interface=127.0.0.1")
-        self.assertEqual(options, [11, 12, 13, 14000])
+        self.assertEqual(options, [1, 1, 11, 12, 13, 14000])
 
     async def test_behind_a_proxy(self) -> None:
         options = await self.options("haproxy:tcp:0:interface=127.0.0.1", HEADER)
-        self.assertEqual(options, [11, 12, 13, 14000])
+        self.assertEqual(options, [1, 1, 11, 12, 13, 14000])
 
     async def test_a_unix_socket_has_none(self) -> None:
         directory = self.enterContext(tempfile.TemporaryDirectory(dir="/tmp"))

@@ -251,6 +251,9 @@ class Accepting(SynchronousTestCase):
         class Listening:
             family = socket.AF_INET
 
+            def setsockopt(self, *_: int) -> None:
+                pass
+
             def accept(self) -> None:
                 raise OSError(number, os.strerror(number))
 
