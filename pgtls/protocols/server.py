@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from socket import AF_UNIX, socket
 from typing import TYPE_CHECKING, cast
 
 from OpenSSL.SSL import Connection
@@ -19,9 +18,6 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLServerConnectionCreator,
     IProtocol,
-    ITCPTransport,
-    ITLSTransport,
-    IUNIXTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -29,6 +25,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from pgtls.protocols.accepted_transport import prepare
 from pgtls.protocols.connection_info import CLOSE_TIMEOUT, negotiated_tls, server_name
 from pgtls.protocols.deciding import PendingDecision, ask
 from pgtls.protocols.handshake_errors import accept_failure, is_tls_error, tls_reason
@@ -39,9 +36,7 @@ from pgtls.protocols.scram_authentication import PendingAuthentication
 from pgtls.protocols.stages import Authenticate, Client, Decision, Refuse, Refused, Stage
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
-from pgtls.transport.keepalive import set_tcp_options
 from pgtls.transport.relay_transport import INegotiableTransport, unread
-from pgtls.transport.tcp_connection import TCPConnection
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
 from pgtls.wire.server_negotiation import (
@@ -106,7 +101,11 @@ class PgTLSServerProtocol(Protocol):
         self._accepted = factory.reactor.seconds()
         factory.observers.accepted(self.transport.getPeer())
         self._negotiation = ServerNegotiation(
-            _policy(factory.settings.ssl, factory.settings.cancel, self._prepare_transport()),
+            _policy(
+                factory.settings.ssl,
+                factory.settings.cancel,
+                prepare(self.transport, factory.tcp_options),
+            ),
             self._session_refusal,
             self._handshake_refusal,
         )
@@ -115,26 +114,6 @@ class PgTLSServerProtocol(Protocol):
         if place is REFUSED:
             timeout = min(timeout, REFUSAL_TIMEOUT)
         self._timer = factory.reactor.callLater(timeout, self._timed_out)
-
-    def _prepare_transport(self) -> bool:
-        """Set TCP's options.
-
-        :returns: whether TLS can be started.
-        """
-        transport, options = self.transport, self.factory.tcp_options
-        # For our own over TCP nothing has to be asked; the first two it has from the listener.
-        ours = isinstance(transport, TCPConnection)
-        if not ours and ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
-        if options:
-            connection = transport.getHandle()
-            # Another one where an endpoint has put TLS below.
-            if isinstance(connection, socket) and connection.family != AF_UNIX:
-                set_tcp_options(connection, options)
-        return ours or (
-            ITLSTransport.providedBy(transport) and not IUNIXTransport.providedBy(transport)
-        )
 
     def _session_refusal(self) -> ErrorResponse | None:
         return self.factory.places.session_refusal(self)
