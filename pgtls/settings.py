@@ -59,6 +59,27 @@ def names(help_text: str, *, check: Callable[[str], None] = lambda name: None) -
     return _setting((), convert, help_text)
 
 
+def several(help_text: str, *, check: Callable[[str], object]) -> tuple[str, ...]:
+    """A setting that is a list, or text with commas between its parts; by default it is empty.
+
+    :param help_text: one line of help.
+    :param check: raises ValueError, saying what would be right, for a part that cannot be used.
+    :returns: a field of an attrs class.
+    """
+
+    def convert(value: object) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise ValueError("a list of strings")
+        stripped = [part.strip() for part in parts]
+        given = stripped if stripped != [""] else []
+        for part in given:
+            check(part)
+        return tuple(given)
+
+    return _setting((), convert, help_text)
+
+
 def boolean(default: bool, help_text: str) -> bool:
     """A setting that is on or off: TOML's booleans, or the words that PostgreSQL takes.
 

@@ -82,7 +82,8 @@ class Settings(FromCode):
                 default = "on" if default else "off"
             help_text = field.metadata["help"]
             sentence = (help_text[0].upper() + help_text[1:] + ".").replace("*", r"\*")
-            rows.append([f"``{field.name}``", f"``{default}``" if default != "" else "", sentence])
+            shown = f"``{default}``" if default not in ("", ()) else ""
+            rows.append([f"``{field.name}``", shown, sentence])
         yield from table(["setting", "default", "what it is"], [24, 16, 60], rows)
 
 

@@ -10,9 +10,10 @@ import attrs
 from pgtls import settings
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.route_tables import read_routes, read_toml, without_routes
+from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
-from pgtls.protocols.server_settings import with_ssl_default
-from pgtls.transport.listening_sockets import is_unix_socket
+from pgtls.protocols.server_settings import behind_haproxy, with_ssl_default
+from pgtls.transport.listening_sockets import HAPROXY, is_unix_socket
 from pgtls.wire.server_negotiation import SSL
 
 
@@ -116,6 +117,11 @@ def _gateway(
         if values.get("ssl") == SSL.REQUIRE:
             mistakes.add(f'{location}ssl must be "off" for a Unix socket: it never has TLS')
         gateway = attrs.evolve(gateway, listener=attrs.evolve(gateway.listener, ssl=SSL.OFF))
+    if gateway.listen.startswith(HAPROXY):
+        try:
+            gateway = attrs.evolve(gateway, listener=behind_haproxy(gateway.listener))
+        except ConfigurationError as error:
+            mistakes.add(f"{location}{error.mistakes[0]}")
     return GatewayConfiguration(gateway, location)
 
 

@@ -27,7 +27,7 @@ def _help(field: attrs.Attribute[object]) -> str:
     if isinstance(shown, bool):
         shown = "on" if shown else "off"
     text = str(field.metadata["help"])
-    return f"{text} [default: {shown}]" if shown != "" else text
+    return f"{text} [default: {shown}]" if shown not in ("", ()) else text
 
 
 class Options(usage.Options):

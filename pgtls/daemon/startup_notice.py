@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from pgtls.conninfo.grammar import format_text
 from pgtls.daemon.state import DefaultCertificate
 from pgtls.gateway.gateway_configuration import GatewaySettings
+from pgtls.wire.proxy_header import ProxyProtocol
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -49,7 +50,7 @@ def print_listening(
     print_line(f"pgtls: listening on {shown}")
     if certificate is None or not isinstance(address, IPv4Address | IPv6Address):
         return
-    if settings.listen.startswith("haproxy:"):
+    if settings.listener.proxy_protocol is ProxyProtocol.REQUIRE:
         return  # clients come through the proxy, wherever that is
     print_line(f"certificate (SHA-256): {certificate.sha256}")
     conninfo = {

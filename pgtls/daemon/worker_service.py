@@ -78,12 +78,8 @@ class Worker(MultiService):
         mistakes = Mistakes()
         for number, shared in enumerate(task.gateways):
             for loaded in self._load(shared.configuration, mistakes):
-                endpoint = shared_endpoint(
-                    reactor,
-                    shared.descriptor,
-                    shared.configuration.settings.listen,
-                    counters.surplus(number, worker),
-                )
+                surplus = counters.surplus(number, worker)
+                endpoint = shared_endpoint(reactor, shared.descriptor, surplus)
                 gateway = Gateway(
                     reactor,
                     loaded,

@@ -16,6 +16,7 @@ from pgtls.protocols.stages import Admit, Client, Refused, Stage
 from pgtls.text import log_text
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.wire.messages import StartupMessage
+from pgtls.wire.proxy_header import ProxyHeader
 
 _log = Logger(namespace="pgtls.server")
 _gateway_log = Logger(namespace="pgtls.gateway")
@@ -149,6 +150,25 @@ def tls_text(tls: NegotiatedTLS | None) -> str:
     )
 
 
+def proxy_fields(header: ProxyHeader, proxy: IAddress | None) -> dict[str, object]:
+    """Describe what a proxy says of a client beside its address.
+
+    :param header: the PROXY header.
+    :param proxy: the proxy's address.
+    :returns: the fields of the log: the proxy's address, and what its header has of host name, ID,
+        TLS and certificate.
+    """
+    tls = header.tls
+    said = {
+        "proxy_sni": header.authority,
+        "proxy_unique_id": header.unique_id,
+        "proxy_tls_version": tls.version if tls is not None else None,
+        "proxy_client_cn": tls.common_name if tls is not None else None,
+    }
+    named = {name: log_text(value) for name, value in said.items() if value is not None}
+    return {"proxy": address_text(proxy), **named}
+
+
 def _log_client(client: Client, why: str, route: str | None = None) -> None:
     fields = _fields(client.startup, client.tls)
     text = f"{why}user={fields['user']} database={fields['database']} {tls_text(client.tls)}"
@@ -158,6 +178,10 @@ def _log_client(client: Client, why: str, route: str | None = None) -> None:
     if route is not None:
         fields["route"] = route
         text = f"{text} route={route}"
+    if client.proxy is not None:
+        proxied = proxy_fields(client.proxy, client.proxy_address)
+        fields.update(proxied)
+        text = " ".join([text, *(f"{name}={value}" for name, value in proxied.items())])
     _log_line(client.address, text, fields)
 
 
@@ -207,6 +231,7 @@ def _fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[s
         "tls_group": tls.group if tls is not None else None,
         "sni": None,
         "route": None,
+        "proxy": None,
         "client_dn": certificate.subject_line if certificate is not None else None,
         "client_serial": certificate.serial_text if certificate is not None else None,
         "issuer_dn": certificate.issuer_line if certificate is not None else None,

@@ -31,7 +31,7 @@ from pgtls.protocols.deciding import PendingDecision, ask
 from pgtls.protocols.handshake_errors import accept_failure, is_tls_error, tls_reason
 from pgtls.protocols.interfaces import IPostgreSQLApplication, IPostgreSQLSession
 from pgtls.protocols.places import REFUSED
-from pgtls.protocols.proxied_client import ProxiedClient, proxied_client
+from pgtls.protocols.proxied_client import INCOMPLETE_HEADER, ProxiedClient, proxied_client
 from pgtls.protocols.scram_authentication import PendingAuthentication
 from pgtls.protocols.stages import Authenticate, Client, Decision, Refuse, Refused, Stage
 from pgtls.tls.tls_info import NegotiatedTLS
@@ -58,8 +58,6 @@ _log = Logger(namespace="pgtls.server")
 
 #: Seconds that a client has to say what it wants where no session can begin.
 REFUSAL_TIMEOUT = 5.0
-
-_INCOMPLETE_HEADER = "PROXY header refused: it is not complete"
 
 
 @implementer(IHandshakeListener)
@@ -109,7 +107,9 @@ class PgTLSServerProtocol(Protocol):
             self._session_refusal,
             self._handshake_refusal,
         )
-        self._proxied = proxied_client(self.transport, self._close)
+        self._proxied = proxied = proxied_client(self.transport, factory.proxies, self._close)
+        if proxied is not None and not proxied.wrapped:
+            self.dataReceived = self._header_received  # type: ignore[method-assign]
         timeout = factory.settings.authentication_timeout
         if place is REFUSED:
             timeout = min(timeout, REFUSAL_TIMEOUT)
@@ -127,6 +127,13 @@ class PgTLSServerProtocol(Protocol):
             self._perform(self._negotiation.receive(data))
         else:
             self._pending.receive(data)
+
+    def _header_received(self, data: bytes) -> None:
+        """Bytes from a proxy, until its header is there."""
+        rest = self._proxied.receive(data) if self._proxied is not None else data
+        if rest is not None:
+            del self.dataReceived  # from here on the class's own
+            self.dataReceived(rest)
 
     def __conform__(self, interface: object) -> object:
         """Half-closes are the application's, if it knows what to do about them."""
@@ -154,10 +161,13 @@ class PgTLSServerProtocol(Protocol):
         elif self._pending is not None:
             self._pending.stop()
         elif self._proxied is not None and self._proxied.interrupted:
-            self._close(_INCOMPLETE_HEADER)
+            self._close(INCOMPLETE_HEADER)
         else:
             self._perform(self._negotiation.eof())
         self.__dict__.pop("_negotiation", None)  # a cycle
+        if self._proxied is not None:
+            self._proxied = None
+            self.__dict__.pop("dataReceived", None)  # another one
         self.factory.connection_lost(self)
 
     def _perform(self, actions: list[Action]) -> None:
@@ -222,9 +232,10 @@ class PgTLSServerProtocol(Protocol):
             self._address,
             tls,
             server_name(self.transport) if tls is not None else None,
-            self._proxied.header if self._proxied is not None else None,
             self._accepted,
         )
+        if self._proxied is not None:
+            client = self._proxied.known_of(client)
         factory.observers.negotiated(client)
         decision = ask(factory.policy, client)
         if isinstance(decision, Deferred):
@@ -293,8 +304,8 @@ class PgTLSServerProtocol(Protocol):
         self._timer = None
         if self._pending is not None:
             self._pending.time_out()
-        elif self._proxied is not None and self._proxied.header is None:
-            self._close(_INCOMPLETE_HEADER)
+        elif self._proxied is not None and self._proxied.waiting:
+            self._close(INCOMPLETE_HEADER)
         else:
             self._perform(self._negotiation.timed_out())
 

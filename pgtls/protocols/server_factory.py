@@ -19,6 +19,7 @@ from pgtls.protocols.connection_log import ConnectionLog
 from pgtls.protocols.interfaces import IAccessPolicy, ISessionObserver
 from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import Places
+from pgtls.protocols.proxied_client import Proxies
 from pgtls.protocols.server import PgTLSServerProtocol
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.wire.messages import ErrorResponse
@@ -39,6 +40,7 @@ class PgTLSServerFactory(Factory):
     :param observers: are told what happens to connections, in place of the log
         (:class:`~pgtls.protocols.connection_log.ConnectionLog`).
     :param reactor: for time limits; None for the installed one.
+    :ivar proxies: what is known of proxies that send PROXY headers; None where none is taken.
     :ivar tcp_options: those of the clients' TCP connections.
     :ivar places: the open connections, and which of them may have a session.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
@@ -62,6 +64,7 @@ class PgTLSServerFactory(Factory):
         self.wrapped = wrapped
         self.tls = tls
         self.settings = settings
+        self.proxies = Proxies.of(settings)
         self.tcp_options = settings.tcp_options
         self.policy: IAccessPolicy = Admission(settings, tls) if policy is None else policy
         self.places = Places[PgTLSServerProtocol](

@@ -9,9 +9,12 @@ from functools import partial
 import attrs
 
 from pgtls import settings
+from pgtls.errors import ConfigurationError
 from pgtls.policy.client_identity import ClientCert, ClientName
+from pgtls.policy.trusted_proxies import ANYWHERE, parse_network
 from pgtls.tls.server_context import ServerTLSSettings
 from pgtls.transport.keepalive import check_tcp_option, tcp_options
+from pgtls.wire.proxy_header import ProxyProtocol
 from pgtls.wire.server_negotiation import SSL, CancelPolicy
 
 
@@ -58,6 +61,15 @@ class ListenerSettings:
     )
     cancel: CancelPolicy = settings.choice(
         CancelPolicy.ANY, "accept cancel requests in plaintext too, or inside TLS only"
+    )
+    proxy_protocol: ProxyProtocol = settings.choice(
+        ProxyProtocol.OFF,
+        "whether connections from a load balancer begin with a PROXY header, version 1 or 2",
+    )
+    proxy_protocol_from: tuple[str, ...] = settings.several(
+        "addresses and networks of the load balancers that are believed; without it: this machine "
+        "only. Those that come over a Unix socket always are",
+        check=parse_network,
     )
     authentication_timeout: float = settings.number(
         60.0,
@@ -106,3 +118,23 @@ class ListenerSettings:
             count=self.tcp_keepalives_count,
             user_timeout=self.tcp_user_timeout,
         )
+
+
+def behind_haproxy(listener: ListenerSettings) -> ListenerSettings:
+    """The settings of a listener whose endpoint string begins with Twisted's ``haproxy:``: a header
+    is required, and without ``proxy_protocol_from`` every address is believed.
+
+    :param listener: the settings as they are given.
+    :returns: what they are there.
+    :raises ConfigurationError: ``proxy_protocol`` says something else.
+    """
+    if listener.proxy_protocol is ProxyProtocol.ALLOW:
+        raise ConfigurationError(
+            'behind "haproxy:" a PROXY header is required: with proxy_protocol = "allow" leave '
+            '"haproxy:" out'
+        )
+    return attrs.evolve(
+        listener,
+        proxy_protocol=ProxyProtocol.REQUIRE,
+        proxy_protocol_from=listener.proxy_protocol_from or ANYWHERE,
+    )

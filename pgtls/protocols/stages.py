@@ -24,8 +24,10 @@ class Client:
     :ivar address: its own address, behind a proxy too.
     :ivar tls: what was negotiated, its certificate included; None in plaintext.
     :ivar sni: the host name in its ClientHello; None where it sent none, and in plaintext.
-    :ivar proxy: the PROXY header in front of its connection; None where none was expected.
     :ivar accepted: when it connected, in seconds of the reactor's clock.
+    :ivar proxy: the PROXY header in front of its connection; None where there was none. What it
+        says beside the address is the proxy's word, and nothing is admitted by it.
+    :ivar proxy_address: the address of the proxy that has sent the header.
     :ivar scram: the keys that it has proved to know, where the listener has authenticated it by
         SCRAM: with them one can log in as its role. Never shown.
     :ivar auth_method: how it was authenticated, by PostgreSQL's name of the method; before the
@@ -36,8 +38,9 @@ class Client:
     address: IAddress | None = None
     tls: NegotiatedTLS | None = None
     sni: str | None = None
-    proxy: ProxyHeader | None = None
     accepted: float = 0.0
+    proxy: ProxyHeader | None = None
+    proxy_address: IAddress | None = None
     scram: KnownKeys | None = field(default=None, repr=False)
     auth_method: str = "trust"
 

@@ -24,10 +24,10 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.interfaces import IAccessPolicy, ISessionObserver
 from pgtls.protocols.server_factory import PgTLSServerFactory
-from pgtls.protocols.server_settings import ListenerSettings, with_ssl_default
+from pgtls.protocols.server_settings import ListenerSettings, behind_haproxy, with_ssl_default
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.transport.listening import backlog_for, listen
-from pgtls.transport.listening_sockets import is_unix_socket, server_endpoint
+from pgtls.transport.listening_sockets import HAPROXY, is_unix_socket, server_endpoint
 from pgtls.transport.reactor import IReactor
 from pgtls.wire.server_negotiation import SSL
 
@@ -125,6 +125,8 @@ class ServerStringParser:
                 raise ConfigurationError('ssl must be "off" for a Unix socket: it never has TLS')
             mine["ssl"] = "off"
         listener = settings.read(ListenerSettings, with_ssl_default(mine))
+        if inside.startswith(HAPROXY):
+            listener = behind_haproxy(listener)
         backlog = backlog_for(inside, listener.max_connections)
         return PgTLSServerEndpoint(reactor, wrapped, listener, backlog=backlog)
 

@@ -74,6 +74,7 @@ class Lifecycle:
 
     closing = False
     _aborting = False
+    _host: IAddress | None = None  # where it is another one than the socket's
 
     def __init__(
         self,
@@ -114,7 +115,16 @@ class Lifecycle:
 
     def getHost(self) -> IAddress:
         """This end's address."""
-        return socket_address(self._socket.family, self._socket.getsockname())
+        return self._host or socket_address(self._socket.family, self._socket.getsockname())
+
+    def speak_for(self, client: IAddress | None, server: IAddress | None) -> None:
+        """See :class:`~pgtls.transport.relay_transport.IRelayTransport`.
+
+        :param client: the client's address; None for the peer's own.
+        :param server: the address that it has connected to; None for this end's own.
+        """
+        self._peer = client or self._peer
+        self._host = server
 
     def fileno(self) -> int:
         """The socket's number, -1 when it is closed."""

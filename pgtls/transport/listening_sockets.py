@@ -37,6 +37,10 @@ _SYSTEMD = re.compile(r"(?P<haproxy>haproxy:)?systemd:(?P<arguments>.*)", re.DOT
 _SEPARATOR = re.compile(r"(?<!\\):")
 _SYSTEMD_ARGUMENTS = ("domain", "index", "name")
 
+#: What Twisted's endpoint strings begin with where connections begin with a PROXY header. We read
+#: it ourselves (``proxy_protocol``), and Twisted's wrapper of every connection is left out.
+HAPROXY = "haproxy:"
+
 #: The queue of a TCP socket of a supervisor's, as systemd has it; the kernel's limit counts too.
 _BACKLOG = 4096
 
@@ -141,16 +145,18 @@ def _is_socket(path: str) -> bool:
 
 
 def server_endpoint(reactor: IReactorSocket, description: str) -> IStreamServerEndpoint:
-    """An endpoint string's endpoint. A socket that a supervisor (``systemd:``) has opened stays as
-    it is: neither its file nor its permissions are touched, at the end either. A lock file of a
-    process that has gone does not count.
+    """An endpoint string's endpoint, without :data:`HAPROXY`.
+
+    A socket that a supervisor (``systemd:``) has opened stays as it is: neither its file nor its
+    permissions are touched, at the end either. A lock file of a process that has gone does not
+    count.
 
     :param reactor: Twisted's reactor.
     :param description: as for ``serverFromString``.
     :returns: the endpoint.
     :raises ValueError: as ``serverFromString``, with which other exceptions may come too.
     """
-    return endpoint_from_string(_ListeningReactor(reactor), description)
+    return endpoint_from_string(_ListeningReactor(reactor), description.removeprefix(HAPROXY))
 
 
 def endpoint_from_string(reactor: object, description: str) -> IStreamServerEndpoint:

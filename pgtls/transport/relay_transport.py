@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
     IPushProducer,
     ISSLTransport,
@@ -63,6 +64,13 @@ class IRelayTransport(IStreamTransport):
             what the peer has sent may still be there to be read.
         """
 
+    def speak_for(client: IAddress | None, server: IAddress | None) -> None:
+        """The peer is a proxy, and has said for whom it speaks.
+
+        :param client: becomes what ``getPeer`` says; None where that stays as it is.
+        :param server: becomes what ``getHost`` says: where the client has connected to.
+        """
+
     def splice_to(sink: object) -> None:
         """From now on bytes may go to another transport past both protocols, in the kernel, where
         they come in bulk: the protocol here would do nothing but write them there.
@@ -97,3 +105,19 @@ def unread(transport: ITransport, data: bytes) -> None:
         lowest.unread(data)
     else:
         lowest.protocol.dataReceived(data)  # type: ignore[attr-defined] # Twisted's TLS is there
+
+
+def speak_for(transport: ITransport, client: IAddress | None, server: IAddress | None) -> None:
+    """Have a connection from a proxy say the client's addresses in place of the proxy's own.
+
+    :param transport: a protocol's; ours, or Twisted's own.
+    :param client: what its ``getPeer`` is to say; None where it stays as it is.
+    :param server: what its ``getHost`` is to say; None where it stays as it is.
+    """
+    if IRelayTransport.providedBy(transport):
+        transport.speak_for(client, server)
+        return
+    if client is not None:
+        transport.getPeer = lambda: client  # type: ignore[method-assign]
+    if server is not None:
+        transport.getHost = lambda: server  # type: ignore[method-assign]

@@ -20,13 +20,13 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.errors import ConfigurationError
 from pgtls.transport.addresses import socket_address
 from pgtls.transport.listening import BATCH, Acceptor
+from pgtls.transport.listening_sockets import HAPROXY
 from pgtls.transport.poller import poller
 from pgtls.transport.reactor import IReactor, has_epoll
 
@@ -34,7 +34,6 @@ _log = Logger(namespace="pgtls.transport")
 
 #: Endpoints of which nothing but their socket is needed.
 _SHAREABLE = ("tcp", "tcp6", "unix", "systemd")
-_HAPROXY = "haproxy:"
 
 #: accept(2): the machine has no more of something. Seconds until it is tried again.
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -56,7 +55,7 @@ def check_shareable(listen: str) -> None:
     :param listen: the endpoint string.
     :raises ConfigurationError: they cannot.
     """
-    kind = listen.removeprefix(_HAPROXY).partition(":")[0]
+    kind = listen.removeprefix(HAPROXY).partition(":")[0]
     if kind not in _SHAREABLE:
         raise ConfigurationError(
             f'listen: "{listen}" is for workers = 1; several workers can share tcp:, tcp6:, unix: '
@@ -65,21 +64,16 @@ def check_shareable(listen: str) -> None:
 
 
 def shared_endpoint(
-    reactor: IReactor, descriptor: int, listen: str, excess: Callable[[], int]
+    reactor: IReactor, descriptor: int, excess: Callable[[], int]
 ) -> IStreamServerEndpoint:
     """The endpoint of one of the processes.
 
     :param reactor: Twisted's.
     :param descriptor: the listening socket.
-    :param listen: the endpoint string that it was opened by.
     :param excess: tells how many connections more than another process this one has.
-    :returns: listens on the socket, behind ``haproxy:`` if the string says so.
+    :returns: listens on the socket.
     """
-    endpoint = _SharedEndpoint(reactor, socket.socket(fileno=descriptor), excess)
-    if listen.startswith(_HAPROXY):
-        wrapped: IStreamServerEndpoint = proxyEndpoint(endpoint)
-        return wrapped
-    return endpoint
+    return _SharedEndpoint(reactor, socket.socket(fileno=descriptor), excess)
 
 
 @implementer(IStreamServerEndpoint)

@@ -1,35 +1,90 @@
 """The header of the PROXY protocol: whose connection a proxy passes on. Sans-I/O.
 
-Source: "The PROXY protocol, Versions 1 & 2", ``doc/proxy-protocol.txt`` of HAProxy.
+Source: "The PROXY protocol, Versions 1 & 2", ``doc/proxy-protocol.txt`` of HAProxy. Here is what a
+header says; :mod:`pgtls.wire.proxy_header_reader` reads them, and
+:mod:`pgtls.wire.proxy_header_writer` writes them.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from enum import IntEnum, StrEnum
 
-_V1 = b"PROXY "
-_V2 = b"\r\n\r\n\0\r\nQUIT\n"
+#: What headers of version 1 and 2 begin with.
+VERSION_1 = b"PROXY "
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
-#: Bytes of a header of version 1, the line's end included; and before the addresses of version 2.
-_MAX_V1 = 107
-_V2_FIXED = 16
+#: Version 2's address families for streams.
+INET, INET6, UNIX = 0x11, 0x21, 0x31
 
-#: Version 2's address families for streams: how long a pair of addresses is.
-_INET, _INET6, _UNIX = 0x11, 0x21, 0x31
-_LENGTHS = {_INET: 12, _INET6: 36, _UNIX: 216}
+#: The longest value that the document allows for :attr:`TLV.UNIQUE_ID`.
+MAX_UNIQUE_ID = 128
 
-#: Families and protocols that may stand there, but tell nothing about a stream: unspecified ones,
-#: and datagrams.
-_WITHOUT_ADDRESSES = frozenset((0x00, 0x01, 0x02, 0x10, 0x12, 0x20, 0x22, 0x30, 0x32))
 
-#: TLV types: the checksum of the header.
-_CRC32C = 0x03
+class ProxyProtocol(StrEnum):
+    """The ``proxy_protocol`` setting: whether connections begin with a header."""
+
+    OFF = "off"
+    ALLOW = "allow"
+    REQUIRE = "require"
+
+
+class TLV(IntEnum):
+    """The fields of version 2 that are known here: PP2_TYPE_ and PP2_SUBTYPE_SSL_ in the
+    document."""
+
+    ALPN = 0x01
+    AUTHORITY = 0x02
+    CRC32C = 0x03
+    UNIQUE_ID = 0x05
+    SSL = 0x20
+    SSL_VERSION = 0x21
+    SSL_CN = 0x22
+    SSL_CIPHER = 0x23
+    SSL_SIG_ALG = 0x24
+    SSL_KEY_ALG = 0x25
+
+
+#: What :attr:`ProxiedTLS.client` consists of: the client came by TLS; it has shown a certificate on
+#: this connection, or in this TLS session.
+CLIENT_SSL, CLIENT_CERT_CONN, CLIENT_CERT_SESS = 1, 2, 4
 
 
 class InvalidProxyHeader(ValueError):
-    """What came is no PROXY header, or a wrong one. The text says why."""
+    """What came is a wrong PROXY header, or none. The text says why."""
+
+
+class NoProxyHeader(InvalidProxyHeader):
+    """What came is no PROXY header."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxiedTLS:
+    """The SSL field: the TLS between the client and the proxy, which is the proxy's word for it.
+
+    :ivar client: bits, :data:`CLIENT_SSL` and the others.
+    :ivar verify: 0 where the client has shown a certificate and the proxy has verified it.
+    :ivar version: ``TLSv1.3``; None where the proxy does not say, as with all below.
+    :ivar common_name: the subject's in the client's certificate.
+    :ivar cipher: the cipher suite.
+    :ivar signature: the algorithm that the proxy's certificate is signed with.
+    :ivar key: the algorithm of the proxy's key, with its length: ``RSA2048``.
+    """
+
+    client: int
+    verify: int
+    version: str | None = None
+    common_name: str | None = None
+    cipher: str | None = None
+    signature: str | None = None
+    key: str | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the proxy says that it has verified a certificate of the client's."""
+        return bool(self.client & (CLIENT_CERT_CONN | CLIENT_CERT_SESS)) and not self.verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,142 +122,85 @@ class ProxyHeader:
     destination: ProxyAddress | None = None
     tlvs: tuple[tuple[int, bytes], ...] = ()
 
+    def value(self, kind: TLV) -> bytes | None:
+        """Find a field.
 
-class ProxyHeaderReader:
-    """Collects bytes until the header is there.
-
-    :ivar rest: what came behind the header, once it is there; before, what has come of it.
-    """
-
-    def __init__(self) -> None:
-        self.rest = b""
-
-    def receive(self, data: bytes) -> ProxyHeader | None:
-        """Take more bytes. At most 65,551 and one chunk are ever held.
-
-        :param data: from the proxy, in any pieces.
-        :returns: the header; None while it is incomplete.
-        :raises InvalidProxyHeader: as soon as it is clear that there is none, or a wrong one.
+        :param kind: its type.
+        :returns: the value of the first one; None where there is none.
         """
-        self.rest += data
-        if self.rest.startswith(_V1):
-            return self._version_1()
-        if self.rest.startswith(_V2):
-            return self._version_2()
-        if not _V1.startswith(self.rest) and not _V2.startswith(self.rest):
-            raise InvalidProxyHeader("the connection does not begin with one")
-        return None
+        return next((value for type_, value in self.tlvs if type_ == kind), None)
 
-    def _version_1(self) -> ProxyHeader | None:
-        end = self.rest.find(b"\r\n", 0, _MAX_V1)
-        if end < 0:
-            if len(self.rest) >= _MAX_V1:
-                raise InvalidProxyHeader(f"no end of line within {_MAX_V1} bytes")
-            return None
-        line, self.rest = self.rest[:end], self.rest[end + 2 :]
-        _, family, *fields = line.split(b" ")
-        if family == b"UNKNOWN":
-            return ProxyHeader(1)
-        if family not in (b"TCP4", b"TCP6") or len(fields) != 4:
-            raise InvalidProxyHeader('neither "UNKNOWN" nor "TCP4" or "TCP6" and four fields')
-        hosts = [_host(field, 4 if family == b"TCP4" else 6) for field in fields[:2]]
-        ports = [_port(field) for field in fields[2:]]
-        source, destination = map(ProxyAddress, hosts, ports)
-        return ProxyHeader(1, source=source, destination=destination)
+    @property
+    def authority(self) -> str | None:
+        """The host name that the client asked the proxy for (SNI)."""
+        return _legible(self.value(TLV.AUTHORITY))
 
-    def _version_2(self) -> ProxyHeader | None:
-        if len(self.rest) < _V2_FIXED:
-            return None
-        command, family, length = struct.unpack_from("!BBH", self.rest, len(_V2))
-        if command not in (0x20, 0x21):
-            raise InvalidProxyHeader(f"version and command 0x{command:02x} are not known")
-        if len(self.rest) < _V2_FIXED + length:
-            return None
-        whole, self.rest = self.rest[: _V2_FIXED + length], self.rest[_V2_FIXED + length :]
-        if command == 0x20:
-            return ProxyHeader(2, local=True)  # whatever else stands there is to be ignored
-        size = _LENGTHS.get(family, 0)
-        if not size and family not in _WITHOUT_ADDRESSES:
-            raise InvalidProxyHeader(f"family and protocol 0x{family:02x} are not known")
-        if size > length:
-            raise InvalidProxyHeader("too short for its addresses")
-        addresses = whole[_V2_FIXED : _V2_FIXED + size]
-        # Datagrams and the like have addresses of their own lengths: fields are not looked for.
-        tlvs = _tlvs(whole, _V2_FIXED + size) if size or family == 0 else ()
-        source, destination = _ADDRESSES[family](addresses) if size else (None, None)
-        return ProxyHeader(2, source=source, destination=destination, tlvs=tlvs)
+    @property
+    def unique_id(self) -> str | None:
+        """What the proxy calls the connection."""
+        return _legible(self.value(TLV.UNIQUE_ID))
+
+    @property
+    def tls(self) -> ProxiedTLS | None:
+        """The TLS between the client and the proxy; None where the proxy does not say."""
+        value = self.value(TLV.SSL)
+        return proxied_tls(value) if value is not None else None
 
 
-def _host(field: bytes, version: int) -> str:
-    try:
-        address = ip_address(field.decode("ascii"))
-    except ValueError:
-        raise InvalidProxyHeader(f"no IPv{version} address where one should be") from None
-    if address.version != version or "%" in str(address):
-        raise InvalidProxyHeader(f"no IPv{version} address where one should be")
-    return _text(address)
+def begins_like_header(data: bytes) -> bool:
+    """Whether bytes can be the beginning of a header.
 
-
-def _text(address: IPv4Address | IPv6Address) -> str:
-    """As PostgreSQL prints it: compressed, and IPv4 inside IPv6 with dots."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(address) if mapped is None else f"::ffff:{mapped}"
-
-
-def _port(field: bytes) -> int:
-    if not field.isdigit() or len(field) > 5 or int(field) > 65535:
-        raise InvalidProxyHeader("no port where one should be")
-    return int(field)
-
-
-def _ipv4(data: bytes) -> tuple[ProxyAddress, ProxyAddress]:
-    source, destination, *ports = struct.unpack("!4s4sHH", data)
-    return (
-        ProxyAddress(str(IPv4Address(source)), ports[0]),
-        ProxyAddress(str(IPv4Address(destination)), ports[1]),
-    )
-
-
-def _ipv6(data: bytes) -> tuple[ProxyAddress, ProxyAddress]:
-    source, destination, *ports = struct.unpack("!16s16sHH", data)
-    return (
-        ProxyAddress(_text(IPv6Address(source)), ports[0]),
-        ProxyAddress(_text(IPv6Address(destination)), ports[1]),
-    )
-
-
-def _unix(data: bytes) -> tuple[ProxyAddress, ProxyAddress]:
-    source, destination = (
-        ProxyAddress(path.rstrip(b"\0").decode("utf-8", "backslashreplace"), None)
-        for path in (data[:108], data[108:])
-    )
-    return source, destination
-
-
-_ADDRESSES = {_INET: _ipv4, _INET6: _ipv6, _UNIX: _unix}
-
-
-def _tlvs(header: bytes, at: int) -> tuple[tuple[int, bytes], ...]:
-    """Read the fields behind the addresses.
-
-    :raises InvalidProxyHeader: one is longer than the header, or the checksum is wrong.
+    :param data: what came first on a connection, at least 4 bytes.
+    :returns: whether they can. Nothing that PostgreSQL's or TLS's protocol begins with can.
     """
-    tlvs = []
-    while at < len(header):
-        if at + 3 > len(header):
+    return VERSION_1.startswith(data[: len(VERSION_1)]) or SIGNATURE.startswith(
+        data[: len(SIGNATURE)]
+    )
+
+
+def fields(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """Find the fields (TLVs) in a header, or inside another field.
+
+    :param data: what they stand in, to its end.
+    :param at: where they begin.
+    :returns: type, begin and end of the value of each.
+    :raises InvalidProxyHeader: one is longer than what it stands in.
+    """
+    while at < len(data):
+        if at + 3 > len(data):
             raise InvalidProxyHeader("a field is longer than the header")
-        kind, length = struct.unpack_from("!BH", header, at)
+        kind, length = struct.unpack_from("!BH", data, at)
         at += 3
-        if at + length > len(header):
+        if at + length > len(data):
             raise InvalidProxyHeader("a field is longer than the header")
-        value = header[at : at + length]
-        if kind == _CRC32C:
-            zeroed = header[:at] + bytes(length) + header[at + length :]
-            if value != crc32c(zeroed).to_bytes(4, "big"):
-                raise InvalidProxyHeader("wrong checksum")
-        tlvs.append((kind, value))
+        yield kind, at, at + length
         at += length
-    return tuple(tlvs)
+
+
+def proxied_tls(value: bytes) -> ProxiedTLS:
+    """Read the value of an SSL field.
+
+    :param value: the value.
+    :returns: what it says; fields inside it that are not known are skipped.
+    :raises InvalidProxyHeader: it is none.
+    """
+    if len(value) < 5:
+        raise InvalidProxyHeader("an SSL field of less than 5 bytes")
+    client, verify = struct.unpack_from("!BI", value)
+    found = {kind: value[start:end] for kind, start, end in fields(value, 5)}
+    return ProxiedTLS(
+        client,
+        verify,
+        version=_legible(found.get(TLV.SSL_VERSION)),
+        common_name=_legible(found.get(TLV.SSL_CN)),
+        cipher=_legible(found.get(TLV.SSL_CIPHER)),
+        signature=_legible(found.get(TLV.SSL_SIG_ALG)),
+        key=_legible(found.get(TLV.SSL_KEY_ALG)),
+    )
+
+
+def _legible(value: bytes | None) -> str | None:
+    return value.decode("utf-8", "backslashreplace") if value is not None else None
 
 
 def _crc_of_byte(byte: int) -> int:

@@ -28,6 +28,7 @@ from pgtls.wire.messages import (
     split_packet,
 )
 from pgtls.wire.negotiation import ALPN, Send
+from pgtls.wire.proxy_header import begins_like_header
 
 
 class SSL(StrEnum):
@@ -113,6 +114,12 @@ _FIRST_BYTE, _PACKET, _HANDSHAKE, _DONE = _State
 _OFF, _ON, _REQUIRE = SSL
 
 
+#: Why a connection is closed that begins with a PROXY header where none is taken.
+UNWELCOME_HEADER = (
+    "PROXY header refused: none is taken from this address (proxy_protocol, proxy_protocol_from)"
+)
+
+
 def _no_refusal() -> None:
     """Nothing is refused."""
 
@@ -165,6 +172,8 @@ class ServerNegotiation:
         try:
             split = split_packet(self._buffer)
         except InvalidLength:
+            if begins_like_header(self._buffer):
+                return self._close(UNWELCOME_HEADER)
             return self._close("invalid length of startup packet")
         if split is None:
             return []

@@ -196,9 +196,7 @@ class Shared(Transports, TestCase):
         with socket.create_server(("127.0.0.1", 0), backlog=waiting) as opened:
             opened.setblocking(False)
             clients = [socket.create_connection(opened.getsockname()) for _ in range(waiting)]
-            endpoint = shared_endpoint(
-                reactor, os.dup(opened.fileno()), "tcp:0", lambda: lead + len(made)
-            )
+            endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), lambda: lead + len(made))
             port: Any = await endpoint.listen(Factory.forProtocol(Counted))
             counted = Deferred[int]()
             reactor.callLater(0, lambda: reactor.callLater(0, lambda: counted.callback(len(made))))
@@ -222,7 +220,7 @@ class Shared(Transports, TestCase):
         """It would be ready for ever."""
         with socket.create_server(("127.0.0.1", 0)) as opened:
             opened.setblocking(False)
-            endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), "tcp:0", lambda: 0)
+            endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), lambda: 0)
             port: Any = await endpoint.listen(Factory.forProtocol(Protocol))
             opened.shutdown(socket.SHUT_RDWR)
             accept = self.patch_accept(port)

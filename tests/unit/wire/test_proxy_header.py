@@ -12,9 +12,9 @@ from pgtls.wire.proxy_header import (
     InvalidProxyHeader,
     ProxyAddress,
     ProxyHeader,
-    ProxyHeaderReader,
     crc32c,
 )
+from pgtls.wire.proxy_header_reader import ProxyHeaderReader
 from tests.unit.wire.test_messages import pieces
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
