@@ -60,6 +60,7 @@ class Daemon(MultiService):
     :param reactor: Twisted's reactor.
     :param configuration: what to run.
     :param stop_requested: tells whether it is to stop again, while it is being started.
+    :param ready: is called each time that it has been started, once the reactor runs.
     :raises ConfigurationError: with every mistake.
     """
 
@@ -68,10 +69,13 @@ class Daemon(MultiService):
         reactor: IReactor,
         configuration: Configuration,
         stop_requested: Callable[[], bool] = lambda: False,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._stop_requested = stop_requested
+        self._ready = ready
+        self._reload_mistake = ""
         self._settings = settings = configuration.daemon
         self._embedded = EmbeddedPostgreSQL(Path(settings.embedded)) if settings.embedded else None
         # Where the names of files count from, wherever twistd goes from here (--rundir).
@@ -94,6 +98,31 @@ class Daemon(MultiService):
     def gateways(self) -> list[Gateway]:
         """The gateways, in the order of the configuration."""
         return [service for service in self.services if isinstance(service, Gateway)]
+
+    @property
+    def sessions(self) -> int:
+        """How many connections of clients are open, in all processes."""
+        if self._workers is not None:
+            return self._workers.connections()
+        return sum(gateway.sessions for gateway in self.gateways)
+
+    @property
+    def summary(self) -> str:
+        """A line about what it does, and what was wrong at its last reload."""
+        sessions = f"{_counted(self.sessions, 'session')} open"
+        if not self.running:
+            return f"draining: {sessions}"
+        gateways = f"{_counted(len(self.gateways), 'gateway')}, {sessions}"
+        mistake = self._reload_mistake
+        return f"{gateways}; last reload failed: {mistake}" if mistake else gateways
+
+    def check_workers(self, timeout: float) -> None:
+        """Ask the workers whether they are alive; those that do not answer are replaced.
+
+        :param timeout: seconds that they have.
+        """
+        if self._workers is not None:
+            self._workers.check_alive(timeout)
 
     def startService(self) -> None:
         """Start the embedded PostgreSQL, open the ports, start the workers, say how to reach them.
@@ -125,7 +154,7 @@ class Daemon(MultiService):
             raise CannotStart(error) from None
         super().startService()  # type: ignore[no-untyped-call]
         # Not before signals are handled: a script that reads this may stop the daemon at once.
-        self._reactor.callWhenRunning(self._print_listening)
+        self._reactor.callWhenRunning(self._started)
 
     def _use_embedded(self, conninfo: str) -> None:
         """Give the gateways without an upstream the embedded PostgreSQL.
@@ -150,8 +179,11 @@ class Daemon(MultiService):
         await gatherResults([_open_port(gateway, mistakes) for gateway in self.gateways])
         mistakes.check()
 
-    def _print_listening(self) -> None:
-        for gateway in self.gateways if self.running and not self._stop_requested() else ():
+    def _started(self) -> None:
+        if not self.running or self._stop_requested():
+            return
+        self._ready()
+        for gateway in self.gateways:
             settings = gateway.loaded.configuration.settings
             certificate = self._certificate if uses_default_certificate(settings) else None
             embedded = self._embedded is not None and not settings.upstream
@@ -208,7 +240,7 @@ class Daemon(MultiService):
         except OSError as error:
             found.add(str(error))
         if found.found:
-            _not_reloaded(found.found)
+            self._not_reloaded(found.found)
             return
         for gateway, loaded in renewed:
             gateway.renew(loaded)
@@ -217,9 +249,15 @@ class Daemon(MultiService):
             self._workers.replace_configurations([loaded.configuration for _, loaded in renewed])
             mistakes = await self._workers.reload()
         if mistakes:  # a file has changed since we read it, or a worker does not answer
-            _not_reloaded(mistakes)
+            self._not_reloaded(mistakes)
         else:
+            self._reload_mistake = ""
             _log.info("reloaded: new connections get what is in the files now")
+
+    def _not_reloaded(self, mistakes: Sequence[object]) -> None:
+        self._reload_mistake = str(mistakes[0])
+        for mistake in mistakes:
+            _log.error("not reloaded: {mistake}", mistake=mistake)
 
     def stopService(self) -> Deferred[None]:
         """Begin no more sessions, let those that are open finish for ``shutdown_timeout``, then
@@ -233,9 +271,8 @@ class Daemon(MultiService):
     async def _stop(self) -> None:
         timeout = self._settings.shutdown_timeout
         workers, ended = self._workers, None
-        count = sum(gateway.sessions for gateway in self.gateways)
+        count = self.sessions
         if workers is not None:
-            count = workers.connections()
             ended = workers.stop(timeout)
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
@@ -262,6 +299,5 @@ def _open_port(gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
     return gateway.open_port().addErrback(not_opened)
 
 
-def _not_reloaded(mistakes: Sequence[object]) -> None:
-    for mistake in mistakes:
-        _log.error("not reloaded: {mistake}", mistake=mistake)
+def _counted(number: int, things: str) -> str:
+    return f"{number} {things}" if number == 1 else f"{number} {things}s"

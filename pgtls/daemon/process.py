@@ -5,6 +5,7 @@ None of this happens to a process that only imports pgtls or runs its endpoints.
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from contextlib import ExitStack
@@ -22,11 +23,17 @@ from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS, Handler, signals
+from pgtls.daemon.systemd_notify import SystemdNotify
+from pgtls.daemon.systemd_service import SystemdService
 from pgtls.daemon.text_log import speed_up_text_logs
+from pgtls.daemon.workers import END_TIMEOUT, START_TIMEOUT
 from pgtls.protocols.places import descriptors
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
+
+#: Seconds that the embedded PostgreSQL may take to stop.
+_EMBEDDED_STOP_TIMEOUT = 120.0
 
 #: File descriptors that the daemon needs besides those for clients.
 _SPARE_FILES = 64
@@ -53,7 +60,8 @@ class DaemonProcess(Service):
     def __init__(self, reactor: IDaemonReactor, configuration: Configuration) -> None:
         self._reactor = reactor
         self._configuration = configuration
-        self._daemon = Daemon(reactor, configuration, self._stop_requested)
+        self._daemon = Daemon(reactor, configuration, self._stop_requested, self._ready)
+        self._systemd = SystemdService(reactor, SystemdNotify.taken_from(os.environ), self._daemon)
         self._undo = ExitStack()
         self._stop_signalled = False
 
@@ -78,6 +86,9 @@ class DaemonProcess(Service):
                 sum(descriptors(g.settings.listener.max_connections) for g in gateways)
             )
             self._reactor.callWhenRunning(self._handle_signals)
+            undo.callback(self._systemd.stop)
+            if settings.workers > 1 or settings.embedded:
+                self._systemd.starting(START_TIMEOUT + END_TIMEOUT)
             try:
                 self._daemon.startService()
             except CannotStart:
@@ -92,11 +103,18 @@ class DaemonProcess(Service):
         :returns: fires when it is done.
         """
         super().stopService()  # type: ignore[no-untyped-call]
-        return self._daemon.stopService().addBoth(self._stopped)
+        stopped = self._daemon.stopService()
+        settings = self._configuration.daemon
+        last = _EMBEDDED_STOP_TIMEOUT if settings.embedded else END_TIMEOUT
+        self._systemd.stopping(settings.shutdown_timeout + END_TIMEOUT + last)
+        return stopped.addBoth(self._stopped)
 
     def _stopped(self, result: Failure | None) -> Failure | None:
         self._undo.close()
         return result
+
+    def _ready(self) -> None:
+        self._systemd.ready()
 
     def _stop_requested(self) -> bool:
         return self._stop_signalled or signals.stop_requested()
@@ -114,7 +132,11 @@ class DaemonProcess(Service):
 
     def _reload(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(reopen_log_files)
-        self._reactor.callFromThread(self._daemon.reload)
+        self._reactor.callFromThread(self._reload_daemon)
+
+    def _reload_daemon(self) -> None:
+        if self.running:
+            self._systemd.reload(self._daemon.reload())
 
     def _rotate(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(rotate_log_files)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from twisted.logger import Logger
 
 _log = Logger(namespace="pgtls.daemon")
 
 #: Characters of a status line at most.
-_STATUS_LENGTH = 200
+_STATUS_LENGTH = 500
+
+#: Seconds that the service manager has to take a message without which it would act wrongly.
+_PATIENCE = 1.0
 
 
 class SystemdNotify:
@@ -29,6 +32,24 @@ class SystemdNotify:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         self._watchdog = _watchdog_seconds(environ) if self._address else None
+        self._took = True
+
+    @classmethod
+    def taken_from(cls, environ: MutableMapping[str, str]) -> SystemdNotify:
+        """Speak for the service, and have no program that this one starts do so.
+
+        :param environ: the process's own; the variables are removed from it.
+        :returns: what sends the messages.
+        """
+        notify = cls(environ)
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+            environ.pop(name, None)
+        return notify
+
+    @property
+    def used(self) -> bool:
+        """Whether there is a service manager that takes messages."""
+        return self._address[:1] in ("/", "@")
 
     @property
     def watchdog_interval(self) -> float | None:
@@ -41,19 +62,19 @@ class SystemdNotify:
 
         :param status: a line for ``systemctl status``.
         """
-        self._send("READY=1", _status(status), f"MAINPID={os.getpid()}")
+        self._send("READY=1", _status(status), f"MAINPID={os.getpid()}", patience=_PATIENCE)
 
     def reloading(self) -> None:
         """A reload begins; :meth:`ready` must follow."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}", patience=_PATIENCE)
 
     def stopping(self, status: str) -> None:
         """The daemon has been told to stop.
 
         :param status: a line for ``systemctl status``.
         """
-        self._send("STOPPING=1", _status(status))
+        self._send("STOPPING=1", _status(status), patience=_PATIENCE)
 
     def status(self, status: str) -> None:
         """Something has changed.
@@ -71,7 +92,7 @@ class SystemdNotify:
 
         :param pid: its process id.
         """
-        self._send(f"MAINPID={pid}")
+        self._send(f"MAINPID={pid}", patience=_PATIENCE)
 
     def extend_timeout(self, seconds: float) -> None:
         """Starting or stopping takes longer.
@@ -80,22 +101,28 @@ class SystemdNotify:
         """
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    def _send(self, *lines: str) -> None:
-        """A service manager that does not listen must not hold up or end the daemon."""
-        if self._address[:1] not in ("/", "@"):
+    def _send(self, *lines: str, patience: float = 0.0) -> None:
+        """A service manager that does not listen must not hold up or end the daemon.
+
+        :param patience: seconds that it has to make room for the message.
+        """
+        if not self.used:
             return
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.setblocking(False)
+                sender.settimeout(patience)
                 sender.connect(address)
                 sender.send("\n".join(lines).encode("utf-8", "replace"))
+            self._took = True
         except OSError as error:
-            _log.warn(
-                "could not notify the service manager at {address}: {error}",
-                address=self._address,
-                error=error.strerror,
-            )
+            if self._took:  # one line, not one for each beat of the watchdog
+                _log.warn(
+                    "could not notify the service manager at {address}: {error}",
+                    address=self._address,
+                    error=error.strerror or error,
+                )
+            self._took = False
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:

@@ -14,8 +14,9 @@ from time import monotonic
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
+from twisted.python.failure import Failure
 
-from pgtls.daemon.pipe_requests import Answerer, PipeRequests
+from pgtls.daemon.pipe_requests import Answerer, PipeRequests, RequestFailed
 from pgtls.daemon.worker import SIGNALS
 from pgtls.daemon.worker_pipe import LineReader, LineSender, Task
 from pgtls.transport.reactor import IReactor
@@ -55,6 +56,7 @@ class WorkerProcess:
         self.last_line = ""
         self.began = monotonic()
         self._ended = ended
+        self._asked: float | None = None
         self._reloads: deque[Deferred[list[str]]] = deque()
         control, control_end = os.pipe()
         report, report_end = os.pipe()
@@ -93,6 +95,31 @@ class WorkerProcess:
         self._reloads.append(answer)
         self._control.write("reload")
         return answer
+
+    def check_alive(self, timeout: float) -> None:
+        """Ask it whether it is alive, unless that has been asked; kill it if there is no answer.
+
+        :param timeout: seconds that it has.
+        """
+        if self.ready and self._asked is None:
+            self._asked = monotonic()
+            answer = self.requests.ask("alive", timeout=timeout)
+            answer.addCallbacks(self._alive, self._not_alive, errbackArgs=(timeout, self._asked))
+
+    def _alive(self, _: object) -> None:
+        self._asked = None
+
+    def _not_alive(self, failure: Failure, timeout: float, asked: float) -> None:
+        failure.trap(RequestFailed)
+        self._asked = None
+        took_too_long = monotonic() - asked > timeout / 2  # otherwise it could not be asked
+        if took_too_long and self._popen.poll() is None:
+            _log.error(
+                "{worker} has not answered for {timeout:g} s: it is killed",
+                worker=self.name,
+                timeout=timeout,
+            )
+            self.kill()
 
     def stop(self) -> None:
         """Have it end when its sessions have."""

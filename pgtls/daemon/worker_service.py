@@ -72,7 +72,7 @@ class Worker(MultiService):
         self._reactor = reactor
         self._task = task
         self._reports = reports
-        self._requests = PipeRequests(reactor, reports.send, {})
+        self._requests = PipeRequests(reactor, reports.send, {"alive": lambda _: True})
         self._gateways: list[Gateway] = []
         counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
         mistakes = Mistakes()

@@ -196,6 +196,14 @@ class Workers:
         timer = self._reactor.callLater(ANSWER_TIMEOUT, _give_up, process, answer)
         return answer.addBoth(_cancelled, timer)
 
+    def check_alive(self, timeout: float) -> None:
+        """Ask each of them whether it is alive. One that does not answer is killed, and replaced.
+
+        :param timeout: seconds that they have. A question that is on its way is not asked again.
+        """
+        for process in self._processes.values() if self._stopped is None else ():
+            process.check_alive(timeout)
+
     def stop(self, timeout: float) -> Deferred[None]:
         """Let them begin no more sessions, and end when those that are open have.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
@@ -91,3 +93,18 @@ class UnitTests(TestCase):
         )
         self.assertIn("Finished", client.out)
         self.assertNotIn("NewSessionTicket", client.out)
+
+    async def test_systemd_takes_both_units(self) -> None:
+        program = "/usr/bin/systemd-analyze"
+        if not os.access(program, os.X_OK):
+            return
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        for name in ("pgtls.service", "pgtls.socket"):
+            text = (CONF / name).read_text()
+            (directory / name).write_text(text.replace("/opt/pgtls/bin/twistd", sys.executable))
+        units = [str(directory / "pgtls.service"), str(directory / "pgtls.socket")]
+        verified = await run([program, "verify", "--man=no", *units])
+        # systemd before 253, which then keeps Type=notify.
+        wrong = [each for each in verified.err.splitlines() if "notify-reload" not in each]
+        self.assertEqual(wrong, [])
