@@ -18,12 +18,15 @@ PASSPHRASE_TIMEOUT = 60
 _SET_IT = "set ssl_passphrase_command to a command that prints its passphrase"
 
 
-def passphrase(command: str, key: KeySource, advice: str = _SET_IT) -> bytes:
+def passphrase(
+    command: str, key: KeySource, advice: str = _SET_IT, name: str = "ssl_passphrase_command"
+) -> bytes:
     """What the command prints, without the line's end.
 
     :param command: with ``%p`` in it for a prompt; empty for none.
     :param key: the key that it is for.
     :param advice: what to do where there is no command.
+    :param name: the command's setting.
     :returns: the passphrase.
     :raises ConfigurationError: there is no command, or it failed.
     """
@@ -41,5 +44,5 @@ def passphrase(command: str, key: KeySource, advice: str = _SET_IT) -> bytes:
             timeout=PASSPHRASE_TIMEOUT,
         )
     except (subprocess.SubprocessError, OSError) as error:
-        raise ConfigurationError(f"ssl_passphrase_command failed: {error}") from error
+        raise ConfigurationError(f"{name} failed: {error}") from error
     return done.stdout.rstrip(b"\r\n")

@@ -24,10 +24,13 @@ _UCRED = struct.Struct("iII")
 def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
     """Set ``keepalives`` and its companions; as in libpq, ``tcp_user_timeout`` too needs it on.
 
-    :param connection: the socket.
+    :param connection: the socket; one that is not TCP's is the near end of an SSH tunnel, which
+        has options of its own.
     :param conninfo: the connection string.
     :raises ConnectFailed: the system does not accept a value.
     """
+    if connection.family == socket.AF_UNIX:
+        return
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not conninfo.keepalives:
         return

@@ -1,0 +1,158 @@
+"""Who logs in at an SSH server: private keys from files, and those that an agent holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import cast
+
+import attrs
+from twisted.conch.ssh.agent import AGENT_SIGN_RESPONSE, AGENTC_SIGN_REQUEST, SSHAgentClient
+from twisted.conch.ssh.common import NS, getNS
+from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IReactorUNIX, ITransport
+
+from pgtls.errors import ConfigurationError
+from pgtls.tls.key_file import read_key_file
+from pgtls.tls.passphrase import passphrase
+from pgtls.transport.ssh_settings import SSHSettings
+
+#: RFC 8332: how RSA keys sign. SHA-1, which "ssh-rsa" stands for, is refused by servers of today.
+_RSA_SHA2_512 = b"rsa-sha2-512"
+
+#: ``SSH_AGENT_RSA_SHA2_512`` (draft-ietf-sshm-ssh-agent, section 3.6.1), as a request has it.
+_AGENT_RSA_SHA2_512 = b"\0\0\0\4"
+_AGENT_NO_FLAGS = b"\0\0\0\0"
+
+#: Seconds that an agent has to answer.
+AGENT_TIMEOUT = 5.0
+
+_SET_IT = "set ssh_passphrase_command to a command that prints its passphrase, or use an agent"
+
+
+class PublicKey(Key):
+    """A public key that is offered to a server, under the name of the signature it will make."""
+
+    def sshType(self) -> bytes:
+        """The algorithm's name."""
+        name: bytes = super().sshType()
+        return _RSA_SHA2_512 if name == b"ssh-rsa" else name
+
+
+@attrs.frozen
+class Identity:
+    """A key to log in with.
+
+    :ivar public: its public half.
+    :ivar sign: signs bytes with the private half.
+    """
+
+    public: PublicKey
+    sign: Callable[[bytes], Deferred[bytes]]
+
+
+def identities_from_files(settings: SSHSettings) -> list[Identity]:
+    """Read the private keys.
+
+    :param settings: name them.
+    :returns: the keys. An encrypted one that is not named in the settings, and has no command for
+        its passphrase, is left to the agent.
+    :raises ConfigurationError: a file cannot be read, other users may read it, or it is no key.
+    """
+    found = []
+    mistakes: list[str] = []
+    for path in settings.identity_files:
+        try:
+            key = _private_key(path, settings)
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+        else:
+            found += [] if key is None else [_identity(key)]
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return found
+
+
+def _private_key(path: str, settings: SSHSettings) -> Key | None:
+    data = read_key_file(path)
+    try:
+        try:
+            key: Key = Key.fromString(data)
+        except EncryptedKeyError:
+            if not settings.ssh_passphrase_command and not settings.ssh_identity_file:
+                return None
+            secret = passphrase(
+                settings.ssh_passphrase_command,
+                path,
+                advice=_SET_IT,
+                name="ssh_passphrase_command",
+            )
+            key = Key.fromString(data, passphrase=secret)
+    except ConfigurationError:
+        raise
+    except BadKeyError as error:
+        raise ConfigurationError(f'could not load private key file "{path}": {error}') from error
+    except Exception as error:
+        # conch lets through what its parsers and cryptography raise, of any kind.
+        raise ConfigurationError(
+            f'could not load private key file "{path}": it is no private key in PEM or OpenSSH\'s '
+            f"format, or its passphrase is wrong ({error})"
+        ) from error
+    if key.isPublic():
+        raise ConfigurationError(f'"{path}" is a public key: ssh_identity_file is the private one')
+    return key
+
+
+def _identity(key: Key) -> Identity:
+    public = PublicKey.fromString(key.public().blob(), type="BLOB")
+    return Identity(public, lambda data: succeed(key.sign(data, public.sshType())))
+
+
+async def identities_of_agent(reactor: IReactorUNIX) -> tuple[list[Identity], Callable[[], None]]:
+    """Ask the agent (``SSH_AUTH_SOCK``) for its keys.
+
+    :param reactor: Twisted's.
+    :returns: the keys, none where there is no agent; and what closes the connection to it, after
+        which they cannot sign any more.
+    """
+    path = os.environ.get("SSH_AUTH_SOCK")
+    if not path:
+        return [], lambda: None
+    endpoint = UNIXClientEndpoint(reactor, path, timeout=AGENT_TIMEOUT)
+    try:
+        agent: SSHAgentClient = await connectProtocol(endpoint, SSHAgentClient())
+        keys = await agent.requestIdentities()
+    except Exception:
+        # It is gone, or answers what it should not: the keys in files may do.
+        return [], lambda: None
+    found = []
+    for blob, _ in keys:
+        try:
+            public = PublicKey.fromString(blob, type="BLOB")
+        except Exception:  # noqa: S112 - a kind of key that conch does not know
+            continue
+        found.append(Identity(public, _signing(agent, blob, public)))
+    return found, cast(ITransport, agent.transport).loseConnection
+
+
+def _signing(
+    agent: SSHAgentClient, blob: bytes, public: PublicKey
+) -> Callable[[bytes], Deferred[bytes]]:
+    flags = _AGENT_RSA_SHA2_512 if public.sshType() == _RSA_SHA2_512 else _AGENT_NO_FLAGS
+
+    def sign(data: bytes) -> Deferred[bytes]:
+        # conch's own signData() asks for no flags: RSA keys would sign with SHA-1.
+        request = NS(blob) + NS(data) + flags
+        answer: Deferred[bytes] = agent.sendRequest(AGENTC_SIGN_REQUEST, request)
+        return answer.addCallback(_signature)
+
+    return sign
+
+
+def _signature(answer: bytes) -> bytes:
+    if answer[:1] != bytes((AGENT_SIGN_RESPONSE,)):
+        raise ValueError("the agent does not sign")
+    signature: bytes = getNS(answer[1:])[0]
+    return signature
