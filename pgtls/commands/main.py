@@ -45,6 +45,10 @@ _COMMANDS = {
     "revoke": ("issued:revoke", "Revoke a certificate, for good, and make root.crl anew."),
     "route": ("route:route", "Say which server a session would go to, and why."),
     "sign": ("signing:sign", "Sign a user's certificate request (step 3 of 4)."),
+    "tunnel": (
+        "tunnel:tunnel",
+        "Reach a server behind an SSH server, from this machine.",
+    ),
     "trust": (
         "trust:trust",
         "Trust the server HOST from now on (trust on first use).",
@@ -90,6 +94,8 @@ def main() -> None:
 
     Connections: explain says what a client would do, without connecting; probe connects, probe
     --all surveys a server, and probe --check watches it.
+
+    A server behind an SSH server: tunnel.
 
     A gateway's configuration: hba says who may connect, route where to.
 

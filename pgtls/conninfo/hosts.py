@@ -72,7 +72,8 @@ class Host:
         """The connection, as libpq names it in errors."""
         if self.unix_path is not None:
             return f'connection to server on socket "{self.unix_path}"'
-        address = f" ({self.hostaddr})" if self.host not in ("", self.hostaddr) else ""
+        both = self.host and self.hostaddr and self.host != self.hostaddr
+        address = f" ({self.hostaddr})" if both else ""
         return f'connection to server at "{self.name}"{address}, port {self.port}'
 
 

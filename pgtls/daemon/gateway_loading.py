@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,6 +17,7 @@ from pgtls.daemon.route_tables import (
     upstreams_with_files,
     with_routes_read_again,
 )
+from pgtls.daemon.ssh_loading import check_reachable, ssh_tunnel
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
@@ -37,6 +39,9 @@ from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import check_shareable
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.server_negotiation import SSL
+
+if TYPE_CHECKING:
+    from pgtls.transport.ssh_tunnel import SSHTunnel
 
 
 def uses_default_certificate(settings: GatewaySettings) -> bool:
@@ -93,7 +98,7 @@ def load_gateway(
         asked for again stay as they are. Its routes are read again.
     :returns: the gateway; or none, where there are mistakes.
     """
-    tls = policy = upstream = None
+    tls = policy = tunnel = upstream = None
     if before is not None:
         gateway = with_routes_read_again(gateway, mistakes, quiet=quiet)
     with mistakes.at(gateway.location):
@@ -104,17 +109,23 @@ def load_gateway(
     with mistakes.at(gateway.location):
         policy = access_policy(gateway.settings.listener, reactor, tls)
     with mistakes.at(gateway.location):
+        tunnel = ssh_tunnel(reactor, gateway, before.ssh_tunnel if before is not None else None)
+    with mistakes.at(gateway.location):
         if gateway.has_own_upstream:
             gateway = _with_upstream(gateway)
-            upstream = upstream_endpoint(reactor, gateway.upstream)
-    routes = loaded_routes(reactor, gateway, mistakes)
+            upstream = upstream_endpoint(reactor, gateway.upstream, tunnel)
+    routes = loaded_routes(reactor, gateway, mistakes, tunnel)
     if policy is None:
         return []
     own_file = None
     if uses_default_certificate(gateway.settings):
         own_file = str(state_directory(state_dir or None) / "server.crt")
     validities = () if quiet else _validities(tls, own_file, upstream, routes)
-    return [LoadedGateway(gateway, tls, policy, upstream, routes, validities=validities)]
+    return [
+        LoadedGateway(
+            gateway, tls, policy, upstream, routes, validities=validities, ssh_tunnel=tunnel
+        )
+    ]
 
 
 def _with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
@@ -192,17 +203,22 @@ def _missing_socket(path: str | None) -> bool:
     return path is not None and not path.startswith("@") and not os.path.exists(path)
 
 
-def upstream_endpoint(reactor: IReactor, conninfo: ConnInfo | None) -> PgTLSClientEndpoint | None:
+def upstream_endpoint(
+    reactor: IReactor, conninfo: ConnInfo | None, tunnel: SSHTunnel | None = None
+) -> PgTLSClientEndpoint | None:
     """What connects to the server, its files read.
 
     :param reactor: Twisted's reactor.
     :param conninfo: the server; None for the embedded PostgreSQL before it runs.
+    :param tunnel: what it is reached through; None for this machine's network.
     :returns: the endpoint; None as above.
     :raises ConfigurationError: a file cannot be used.
     """
     if conninfo is None:
         return None
-    endpoint = PgTLSClientEndpoint(reactor, conninfo)
+    if tunnel is not None:
+        check_reachable(conninfo)
+    endpoint = PgTLSClientEndpoint(reactor, conninfo, way=tunnel)
     endpoint.check()
     return endpoint
 

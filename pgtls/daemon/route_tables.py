@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 from twisted.logger import Logger
@@ -14,6 +15,7 @@ from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.template import PLACE, ConnInfoTemplate
 from pgtls.daemon.mistakes import Mistakes
+from pgtls.daemon.ssh_loading import check_reachable
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
     GatewayConfiguration,
@@ -24,6 +26,9 @@ from pgtls.gateway.route_upstream import RouteUpstream, security_of
 from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.transport.reactor import IReactor
+
+if TYPE_CHECKING:
+    from pgtls.transport.ssh_tunnel import SSHTunnel
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -158,13 +163,17 @@ def _parsed(route: RouteSettings) -> Route[ConnInfoTemplate]:
 
 
 def loaded_routes(
-    reactor: IReactor, gateway: GatewayConfiguration, mistakes: Mistakes
+    reactor: IReactor,
+    gateway: GatewayConfiguration,
+    mistakes: Mistakes,
+    tunnel: SSHTunnel | None = None,
 ) -> tuple[Route[RouteUpstream], ...]:
     """The routes with all files of their upstreams read; those with the same parameters share them.
 
     :param reactor: Twisted's reactor.
     :param gateway: the gateway's configuration.
     :param mistakes: takes those that are found.
+    :param tunnel: what they are reached through; None for this machine's network.
     :returns: those routes that can be used.
     """
     first: dict[ConnInfo, PgTLSClientEndpoint] = {}
@@ -172,8 +181,13 @@ def loaded_routes(
     for location, parsed in parsed_routes(gateway, mistakes):
         security = security_of(parsed.upstream.example())
         shared = first.get(security)
-        upstream = RouteUpstream(reactor, parsed.upstream, shared.tls if shared else None)
+        upstream = RouteUpstream(
+            reactor, parsed.upstream, shared.tls if shared else None, way=tunnel
+        )
         first.setdefault(security, upstream.endpoint)
+        if tunnel is not None:
+            with mistakes.at(location):
+                check_reachable(upstream.endpoint.conninfo)
         with mistakes.at(f"{location}upstream: "):
             upstream.endpoint.check()
         routes.append(Route(parsed.sni, parsed.database, parsed.user, upstream))

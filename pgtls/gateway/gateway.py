@@ -218,7 +218,12 @@ class Gateway(Service):
             return self.close_port()
         self._factory.refuse_sessions(SHUTTING_DOWN)
         drained = self._factory.drain(self._shutdown_timeout)
+        drained.addCallback(lambda _: self._close_tunnel())
         return drained.addCallback(lambda _: self.close_port())
+
+    def _close_tunnel(self) -> None:
+        if self._loaded.ssh_tunnel is not None:
+            self._loaded.ssh_tunnel.stop()
 
     def abort_sessions(self) -> None:
         """Close every connection at once, which is all that :meth:`stopService` waits for."""
@@ -231,6 +236,9 @@ class Gateway(Service):
 
         :param loaded: the same settings with what is in the files now.
         """
+        tunnel = self._loaded.ssh_tunnel
+        if tunnel is not None and tunnel is not loaded.ssh_tunnel:
+            tunnel.retire()
         self._loaded = loaded
         if self._factory is not None and self._clients is not None:
             self._factory.tls = loaded.tls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,6 +17,10 @@ from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.reading import FilesRead
 from pgtls.tls.validity import Validity
+from pgtls.transport.ssh_settings import SSHSettings
+
+if TYPE_CHECKING:
+    from pgtls.transport.ssh_tunnel import SSHTunnel
 
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
@@ -59,6 +64,7 @@ class GatewaySettings:
     log_disconnections: bool = settings.boolean(
         False, "log the end of each session too, with how long it lasted"
     )
+    ssh: SSHSettings = settings.group(SSHSettings)
     listener: ListenerSettings = settings.group(ListenerSettings)
 
 
@@ -102,6 +108,7 @@ class LoadedGateway:
     :ivar routes: the routes, in their order.
     :ivar files: those that were read, and those that would have been if they were there.
     :ivar validities: how long the certificates, authorities and CRLs in them are valid.
+    :ivar ssh_tunnel: what the upstreams are reached through; None for this machine's network.
     """
 
     configuration: GatewayConfiguration
@@ -111,3 +118,4 @@ class LoadedGateway:
     routes: tuple[Route[RouteUpstream], ...] = ()
     files: FilesRead = attrs.field(factory=dict, repr=False)
     validities: tuple[Validity, ...] = attrs.field(default=(), repr=False)
+    ssh_tunnel: SSHTunnel | None = None

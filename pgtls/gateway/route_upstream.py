@@ -11,6 +11,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.stages import Upstream
 from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.reactor import IReactor
+from pgtls.transport.way_to_hosts import WayToHosts
 
 
 def security_of(conninfo: ConnInfo) -> ConnInfo:
@@ -29,6 +30,7 @@ class RouteUpstream:
     :param reactor: Twisted's reactor.
     :param template: its connection string.
     :param tls: what to use as TLS, where another route has the same parameters; None to make it.
+    :param way: how to get to hosts; None for this machine's own.
     :ivar takes_label: whether ``\1`` is in the connection string.
     :ivar endpoint: connects to the server; with ``\1``, an example, which is never connected to.
     """
@@ -38,11 +40,13 @@ class RouteUpstream:
         reactor: IReactor,
         template: ConnInfoTemplate,
         tls: Callable[[], ClientTLS] | None = None,
+        way: WayToHosts | None = None,
     ) -> None:
         self._reactor = reactor
+        self._way = way
         self._template = template
         self.takes_label = template.takes_label
-        self.endpoint = PgTLSClientEndpoint(reactor, template.example(), tls=tls)
+        self.endpoint = PgTLSClientEndpoint(reactor, template.example(), tls=tls, way=way)
 
     @property
     def place(self) -> str:
@@ -66,7 +70,9 @@ class RouteUpstream:
         endpoint = self.endpoint
         if self.takes_label:
             conninfo = self._template.fill(label)
-            endpoint = PgTLSClientEndpoint(self._reactor, conninfo, tls=self.endpoint.tls)
+            endpoint = PgTLSClientEndpoint(
+                self._reactor, conninfo, tls=self.endpoint.tls, way=self._way
+            )
         return Upstream(endpoint, route, database_of(endpoint.conninfo))
 
 

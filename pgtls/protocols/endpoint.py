@@ -15,10 +15,10 @@ from zope.interface import implementer
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.errors import PgTLSError
 from pgtls.protocols.connect_attempt import ConnectAttempt, ConnectOutcome
-from pgtls.protocols.resolved_names import ResolvedNames
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.transport.reactor import IReactor
+from pgtls.transport.way_to_hosts import FromHere, WayToHosts
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
@@ -41,6 +41,7 @@ class PgTLSClientEndpoint:
         does not send the message again.
     :param observe: is told what happens, as it happens.
     :param tls: what to use as TLS, in place of what the connection string asks for.
+    :param way: how to get to the hosts, such as an SSH server; None for this machine's own.
     :raises ConfigurationError: the connection string cannot be used.
     """
 
@@ -55,6 +56,7 @@ class PgTLSClientEndpoint:
         startup: StartupMessage | None = None,
         observe: Callable[[Event], None] = lambda event: None,
         tls: Callable[[], ClientTLS] | None = None,
+        way: WayToHosts | None = None,
     ) -> None:
         self._reactor = reactor
         if isinstance(conninfo, str):
@@ -66,7 +68,7 @@ class PgTLSClientEndpoint:
             ClientTLS, conninfo, roots=roots, certificate=certificate, key=key
         )
         self._tls: ClientTLS | None = None
-        self._names = ResolvedNames(reactor)
+        self._way = way or FromHere(reactor)
         self._last: ConnectAttempt | None = None
 
     def for_session(self, host: Host | None = None) -> PgTLSClientEndpoint:
@@ -141,7 +143,7 @@ class PgTLSClientEndpoint:
         return ConnectAttempt(
             self._reactor,
             self.conninfo,
-            self._names,
+            self._way,
             startup,
             self.tls,
             self._observe,

@@ -177,7 +177,7 @@ async def _through_endpoint(
     except ConnectingCancelledError as error:
         raise CancelledError from error
     except (ConnectError, OSError) as error:
-        raise ConnectFailed(_reason(error)) from error
+        raise ConnectFailed(connect_error(error)) from error
 
 
 def _endpoint(reactor: IReactor, host: Host, timeout: float) -> IStreamClientEndpoint:
@@ -187,10 +187,15 @@ def _endpoint(reactor: IReactor, host: Host, timeout: float) -> IStreamClientEnd
     return kind(reactor, host.hostaddr, host.port, timeout=timeout)
 
 
-def _reason(error: Exception) -> str:
+def connect_error(error: BaseException) -> str:
+    """Why a connection could not be made, in the system's words, as libpq has it.
+
+    :param error: of one of Twisted's endpoints.
+    :returns: the reason.
+    """
     if isinstance(error, TCPTimedOutError | ConnectTimeout):
         return TIMEOUT_EXPIRED
     number = getattr(error, "osError", None) or getattr(error, "errno", None)
     if isinstance(number, int):
         return os.strerror(number)
-    return str(error)
+    return str(error) or type(error).__name__

@@ -8,15 +8,15 @@ import socket
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConfigurationError, ConnectFailed, PgTLSError
-from pgtls.transport.dial import TIMEOUT_EXPIRED
+from pgtls.transport.dial import TIMEOUT_EXPIRED, connect_error
 from pgtls.transport.poller import poller
 from pgtls.transport.reactor import IReactor, has_epoll
 from pgtls.transport.ssh_channel import ForwardedConnection
@@ -34,6 +34,10 @@ LOGIN_TIMEOUT = 30.0
 #: Seconds before the connection is made again: at first, and at most.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
+
+
+class _Quiet(Factory):
+    noisy = False
 
 
 class SSHTunnel:
@@ -134,7 +138,7 @@ class SSHTunnel:
                 server, self._known_hosts, [*self._identities, *of_agent], self._reactor
             )
             endpoint = HostnameEndpoint(self._reactor, server.host, server.port, LOGIN_TIMEOUT)
-            await connectProtocol(endpoint, connection)
+            await endpoint.connect(_Quiet.forProtocol(lambda: connection))
             await connection.ready
         finally:
             agent_done()
@@ -156,7 +160,7 @@ class SSHTunnel:
         self._connecting = None
         if isinstance(error, CancelledError):
             return
-        reason = error.reason if isinstance(error, PgTLSError) else _plain(error)
+        reason = _why_not_connected(error)
         waiting, self._waiting = self._waiting, []
         self._try_again(reason)
         for each in waiting:
@@ -206,7 +210,9 @@ def _timed_out(failure: Failure) -> Failure:
     return failure
 
 
-def _plain(error: BaseException | None) -> str:
-    if isinstance(error, DeferredTimeout):
+def _why_not_connected(error: BaseException | None) -> str:
+    if isinstance(error, PgTLSError):
+        return error.reason
+    if error is None or isinstance(error, DeferredTimeout):
         return f"no SSH connection in {LOGIN_TIMEOUT:g} s"
-    return str(error) or type(error).__name__
+    return connect_error(error)

@@ -1,0 +1,86 @@
+"""How a client gets to hosts: from here, or through an SSH server
+(:mod:`pgtls.transport.ssh_tunnel`)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.protocol import Protocol as TwistedProtocol
+
+from pgtls.conninfo.hosts import Host
+from pgtls.errors import ConnectFailed
+from pgtls.transport.dial import TIMEOUT_EXPIRED, dial
+from pgtls.transport.name_resolution import places
+from pgtls.transport.reactor import IReactor
+
+#: Seconds for which a name's addresses are used again. A gateway may connect a thousand times in
+#: one, and a lookup costs as much as the rest.
+NAME_LIFETIME = 1.0
+
+
+class WayToHosts(Protocol):
+    """Resolves hosts, and connects to their addresses."""
+
+    def addresses(self, host: Host, timeout: float) -> Deferred[list[Host]]:
+        """Look a host up.
+
+        :param host: as the connection string has it.
+        :param timeout: seconds that the lookup may take.
+        :returns: fires with the host once for each of its addresses; fails with ConnectFailed where
+            it has none.
+        """
+
+    def dial(self, host: Host, protocol: TwistedProtocol, timeout: float) -> Deferred[None] | None:
+        """Connect ``protocol`` to one of them.
+
+        :param host: one of them.
+        :param protocol: is given its transport, and from then on what comes.
+        :param timeout: seconds that the connection may take.
+        :returns: None where there is a connection already; else fires when there is one, fails with
+            ConnectFailed where there is none.
+        """
+
+
+class FromHere:
+    """This machine's own way: its resolver, whose answers are remembered for NAME_LIFETIME, and its
+    network.
+
+    :param reactor: Twisted's reactor.
+    """
+
+    def __init__(self, reactor: IReactor) -> None:
+        self._reactor = reactor
+        self._known: dict[Host, tuple[float, list[Host]]] = {}
+
+    def dial(self, host: Host, protocol: TwistedProtocol, timeout: float) -> Deferred[None] | None:
+        """See :class:`WayToHosts`.
+
+        :param host: has a ``hostaddr``, or is a Unix socket.
+        :param protocol: is given its transport.
+        :param timeout: seconds that the connection may take.
+        :returns: None where there is a connection already.
+        """
+        return dial(self._reactor, host, protocol, timeout)
+
+    def addresses(self, host: Host, timeout: float) -> Deferred[list[Host]]:
+        """See :class:`WayToHosts`.
+
+        :param host: as the connection string has it.
+        :param timeout: seconds that the lookup may take.
+        :returns: fires with its addresses.
+        """
+        return Deferred.fromCoroutine(self._addresses(host, timeout))
+
+    async def _addresses(self, host: Host, timeout: float) -> list[Host]:
+        now: float = self._reactor.seconds()
+        resolved, found = self._known.get(host, (now - NAME_LIFETIME, []))
+        if now - resolved >= NAME_LIFETIME:
+            lookup = Deferred.fromCoroutine(places(self._reactor, host))
+            try:
+                found = await lookup.addTimeout(timeout, self._reactor)
+            except DeferredTimeout:
+                raise ConnectFailed(TIMEOUT_EXPIRED) from None
+            self._known[host] = now, found
+        return found
