@@ -42,6 +42,14 @@ class DaemonSettings:
         maximum=64,
         whole=True,
     )
+    status: str = settings.text(
+        "",
+        "where to serve metrics, health and a status page over HTTP: an endpoint string such as "
+        "tcp:9187:interface=127.0.0.1; empty for nowhere",
+    )
+    status_ssl: bool = settings.boolean(
+        False, "serve the status in TLS, with the first gateway's certificate"
+    )
     expiry_warning: float = settings.number(
         30.0,
         "days before the end of a certificate, a CA or a CRL from which on the log warns of it",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 from twisted.application.service import MultiService
@@ -34,6 +35,9 @@ from pgtls.daemon.workers import Workers
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.transport.reactor import IReactor
+
+if TYPE_CHECKING:
+    from pgtls.daemon.daemon_status import DaemonStatus
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -81,6 +85,7 @@ class Daemon(MultiService):
         # Where the names of files count from, wherever twistd goes from here (--rundir).
         self._directory = os.getcwd()
         self._workers: Workers | None = None
+        self._status = self._make_status() if settings.status else None
         for loaded in load_first(reactor, configuration):
             gateway = Gateway(
                 reactor,
@@ -88,11 +93,19 @@ class Daemon(MultiService):
                 shutdown_timeout=settings.shutdown_timeout,
                 expiry_warning=timedelta(days=settings.expiry_warning),
             )
+            if self._status is not None:
+                self._status.observe(gateway)
             gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._certificate: DefaultCertificate | None = None
         if any(uses_default_certificate(each.settings) for each in configuration.gateways):
             # Now: twistd --uid may soon have no right to read it.
             self._certificate = daemons_certificate(settings.state_dir)
+
+    def _make_status(self) -> DaemonStatus:
+        # Not used, it costs nothing.
+        from pgtls.daemon.daemon_status import DaemonStatus  # noqa: PLC0415
+
+        return DaemonStatus(self._reactor, self._settings, lambda: self.gateways)
 
     @property
     def gateways(self) -> list[Gateway]:
@@ -149,6 +162,8 @@ class Daemon(MultiService):
         except ConfigurationError as error:
             for gateway in self.gateways:
                 gateway.close_port()
+            if self._status is not None:
+                self._status.stop()
             if self._embedded is not None:
                 self._embedded.stop()
             raise CannotStart(error) from None
@@ -176,7 +191,10 @@ class Daemon(MultiService):
     async def _open_ports(self) -> None:
         """:raises ConfigurationError: with every port that cannot be opened."""
         mistakes = Mistakes()
-        await gatherResults([_open_port(gateway, mistakes) for gateway in self.gateways])
+        opening = [_open_port(gateway, mistakes) for gateway in self.gateways]
+        if self._status is not None:
+            opening.append(self._status.open_port(mistakes))
+        await gatherResults(opening)
         mistakes.check()
 
     def _started(self) -> None:
@@ -188,6 +206,8 @@ class Daemon(MultiService):
             certificate = self._certificate if uses_default_certificate(settings) else None
             embedded = self._embedded is not None and not settings.upstream
             print_listening(gateway.address, settings, certificate, embedded=embedded)
+        if self.running and self._status is not None:
+            print_line(f"pgtls: status at {self._status.start()}")
 
     def _start_workers(self) -> None:
         """Have other processes accept what comes to the ports.
@@ -207,9 +227,12 @@ class Daemon(MultiService):
                 directory=self._directory,
                 state_dir=self._settings.state_dir,
                 shutdown_timeout=self._settings.shutdown_timeout,
+                metrics_directory=self._status.directory if self._status is not None else "",
             ),
             self._stop_requested,
         )
+        if self._status is not None:
+            self._status.workers_process = self._workers
         self._workers.start()
 
     def reload(self) -> Deferred[None]:
@@ -252,10 +275,14 @@ class Daemon(MultiService):
             self._not_reloaded(mistakes)
         else:
             self._reload_mistake = ""
+            if self._status is not None:
+                self._status.reloaded(())
             _log.info("reloaded: new connections get what is in the files now")
 
     def _not_reloaded(self, mistakes: Sequence[object]) -> None:
         self._reload_mistake = str(mistakes[0])
+        if self._status is not None:
+            self._status.reloaded(mistakes)
         for mistake in mistakes:
             _log.error("not reloaded: {mistake}", mistake=mistake)
 
@@ -269,6 +296,8 @@ class Daemon(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        if self._status is not None:
+            self._status.draining = True
         timeout = self._settings.shutdown_timeout
         workers, ended = self._workers, None
         count = self.sessions
@@ -282,6 +311,8 @@ class Daemon(MultiService):
         await super().stopService()  # type: ignore[no-untyped-call]
         if self._embedded is not None:
             await deferToThread(self._embedded.stop)
+        if self._status is not None:
+            await self._status.stop()
 
     def end_sessions(self) -> None:
         """Close all that :meth:`stopService` waits for, at once."""

@@ -31,6 +31,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_tls import ServerTLS, names_hosts
 from pgtls.reading import not_noting, read_file
+from pgtls.status.status_endpoint import check_status_endpoint
 from pgtls.tls.host_contexts import LoadedKeys
 from pgtls.tls.server_context import ServerTLSSettings
 from pgtls.tls.validity import Validity, upstream_validities
@@ -72,10 +73,28 @@ def load_first(reactor: IReactor, configuration: Configuration) -> list[LoadedGa
         embedded = bool(daemon.embedded) and not settings.upstream
         gateway = attrs.evolve(gateway, embedded=embedded)  # noqa: PLW2901
         loaded += load_gateway(reactor, gateway, daemon.state_dir, mistakes)
+    check_status(configuration, mistakes)
     if mistakes.found:
-        check_ports([gateway.settings.listen for gateway in configuration.gateways], mistakes)
+        listen = [gateway.settings.listen for gateway in configuration.gateways]
+        check_ports([*listen, *([daemon.status] if daemon.status else [])], mistakes)
     mistakes.check()
     return loaded
+
+
+def check_status(configuration: Configuration, mistakes: Mistakes) -> None:
+    """Check the settings of the status.
+
+    :param configuration: the daemon's.
+    :param mistakes: takes what is wrong.
+    """
+    daemon, gateways = configuration.daemon, configuration.gateways
+    if daemon.status:
+        with mistakes.at(""):
+            check_status_endpoint(daemon.status, tls=daemon.status_ssl)
+    elif daemon.status_ssl:
+        mistakes.add("status_ssl needs status: where to serve it")
+    if daemon.status_ssl and gateways and gateways[0].settings.listener.ssl is SSL.OFF:
+        mistakes.add("status_ssl needs a certificate, and the first gateway has ssl = off")
 
 
 def load_gateway(

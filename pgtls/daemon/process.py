@@ -35,8 +35,8 @@ _log = Logger(namespace="pgtls.gateway")
 #: Seconds that the embedded PostgreSQL may take to stop.
 _EMBEDDED_STOP_TIMEOUT = 120.0
 
-#: File descriptors that the daemon needs besides those for clients.
-_SPARE_FILES = 64
+#: File descriptors that the daemon needs besides those for clients: for its status, mostly.
+_SPARE_FILES = 256
 
 
 class IDaemonReactor(IReactor, IReactorFromThreads):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from pgtls.conninfo.grammar import format_text
 from pgtls.daemon.state import DefaultCertificate
 from pgtls.gateway.gateway_configuration import GatewaySettings
+from pgtls.protocols.connection_info import listener_text
 from pgtls.wire.proxy_header import ProxyProtocol
 
 _log = Logger(namespace="pgtls.gateway")
@@ -44,8 +45,7 @@ def print_listening(
     :param certificate: the daemon's own; None where another one is shown.
     :param embedded: whether the upstream is the embedded PostgreSQL.
     """
-    host, port = _host_port(address)
-    shown = f"[{host}]:{port}" if isinstance(address, IPv6Address) else f"{host}:{port}"
+    shown = listener_text(address)
     _log.info("listening on {address}, ssl={ssl}", address=shown, ssl=settings.listener.ssl)
     print_line(f"pgtls: listening on {shown}")
     if certificate is None or not isinstance(address, IPv4Address | IPv6Address):
@@ -54,8 +54,8 @@ def print_listening(
         return  # clients come through the proxy, wherever that is
     print_line(f"certificate (SHA-256): {certificate.sha256}")
     conninfo = {
-        "host": "localhost" if host in _ANY else host,
-        "port": str(port),
+        "host": "localhost" if address.host in _ANY else address.host,
+        "port": str(address.port),
         "sslmode": "verify-full",
         "sslrootcert": str(certificate.root_crt),
         "dbname": "postgres",
@@ -64,11 +64,3 @@ def print_listening(
         conninfo["user"] = "postgres"
     line = shlex.join(["psql", format_text(conninfo)])
     print_line(f"connect with:\n\n    {line}\n")
-
-
-def _host_port(address: IAddress) -> tuple[str, int | str]:
-    if isinstance(address, IPv4Address | IPv6Address):
-        return address.host, address.port
-    if isinstance(address, UNIXAddress):
-        return "unix", (address.name or b"").decode("utf-8", "backslashreplace")
-    return str(address), ""

@@ -63,6 +63,7 @@ class Task:
     :ivar state_dir: as the settings have it.
     :ivar shutdown_timeout: seconds that open sessions have to finish.
     :ivar counters: the descriptor of what they count in.
+    :ivar metrics_directory: where they count for the status; empty where there is none.
     """
 
     workers: int
@@ -71,6 +72,7 @@ class Task:
     state_dir: str
     shutdown_timeout: float
     counters: int = -1
+    metrics_directory: str = ""
 
     def file(self) -> IO[bytes]:
         """Write it down.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -15,7 +15,7 @@ from zope.interface import implementer
 from pgtls.daemon.gateway_loading import load_gateway
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
-from pgtls.daemon.pipe_requests import PipeRequests
+from pgtls.daemon.pipe_requests import Answerer, PipeRequests
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.shared_counters import ConnectionCounters
 from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
@@ -24,6 +24,9 @@ from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
+
+if TYPE_CHECKING:
+    from pgtls.gateway.process_activity import ProcessActivity
 
 
 @implementer(ILogObserver)
@@ -72,7 +75,11 @@ class Worker(MultiService):
         self._reactor = reactor
         self._task = task
         self._reports = reports
-        self._requests = PipeRequests(reactor, reports.send, {"alive": lambda _: True})
+        activity = _process_activity(reactor, task.metrics_directory)
+        answerers: dict[str, Answerer] = {"alive": lambda _: True}
+        if activity is not None:
+            answerers["activity"] = lambda most: activity.report(cast(int, most))
+        self._requests = PipeRequests(reactor, reports.send, answerers)
         self._gateways: list[Gateway] = []
         counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
         mistakes = Mistakes()
@@ -89,6 +96,8 @@ class Worker(MultiService):
                     checks_upstream=False,
                     only_process=False,
                 )
+                if activity is not None:
+                    activity.observe(gateway)
                 gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
                 self._gateways.append(gateway)
         mistakes.check()
@@ -132,6 +141,19 @@ class Worker(MultiService):
             self._reports.say("stopping")
             stopped: Deferred[object] = self.stopService()  # type: ignore[no-untyped-call]
             stopped.addCallback(lambda _: self._reactor.stop())
+
+
+def _process_activity(reactor: IReactor, directory: str) -> ProcessActivity | None:
+    """What counts for the status.
+
+    :param directory: where; empty where there is no status.
+    """
+    if not directory:
+        return None
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory  # before prometheus_client is imported
+    from pgtls.gateway.process_activity import ProcessActivity  # noqa: PLC0415
+
+    return ProcessActivity(reactor)
 
 
 def run(worker: int, task_file: int, control: int, report: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 
@@ -45,6 +46,7 @@ class Workers:
     :param task: what they are to do.
     :param stop_requested: tells whether the daemon is to stop, while it does nothing but wait for
         them.
+    :ivar replaced: how many have died and were replaced.
     """
 
     def __init__(self, reactor: IReactor, task: Task, stop_requested: Callable[[], bool]) -> None:
@@ -58,6 +60,7 @@ class Workers:
         self._pauses: dict[int, float] = {}
         self._kill_timers: list[IDelayedCall] = []
         self._starting = True
+        self.replaced = 0
         self._stopped: Deferred[None] | None = None
 
     def start(self) -> None:
@@ -136,6 +139,7 @@ class Workers:
     def _replace(self, process: WorkerProcess) -> None:
         """Another one at once; if they die again and again, after pauses that become longer."""
         number = process.number
+        self.replaced += 1
         lived = monotonic() - process.began
         pause = self._pauses.get(number, 0.0) if lived < CALM else 0.0
         self._pauses[number] = min(max(1.0, 2 * pause), LONGEST_PAUSE)
@@ -161,6 +165,35 @@ class Workers:
             )
             return
         self._watch(process)
+
+    @property
+    def ready(self) -> int:
+        """How many of them serve."""
+        return sum(process.ready for process in self._processes.values())
+
+    @property
+    def names(self) -> list[str]:
+        """What messages call each of them."""
+        return [process.name for process in self._processes.values()]
+
+    def ask_all(self, name: str, value: object, timeout: float) -> Deferred[dict[str, object]]:
+        """Ask all of them something.
+
+        :param name: what they know the request by.
+        :param value: goes with it: what JSON can have.
+        :param timeout: seconds that they have.
+        :returns: fires with the answers, by the workers' names, without those that do not answer;
+            never fails.
+        """
+        answers: dict[str, object] = {}
+        asked = [
+            process.requests.ask(name, value, timeout=timeout).addCallbacks(
+                partial(answers.__setitem__, process.name), lambda failure: None
+            )
+            for process in self._processes.values()
+            if process.ready
+        ]
+        return gatherResults(asked).addCallback(lambda _: answers)
 
     def connections(self) -> int:
         """How many connections of clients they have.

@@ -23,6 +23,7 @@ from pgtls.gateway.routed_upstreams import RoutedUpstreams
 from pgtls.gateway.session import SessionContext
 from pgtls.gateway.single_upstream import SingleUpstream
 from pgtls.gateway.upstream_check import check_upstreams
+from pgtls.protocols.connection_info import listener_text
 from pgtls.protocols.connection_log import ConnectionLog
 from pgtls.protocols.interfaces import ISessionObserver
 from pgtls.protocols.observers import Observers
@@ -81,7 +82,8 @@ class Gateway(Service):
         self._connections_everywhere = connections_everywhere
         self._checks_upstream = checks_upstream
         self._only_process = only_process
-        self._observers = observers
+        self._observers = tuple(observers)
+        self._label = ""
         self._log: ConnectionLog | None = None
         self._clients: ClientSides | None = None
         self._factory: PgTLSServerFactory | None = None
@@ -102,6 +104,24 @@ class Gateway(Service):
         if self._port is None:
             raise RuntimeError("its port is not open")
         return self._port.getHost()
+
+    @property
+    def label(self) -> str:
+        """What status and metrics call it: the address that it listens on; before its port is open,
+        what its ``listen`` says."""
+        return self._label or self._loaded.configuration.settings.listen
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its port is open."""
+        return self._port is not None
+
+    def observe(self, observer: ISessionObserver) -> None:
+        """Have one more observer told what happens to connections.
+
+        :param observer: from now on; the port is not open yet.
+        """
+        self._observers = (*self._observers, observer)
 
     @property
     def sessions(self) -> int:
@@ -161,6 +181,7 @@ class Gateway(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        self._label = listener_text(port.getHost())
 
     def close_port(self) -> Deferred[None]:
         """Accept no more connections; those that are open stay.

@@ -15,6 +15,7 @@ from pgtls.gateway.cancel import Backend
 from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
+from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.session_start import SessionStart
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class ServerSide(RelaySide):
         self._authentication: AuthenticationWatch | ScramLogin | None = None
         if context.observers.counts_bytes:
             self.count_bytes()
+
+    @property
+    def refusal(self) -> ErrorResponse | None:
+        """The server's, before it was ready for the first query."""
+        return self._start.error if self._start is not None else None
 
     def begin(
         self,

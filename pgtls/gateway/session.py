@@ -21,6 +21,7 @@ from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import Backend, CancelForwarder, CancelRoutes
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
 from pgtls.gateway.tls_parameters import tls_parameters
@@ -31,6 +32,8 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter, ISession
 from pgtls.protocols.observers import Observers
 from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
+from pgtls.transport.relay_transport import IRelayTransport
+from pgtls.transport.traffic import Traffic
 from pgtls.wire.messages import ErrorResponse, ServerRejected, StartupMessage
 from pgtls.wire.startup_parameters import with_database, with_tls_parameters
 
@@ -131,6 +134,26 @@ class Session:
             return None
         return self._server.received if self._server is not None else 0
 
+    @property
+    def server_error(self) -> ErrorResponse | None:
+        """What the server has refused it with, before it was ready for the first query."""
+        return self._server.refusal if self._server is not None else None
+
+    def traffic(self) -> Traffic | None:
+        """Count the bytes each way.
+
+        :returns: as :meth:`~pgtls.protocols.interfaces.ISession.traffic`.
+        """
+        if not self._context.observers.counts_traffic:
+            return None
+        if (counted := _carried(self._side)) is not None:
+            return counted
+        if self._server is not None and (counted := _carried(self._server)) is not None:
+            return Traffic(counted.sent, counted.received)
+        if self._context.observers.counts_bytes:
+            return Traffic(self.bytes_from_client or 0, self.bytes_from_server or 0)
+        return None
+
     def begin(self) -> None:
         """Find the server: it has ``authentication_timeout`` seconds until it has answered."""
         context = self._context
@@ -210,6 +233,10 @@ class Session:
         if self._endpoint is not None and host is not None:
             backend = Backend(self._endpoint, host)
         server.begin(self._side, backend, watch)
+        if self._context.observers.counts_traffic:
+            for side in (self._side, server):
+                if IRelayTransport.providedBy(side.transport):
+                    side.transport.keep_traffic()
         self._context.observers.connected(self)
         self._side.server_connected()
 
@@ -255,6 +282,11 @@ class Session:
         self._stop_limit()
         self._side.transport.write(response.raw or response.encode())
         self._side.close_when_read()
+
+
+def _carried(side: RelaySide) -> Traffic | None:
+    transport = side.transport
+    return transport.traffic() if IRelayTransport.providedBy(transport) else None
 
 
 def response_for_client(error: PgTLSError) -> ErrorResponse:

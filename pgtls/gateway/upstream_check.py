@@ -149,21 +149,37 @@ def _warn_of_parameters_without_effect(
                 )
 
 
+async def reach(upstream: PgTLSClientEndpoint) -> tuple[Host | None, NegotiatedTLS | None]:
+    """Connect to a server, TLS included where the connection string has it, and close.
+
+    :param upstream: connects to it.
+    :returns: the host that was reached, and what was negotiated, None in plaintext. It raises what
+        the connect fails with.
+    """
+    check, reached = await _connected(upstream)
+    return reached, check.tls
+
+
+async def _connected(upstream: PgTLSClientEndpoint) -> tuple[_Check, Host | None]:
+    check = _Check()
+    session = upstream.for_session()
+    await session.connect(_Checks.forProtocol(lambda: check))
+    return check, session.reached
+
+
 async def _check(
     upstream: PgTLSClientEndpoint,
     shown: Sequence[Certificate],
     binding: ChannelBinding,
     noted: Callable[[Host, Certificate], None],
 ) -> NegotiatedTLS | None:
-    check = _Check()
-    session = upstream.for_session()
-    await session.connect(_Checks.forProtocol(lambda: check))
+    check, reached = await _connected(upstream)
     tls = check.tls
     if tls is not None and tls.certificate is not None:
         for each in shown:
             binding.compare(each, tls.certificate)
-        if session.reached is not None:
-            noted(session.reached, tls.certificate)
+        if reached is not None:
+            noted(reached, tls.certificate)
     await check.gone
     return tls
 

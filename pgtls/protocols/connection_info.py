@@ -60,3 +60,18 @@ def address_text(address: IAddress | None) -> str:
     if isinstance(address, _OVER_TCP):
         return f"{address.host}({address.port})"
     return "[local]" if isinstance(address, UNIXAddress) else str(address)
+
+
+def listener_text(address: IAddress) -> str:
+    """Where a listener is, as a user would write it.
+
+    :param address: the address.
+    :returns: ``127.0.0.1:6432``, ``[::1]:6432``, ``unix:/run/pgtls/.s.PGSQL.5432``.
+    """
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, UNIXAddress):
+        return f"unix:{(address.name or b'').decode('utf-8', 'backslashreplace')}"
+    return str(address)

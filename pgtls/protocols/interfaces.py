@@ -9,7 +9,8 @@ from zope.interface import Attribute, Interface
 from pgtls.conninfo.hosts import Host
 from pgtls.protocols.stages import Admit, Client, Decision, Refuse, Refused, Upstream
 from pgtls.tls.tls_info import NegotiatedTLS
-from pgtls.wire.messages import CancelRequest, StartupMessage
+from pgtls.transport.traffic import Traffic
+from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 
 
 class IPostgreSQLApplication(IProtocol):
@@ -87,13 +88,29 @@ class ISession(Interface):
         """Bytes relayed from the client; None where no observer counts them."""
     )
     bytes_from_server: int | None = Attribute("""The same from the server.""")
+    server_error: ErrorResponse | None = Attribute(
+        """What the server has refused it with, before it was ready for the first query."""
+    )
+
+    def traffic() -> Traffic | None:
+        """Count the bytes each way, as TCP does on the client's connection, TLS's own included;
+        where that is a Unix socket, on the server's.
+
+        :returns: received from the client, and sent to it; None where no observer counts them.
+        """
 
 
 class ISessionObserver(Interface):
     """Is told of each stage of each connection, and changes nothing.
     :class:`~pgtls.protocols.observers.SessionObserver` has methods that do nothing."""
 
-    counts_bytes: bool = Attribute("""Whether it wants to know how many bytes are relayed.""")
+    counts_bytes: bool = Attribute(
+        """Whether it wants to know how many bytes are relayed: each message is counted."""
+    )
+    counts_traffic: bool = Attribute(
+        """Whether it wants to know how many bytes the connections have carried
+        (:meth:`ISession.traffic`): the kernel counts them."""
+    )
 
     def accepted(address: IAddress | None) -> None:
         """A connection was accepted.

@@ -23,6 +23,7 @@ class SessionObserver:
     """Is told of everything and does nothing: for observers to begin with."""
 
     counts_bytes = False
+    counts_traffic = False
 
     def accepted(self, address: IAddress | None) -> None:
         """:param address: of the other end of a connection."""
@@ -73,10 +74,13 @@ class Observers:
 
     :param observers: in the order in which they are told.
     :ivar counts_bytes: whether one wants to know how many bytes are relayed.
+    :ivar counts_traffic: whether one wants to know how many bytes the connections have carried.
     """
 
     def __init__(self, observers: Sequence[ISessionObserver] = ()) -> None:
         self.counts_bytes = any(each.counts_bytes for each in observers)
+        # An application's own class may be older than the attribute.
+        self.counts_traffic = any(getattr(each, "counts_traffic", False) for each in observers)
         wanted = [
             {
                 name: getattr(each, name)

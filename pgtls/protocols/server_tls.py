@@ -31,6 +31,7 @@ class ServerTLS:
     :param loaded_keys: at a reload, the :attr:`keys` of the one before: private keys whose
         passphrase may not be asked for again stay as they are. None at a start.
     :ivar certificates: those that it shows: one for each kind of key, of each host.
+    :ivar pairs: the same with their chains and private keys. Never shown.
     :ivar by_name: whether they are those of ``hosts_file``.
     :ivar validities: how long its certificates, authorities and CRLs are valid.
     :ivar keys: the private keys of ``hosts_file``.
@@ -64,6 +65,7 @@ class ServerTLS:
     def _take(self, made: ServerContext) -> None:
         self.context = made.context
         self.certificates = made.certificates
+        self.pairs = made.pairs
         self.validities = tuple(made.validities)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:

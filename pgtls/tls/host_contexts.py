@@ -122,6 +122,7 @@ def host_contexts(
         contexts.append(made.context)
         first.certificates.extend(made.certificates)
         first.validities.extend(made.validities)
+        first.pairs.extend(made.pairs)
         first.warnings.extend(made.warnings)
     if tls.ssl_keylog_file:
         wrong += take_steps(first, tls, [("ssl_keylog_file", partial(_keylog, contexts))])
@@ -170,6 +171,7 @@ def _host_context(
         check_dsa_key(pair.key, tls.ssl_ciphers)
         use_key_pair(made.context, pair.chain.pem, pair.key)
         made.certificates.append(pair.chain.certificates[0])
+        made.pairs.append(pair)
         made.validities.extend(_validities(pair.chain, host.ssl_cert_file))
         keys[host.ssl_key_file] = pair.key
 

@@ -35,6 +35,7 @@ from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, rea
 from pgtls.tls.revocation_list import RevocationList
 from pgtls.tls.sources import (
     CertificateSource,
+    KeyPair,
     KeySource,
     ask_for_certificates_of,
     load_key_pair,
@@ -112,12 +113,14 @@ class ServerContext:
     """A context, and what is to be known of it.
 
     :ivar certificates: the server's own, one for each kind of key.
+    :ivar pairs: the same with their chains and private keys.
     :ivar warnings: what an operator should know, a sentence each.
     :ivar validities: how long certificates, authorities and CRLs are valid.
     """
 
     context: SSL.Context
     certificates: list[Certificate] = attrs.field(factory=list)
+    pairs: list[KeyPair] = attrs.field(factory=list, repr=False)
     warnings: list[str] = attrs.field(factory=list)
     validities: list[Validity] = attrs.field(factory=list)
 
@@ -237,6 +240,7 @@ def _key_pair(
     check_dsa_key(pair.key, tls.ssl_ciphers)
     use_key_pair(made.context, pair.chain.pem, pair.key)
     made.certificates.append(pair.chain.certificates[0])
+    made.pairs.append(pair)
 
 
 def ask_for_client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:

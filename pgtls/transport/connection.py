@@ -27,6 +27,7 @@ from pgtls.transport.lifecycle import READABLE, WRITABLE, Lifecycle
 from pgtls.transport.plaintext import Plaintext
 from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.states import CLOSING, ENDED, OPEN, SENT
+from pgtls.transport.traffic import Traffic, tcp_traffic
 
 
 @implementer(IRelayTransport)
@@ -144,6 +145,14 @@ class Connection(Lifecycle):
     def spliced(self) -> int:
         """Bytes that have gone past the protocol."""
         return self._layer.spliced if isinstance(self._layer, Plaintext) else 0
+
+    def keep_traffic(self) -> None:
+        """See :class:`~pgtls.transport.relay_transport.IRelayTransport`."""
+        self._keeps_traffic = True
+
+    def traffic(self) -> Traffic | None:
+        """See :class:`~pgtls.transport.relay_transport.IRelayTransport`."""
+        return tcp_traffic(self._socket) if self.connected else self._traffic
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Have a producer write no faster than the peer reads.

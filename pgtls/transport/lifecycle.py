@@ -39,6 +39,7 @@ from pgtls.transport.states import (
     State,
 )
 from pgtls.transport.tls_layer import TLS, Handshake
+from pgtls.transport.traffic import Traffic, tcp_traffic
 
 _log = Logger(namespace="pgtls.transport")
 
@@ -75,6 +76,8 @@ class Lifecycle:
     closing = False
     _aborting = False
     _host: IAddress | None = None  # where it is another one than the socket's
+    _keeps_traffic = False
+    _traffic: Traffic | None = None
 
     def __init__(
         self,
@@ -320,6 +323,8 @@ class Lifecycle:
             self._poller.forget(self)
         self._layer.detach()
         self._peer_ended = None
+        if self._keeps_traffic:
+            self._traffic = tcp_traffic(self._socket)
         if reason is not _DONE:
             self._shut_down(reset=isinstance(reason.value, ConnectionAborted))
         self._socket.close()

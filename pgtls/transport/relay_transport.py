@@ -16,6 +16,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import Attribute
 
+from pgtls.transport.traffic import Traffic
+
 
 class IStreamTransport(ITransport, IConsumer, IPushProducer):
     """What a relay needs of a connection. Twisted's own have it too."""
@@ -77,6 +79,16 @@ class IRelayTransport(IStreamTransport):
 
         :param sink: the other transport. Where it is none of ours, or one of the two has TLS,
             everything goes on as it is.
+        """
+
+    def keep_traffic() -> None:
+        """Have :meth:`traffic` known also when the connection is closed."""
+
+    def traffic() -> Traffic | None:
+        """Count what has gone over the connection so far.
+
+        :returns: as the kernel counts it; None over a Unix socket, on a system that does not count,
+            and when it is closed unless :meth:`keep_traffic` was called before.
         """
 
 

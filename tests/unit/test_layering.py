@@ -26,8 +26,9 @@ BELOW = {
     "certs": {"wire", "conninfo", "tls"},
     "probe": {"wire", "conninfo", "tls", "policy", "transport", "protocols", "certs"},
     "gateway": {"wire", "conninfo", "tls", "policy", "transport", "protocols", "certs"},
-    "daemon": {"wire", "conninfo", "tls", "policy", "transport", "protocols", "gateway", "certs"},
 }
+BELOW["status"] = {*BELOW["gateway"], "gateway"}
+BELOW["daemon"] = {*BELOW["status"], "status"}
 BELOW["commands"] = {*BELOW["daemon"], "daemon", "probe"}
 
 #: Modules beside the rooms, which every room may use.

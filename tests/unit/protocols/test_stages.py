@@ -74,7 +74,7 @@ class Witness(SessionObserver):
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
         for name in ISessionObserver.names():
-            if name != "counts_bytes":
+            if not name.startswith("counts_"):
                 setattr(self, name, lambda *args, name=name: self.events.append((name, *args)))
 
     def names(self) -> list[str]:

@@ -1,0 +1,1 @@
+"""The daemon's status: metrics, health, a page for a person, over HTTP."""

@@ -1,0 +1,1 @@
+"""The status site, without a daemon."""
