@@ -34,6 +34,7 @@ from pgtls.daemon.worker_pipe import SharedGateway, Task
 from pgtls.daemon.workers import Workers
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
+from pgtls.gateway.key_holders import KeyHolder, KeyHolders
 from pgtls.transport.reactor import IReactor
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Daemon(MultiService):
     :param configuration: what to run.
     :param stop_requested: tells whether it is to stop again, while it is being started.
     :param ready: is called each time that it has been started, once the reactor runs.
+    :ivar predecessors: older processes whose sessions go on, and may be canceled through this one.
+    :ivar key_holder: has the sessions of this daemon, its workers and its predecessors.
     :raises ConfigurationError: with every mistake.
     """
 
@@ -86,12 +89,15 @@ class Daemon(MultiService):
         self._directory = os.getcwd()
         self._workers: Workers | None = None
         self._status = self._make_status() if settings.status else None
+        self.predecessors: list[KeyHolder] = []
+        self.key_holder = KeyHolders(self._key_holders)
         for loaded in load_first(reactor, configuration):
             gateway = Gateway(
                 reactor,
                 loaded,
                 shutdown_timeout=settings.shutdown_timeout,
                 expiry_warning=timedelta(days=settings.expiry_warning),
+                elsewhere=self.key_holder,
             )
             if self._status is not None:
                 self._status.observe(gateway)
@@ -230,10 +236,15 @@ class Daemon(MultiService):
                 metrics_directory=self._status.directory if self._status is not None else "",
             ),
             self._stop_requested,
+            KeyHolders(lambda: self.predecessors),
         )
         if self._status is not None:
             self._status.workers_process = self._workers
         self._workers.start()
+
+    def _key_holders(self) -> list[KeyHolder]:
+        workers = self._workers.key_holders() if self._workers is not None else []
+        return [*self.gateways, *workers, *self.predecessors]
 
     def reload(self) -> Deferred[None]:
         """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is

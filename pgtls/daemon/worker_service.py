@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
 from zope.interface import implementer
 
+from pgtls.daemon.cancel_requests import OtherProcess, cancel_answerers
 from pgtls.daemon.gateway_loading import load_gateway
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
@@ -22,6 +23,7 @@ from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
+from pgtls.gateway.key_holders import KeyHolders
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
 
@@ -75,12 +77,16 @@ class Worker(MultiService):
         self._reactor = reactor
         self._task = task
         self._reports = reports
+        own = KeyHolders(lambda: self._gateways)
         activity = _process_activity(reactor, task.metrics_directory)
-        answerers: dict[str, Answerer] = {"alive": lambda _: True}
+        answerers: dict[str, Answerer] = {"alive": lambda _: True, **cancel_answerers(own)}
         if activity is not None:
             answerers["activity"] = lambda most: activity.report(cast(int, most))
         self._requests = PipeRequests(reactor, reports.send, answerers)
         self._gateways: list[Gateway] = []
+        # The daemon asks its other workers, and may ask one before it that does the same.
+        daemon = OtherProcess(self._requests, asks_others=2)
+        elsewhere = KeyHolders(lambda: [*self._gateways, daemon])
         counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
         mistakes = Mistakes()
         for number, shared in enumerate(task.gateways):
@@ -94,7 +100,7 @@ class Worker(MultiService):
                     endpoint=endpoint,
                     connections_everywhere=counters.everywhere(number, worker),
                     checks_upstream=False,
-                    only_process=False,
+                    elsewhere=elsewhere,
                 )
                 if activity is not None:
                     activity.observe(gateway)

@@ -12,11 +12,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from pgtls.daemon.cancel_requests import OtherProcess, cancel_answerers
 from pgtls.daemon.shared_counters import ConnectionCounters, counters_file
 from pgtls.daemon.worker_pipe import Task
 from pgtls.daemon.worker_process import WorkerProcess
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration
+from pgtls.gateway.key_holders import KeyHolder, KeyHolders
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
@@ -46,11 +48,19 @@ class Workers:
     :param task: what they are to do.
     :param stop_requested: tells whether the daemon is to stop, while it does nothing but wait for
         them.
+    :param elsewhere: has sessions beside theirs that cancel requests may be for.
     :ivar replaced: how many have died and were replaced.
     """
 
-    def __init__(self, reactor: IReactor, task: Task, stop_requested: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        reactor: IReactor,
+        task: Task,
+        stop_requested: Callable[[], bool],
+        elsewhere: KeyHolder | None = None,
+    ) -> None:
         self._reactor = reactor
+        self._elsewhere = elsewhere or KeyHolders()
         self._stop_requested = stop_requested
         self._counters_file = counters_file(len(task.gateways), task.workers)
         self._task = attrs.evolve(task, counters=self._counters_file.fileno())
@@ -93,7 +103,10 @@ class Workers:
             process.close()
 
     def _start_one(self, number: int) -> WorkerProcess:
-        process = WorkerProcess(self._reactor, self._task, number, self._ended, {})
+        others = KeyHolders(lambda: [*self.key_holders(besides=number), self._elsewhere])
+        process = WorkerProcess(
+            self._reactor, self._task, number, self._ended, cancel_answerers(others)
+        )
         self._processes[number] = process
         return process
 
@@ -194,6 +207,18 @@ class Workers:
             if process.ready
         ]
         return gatherResults(asked).addCallback(lambda _: answers)
+
+    def key_holders(self, besides: int | None = None) -> list[KeyHolder]:
+        """Ask them whose session a cancel request is for.
+
+        :param besides: the number of one that is not to be asked.
+        :returns: those that serve.
+        """
+        return [
+            OtherProcess(process.requests)
+            for number, process in self._processes.items()
+            if process.ready and number != besides
+        ]
 
     def connections(self) -> int:
         """How many connections of clients they have.

@@ -1,35 +1,38 @@
 """Where a CancelRequest goes: to the backend that owns the session.
 
-libpq's PQcancel, PostgreSQL's documentation "Canceling Requests in Progress".
+libpq's PQcancel, PostgreSQL's documentation "Canceling Requests in Progress". One whose key no
+session here has may be for a session of another process, or of another gateway of a fleet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from twisted.internet import protocol
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import Host
+from pgtls.gateway.cancel_connection import CANCEL_TIMEOUT, send_cancel
+from pgtls.gateway.cancel_peers import Peers
+from pgtls.gateway.key_holders import KeyHolder, KeyHolders
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.log_limit import PERIOD, LogLimit
 from pgtls.protocols.places import CANCELS_AT_ONCE
 from pgtls.transport.dial import TIMEOUT_EXPIRED
-from pgtls.wire.messages import CancelRequest
+from pgtls.wire.messages import PEER_HAS_NOT, PEER_HAS_SESSION, CancelRequest
 
 _log = Logger(namespace="pgtls.gateway")
-
-#: Seconds for the whole of a forwarded CancelRequest.
-CANCEL_TIMEOUT = 10.0
 
 #: Connections at a time that carry requests with unknown keys. Any client can send those, without
 #: logging in: they leave room for requests with the keys of open sessions.
 UNKNOWN_AT_ONCE = CANCELS_AT_ONCE // 2
+
+#: Requests at a time whose session is looked for in the daemon's other processes.
+SEARCHES_AT_ONCE = 500
 
 #: Log lines in a period about requests that could not be passed on.
 _FAILURES_LOGGED = 10
@@ -77,7 +80,7 @@ class CancelKeys:
         """Find the servers that have given out a key.
 
         :param key: a CancelRequest's.
-        :returns: each of them once; none where no session of this process has the key.
+        :returns: each of them once; none where no session of this gateway has the key here.
         """
         return tuple(dict.fromkeys(self._backends.get(key, ())))
 
@@ -92,98 +95,181 @@ class CancelRoutes(Protocol):
         :returns: the same, or what has taken its place.
         """
 
-    def for_unknown_key(self, sni: str | None, *, tls: bool) -> PgTLSClientEndpoint | None:
-        """Where a request goes whose key no session of this process has.
+    def by_name(self, sni: str) -> PgTLSClientEndpoint | None:
+        """Where every session with a host name goes.
 
-        :param sni: the host name that the client asks for.
-        :param tls: whether the request came in TLS.
-        :returns: connects to the server; None for nowhere.
+        :param sni: the host name that the client asks for in TLS.
+        :returns: connects to the server of the one route that may be; None where there is none.
         """
 
+    def for_unknown_key(self, sni: str | None, *, sure: bool) -> PgTLSClientEndpoint | None:
+        """Where a request goes that has no better place.
 
-class _CancelClients(Factory):
-    noisy = False
-
-
-class _CancelClient(protocol.Protocol):
-    """Sends the request and waits until the server has closed: only then is it carried out."""
-
-    transport: ITCPTransport
-
-    def __init__(self, request: CancelRequest) -> None:
-        self._request = request
-        self.done: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
-
-    def connectionMade(self) -> None:
-        self.transport.write(self._request.raw)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.done.called:
-            self.done.callback(None)
-
-
-async def _send(endpoint: PgTLSClientEndpoint, request: CancelRequest) -> None:
-    client = _CancelClient(request)
-    await endpoint.connect(_CancelClients.forProtocol(lambda: client))
-    await client.done
+        :param sni: the host name that the client asks for; None for none, or no TLS.
+        :param sure: whether its session is surely none of this daemon, and of no peer.
+        :returns: connects to the gateway's own server; None for nowhere.
+        """
 
 
 class CancelForwarder:
     """Passes CancelRequests on; those of a flood are dropped and counted.
 
     :param clock: the reactor.
+    :param elsewhere: has the sessions of the daemon's other gateways and processes.
     :ivar keys: the open sessions.
+    :ivar peers: the other gateways of a fleet.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, elsewhere: KeyHolder | None = None) -> None:
         self.keys = CancelKeys()
+        self.peers: Peers | None = None
         self._clock = clock
+        self._elsewhere = elsewhere or KeyHolders()
         self._known = 0  # connections that carry requests with known keys
         self._unknown = 0  # and with unknown ones
+        self._searches = 0
+        self._under_way = 0
+        self._finished: Deferred[None] | None = None
         self._drops = LogLimit(clock, 1, _log_drops)
         self._failures = LogLimit(clock, _FAILURES_LOGGED, _log_failures)
 
     def forward(
-        self, request: CancelRequest, routes: CancelRoutes, sni: str | None, *, tls: bool
-    ) -> Deferred[None] | None:
-        """Pass a CancelRequest on, over a connection as well protected as the session's own.
-
-        A key that is not known here may belong to another process's session: then any of the hosts
-        that it may be for may have it.
+        self, request: CancelRequest, routes: CancelRoutes, sni: str | None
+    ) -> Deferred[None]:
+        """Pass a client's CancelRequest on, over a connection as well protected as the session's
+        own. The session is looked for here, in the daemon's other processes, by the host name, at
+        the peers, and at last the gateway's own server may have it.
 
         :param request: the client's.
         :param routes: where requests go.
-        :param sni: the host name that the client asks for.
-        :param tls: whether the request came in TLS.
-        :returns: fires when the server has taken it, or could not; never fails. None where too many
-            are on their way already: it is dropped.
+        :param sni: the host name that the client asks for; None for none, or no TLS.
+        :returns: fires when the server has taken it, or could not, or where too many are on their
+            way already and it is dropped; never fails.
         """
         known = self.keys.backends(request.key)
-        targets = [Backend(routes.renewed(each.endpoint), each.host) for each in known]
+        if known:
+            return self._noted(self._send(request, _renewed(known, routes), known=True))
+        if self._searches >= SEARCHES_AT_ONCE:
+            return self._dropped()
+        return self._noted(Deferred.fromCoroutine(self._look_for(request, routes, sni)))
+
+    def forward_for_peer(
+        self, request: CancelRequest, routes: CancelRoutes, answer: Callable[[bytes], None]
+    ) -> Deferred[None]:
+        """Pass on what comes from another gateway: to sessions of this daemon, and nowhere else.
+
+        :param request: the peer's.
+        :param routes: where requests go.
+        :param answer: sends the peer whether there is such a session.
+        :returns: as :meth:`forward`.
+        """
+        known = self.keys.backends(request.key)
+        if known:
+            answer(PEER_HAS_SESSION)
+            return self._noted(self._send(request, _renewed(known, routes), known=True))
+        if self._searches >= SEARCHES_AT_ONCE:
+            return self._dropped()
+        return self._noted(Deferred.fromCoroutine(self._look_for_peer(request, answer)))
+
+    def forward_from_elsewhere(self, key: bytes, routes: CancelRoutes) -> Deferred[bool | None]:
+        """Pass on what came to another gateway or process of this daemon, if its session is here.
+
+        :param key: the request's.
+        :param routes: where requests go.
+        :returns: fires with whether it is, as :meth:`forward` does.
+        """
+        known = self.keys.backends(key)
         if not known:
-            upstream = routes.for_unknown_key(sni, tls=tls)
-            if upstream is None:
-                if self._failures.allows():
-                    _log.warn("cancel request not passed on: no session here has its key")
-                return succeed(None)
-            targets = [Backend(upstream, host) for host in upstream.conninfo.hosts]
-        count, is_known = len(targets), bool(known)
-        if not self._has_room(count, known=is_known):
-            if self._drops.allows():
-                _log.warn("cancel request dropped: too many are being passed on at this moment")
-            return None
-        self._count(count, known=is_known)
-        sent = gatherResults([self._sent(each.endpoint, each.host, request) for each in targets])
-        return sent.addCallback(lambda _: self._count(-count, known=is_known))
+            return succeed(False)
+        request = CancelRequest.build(key)
+        sent = self._noted(self._send(request, _renewed(known, routes), known=True))
+        return sent.addCallback(lambda _: True)
+
+    def finished(self) -> Deferred[None]:
+        """Wait for the requests that are on their way.
+
+        :returns: fires when none is; never fails.
+        """
+        if not self._under_way:
+            return succeed(None)
+        self._finished = Deferred()
+        return self._finished
 
     def stop(self) -> None:
         """Log at once what has been counted."""
         self._drops.stop()
         self._failures.stop()
+        if self.peers is not None:
+            self.peers.stop()
+
+    def _noted(self, forwarding: Deferred[None]) -> Deferred[None]:
+        self._under_way += 1
+        return forwarding.addErrback(_log_failure).addCallback(self._over)
+
+    def _over(self, _: None) -> None:
+        self._under_way -= 1
+        if not self._under_way and self._finished is not None:
+            finished, self._finished = self._finished, None
+            finished.callback(None)
+
+    async def _look_for(
+        self, request: CancelRequest, routes: CancelRoutes, sni: str | None
+    ) -> None:
+        found = await self._search(request.key)
+        if found:
+            await self._elsewhere.cancel(request.key)
+            return
+        upstream = routes.by_name(sni) if sni is not None else None
+        if upstream is None:
+            if self.peers is not None:
+                if not self.peers.have_room():
+                    await self._dropped()
+                    return
+                asked = await self.peers.pass_on(request)
+                if asked:
+                    return
+                found = None if asked is None else found
+            upstream = routes.for_unknown_key(sni, sure=found is not None)
+        if upstream is None:
+            if self._failures.allows():
+                _log.warn("cancel request not passed on: no session here has its key")
+            return
+        hosts = upstream.conninfo.hosts
+        await self._send(request, [Backend(upstream, host) for host in hosts], known=False)
+
+    async def _look_for_peer(self, request: CancelRequest, answer: Callable[[bytes], None]) -> None:
+        found = await self._search(request.key)
+        if found is not None:
+            answer(PEER_HAS_SESSION if found else PEER_HAS_NOT)
+        if found:
+            await self._elsewhere.cancel(request.key)
+
+    async def _search(self, key: bytes) -> bool | None:
+        self._searches += 1
+        try:
+            return await self._elsewhere.has_key(key)
+        finally:
+            self._searches -= 1
+
+    def _send(
+        self, request: CancelRequest, targets: Sequence[Backend], *, known: bool
+    ) -> Deferred[None]:
+        count = len(targets)
+        if not self._has_room(count, known=known):
+            return self._dropped()
+        self._count(count, known=known)
+        sent = gatherResults([self._sent(each.endpoint, each.host, request) for each in targets])
+        return sent.addCallback(lambda _: self._count(-count, known=known))
+
+    def _dropped(self) -> Deferred[None]:
+        if self._drops.allows():
+            _log.warn("cancel request dropped: too many are being passed on at this moment")
+        return succeed(None)
 
     def _has_room(self, connections: int, *, known: bool) -> bool:
         if known:
-            return self._known + self._unknown < CANCELS_AT_ONCE
+            asking = self.peers.open if self.peers is not None else 0
+            return self._known + self._unknown + asking < CANCELS_AT_ONCE
         # One request may need more connections than there are at a time.
         return not self._unknown or self._unknown + connections <= UNKNOWN_AT_ONCE
 
@@ -196,13 +282,21 @@ class CancelForwarder:
     def _sent(
         self, upstream: PgTLSClientEndpoint, host: Host, request: CancelRequest
     ) -> Deferred[None]:
-        sending = Deferred.fromCoroutine(_send(upstream.for_session(host=host), request))
+        sending = Deferred.fromCoroutine(send_cancel(upstream.for_session(host=host), request.raw))
         return sending.addTimeout(CANCEL_TIMEOUT, self._clock).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if self._failures.allows():
             error = TIMEOUT_EXPIRED if failure.check(DeferredTimeout) else failure.value
             _log.warn("cancel request not passed on: {error}", error=error)
+
+
+def _renewed(backends: Sequence[Backend], routes: CancelRoutes) -> list[Backend]:
+    return [Backend(routes.renewed(each.endpoint), each.host) for each in backends]
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.failure("cancel request", failure)
 
 
 def _log_drops(count: int) -> None:

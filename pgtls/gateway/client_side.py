@@ -53,22 +53,20 @@ class ClientSide(RelaySide):
         session.begin()
 
     def cancel_requested(self, request: CancelRequest, tls: NegotiatedTLS | None) -> None:
-        """Pass the request on to where the session's backend is; then close, without an answer.
+        """Pass the request on to where the session's backend is; then close, without an answer to
+        a client.
 
         :param request: the request.
         :param tls: what was negotiated.
         """
         # Not given up when the client goes: one that does not wait for the end still wants it done.
-        passed_on = self._context.cancels.forward(
-            request,
-            self._context.cancel_routes,
-            server_name(self.transport) if tls is not None else None,
-            tls=tls is not None,
-        )
-        if passed_on is None:
-            self.close_when_read()
+        cancels, routes = self._context.cancels, self._context.cancel_routes
+        if request.from_peer:
+            passed_on = cancels.forward_for_peer(request, routes, self.transport.write)
         else:
-            passed_on.addCallback(lambda _: self.close_when_read())
+            sni = server_name(self.transport) if tls is not None else None
+            passed_on = cancels.forward(request, routes, sni)
+        passed_on.addCallback(lambda _: self.close_when_read())
 
     def server_connected(self) -> None:
         """The server is there: what has come before goes to it."""

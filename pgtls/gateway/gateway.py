@@ -15,10 +15,12 @@ from twisted.logger import Logger
 
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.cancel import CancelForwarder
+from pgtls.gateway.cancel_peers import Peers
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.expiry_watch import Expiry, ExpiryWatch
 from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
+from pgtls.gateway.key_holders import KeyHolder
 from pgtls.gateway.routed_upstreams import RoutedUpstreams
 from pgtls.gateway.session import SessionContext
 from pgtls.gateway.single_upstream import SingleUpstream
@@ -36,6 +38,10 @@ from pgtls.transport.listening_sockets import server_endpoint
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
+
+
+#: Seconds at the end for cancel requests that are on their way.
+CANCELS_TIMEOUT = 2.0
 
 
 class _SocketPort(Protocol):
@@ -59,7 +65,8 @@ class Gateway(Service):
     :param checks_upstream: whether the upstream is looked at once at the start, and the log warns
         of what expires.
     :param expiry_warning: how long before the end of a certificate, an authority or a CRL it does.
-    :param only_process: whether no other process has sessions of its listener.
+    :param elsewhere: has the sessions of other gateways and processes that cancel requests may be
+        for.
     """
 
     def __init__(
@@ -73,7 +80,7 @@ class Gateway(Service):
         observers: Sequence[ISessionObserver] = (),
         checks_upstream: bool = True,
         expiry_warning: timedelta = EXPIRY_WARNING,
-        only_process: bool = True,
+        elsewhere: KeyHolder | None = None,
     ) -> None:
         self._reactor = reactor
         self._loaded = loaded
@@ -81,7 +88,7 @@ class Gateway(Service):
         self._endpoint = endpoint
         self._connections_everywhere = connections_everywhere
         self._checks_upstream = checks_upstream
-        self._only_process = only_process
+        self._elsewhere = elsewhere
         self._observers = tuple(observers)
         self._label = ""
         self._log: ConnectionLog | None = None
@@ -155,7 +162,7 @@ class Gateway(Service):
                 ChannelBinding(),
                 listener.authentication_timeout,
                 settings.tls_parameters,
-                CancelForwarder(self._reactor),
+                CancelForwarder(self._reactor, self._elsewhere),
                 observers,
             )
         )
@@ -168,6 +175,7 @@ class Gateway(Service):
             reactor=self._reactor,
         )
         self._factory.places.everywhere = self._connections_everywhere
+        self._use_peers()
         return maybeDeferred(self._listen, settings, self._factory).addCallback(self._opened)
 
     def _listen(
@@ -239,12 +247,20 @@ class Gateway(Service):
             return self.close_port()
         self._factory.refuse_sessions(SHUTTING_DOWN)
         drained = self._factory.drain(self._shutdown_timeout)
+        drained.addCallback(lambda _: self._cancels_finished())
         drained.addCallback(lambda _: self._close_tunnel())
         return drained.addCallback(lambda _: self.close_port())
 
     def _close_tunnel(self) -> None:
         if self._loaded.ssh_tunnel is not None:
             self._loaded.ssh_tunnel.stop()
+
+    def _cancels_finished(self) -> Deferred[None]:
+        """Those of clients that have not waited may be for sessions of other processes."""
+        if self._clients is None:
+            return succeed(None)
+        finished = self._clients.context.cancels.finished()
+        return finished.addTimeout(CANCELS_TIMEOUT, self._reactor, onTimeoutCancel=lambda *_: None)
 
     def abort_sessions(self) -> None:
         """Close every connection at once, which is all that :meth:`stopService` waits for."""
@@ -270,9 +286,45 @@ class Gateway(Service):
             )
             if self._log is not None:
                 self._log.route_name = _route_name(router)
+            self._use_peers()
         if self._checks_upstream and self.running:
             self._expiry.renewed()
             self._check_upstream(quiet=True)
+
+    def _use_peers(self) -> None:
+        """The other gateways of the fleet as the settings have them now."""
+        if self._factory is None or self._clients is None:
+            return
+        named = self._loaded.configuration.settings.peers
+        self._factory.has_peers = bool(named)
+        cancels = self._clients.context.cancels
+        if named != (cancels.peers.named if cancels.peers is not None else ()):
+            if cancels.peers is not None:
+                cancels.peers.stop()
+            cancels.peers = Peers(self._reactor, named) if named else None
+
+    def has_key(self, key: bytes) -> Deferred[bool | None]:
+        """Whether a session of this gateway's in this process has a cancel key.
+
+        :param key: process ID and secret.
+        :returns: has fired with the answer.
+        """
+        return succeed(
+            self._clients is not None and bool(self._clients.context.cancels.keys.backends(key))
+        )
+
+    def cancel(self, key: bytes) -> Deferred[bool | None]:
+        """Pass on a cancel request that came to another gateway or process, if it is for a session
+        of this one.
+
+        :param key: the request's.
+        :returns: fires when the server has taken it, or could not, with whether there is such a
+            session; never fails.
+        """
+        if self._clients is None:
+            return succeed(False)
+        context = self._clients.context
+        return context.cancels.forward_from_elsewhere(key, context.cancel_routes)
 
     def _router(self) -> SingleUpstream | RoutedUpstreams:
         """:raises ConfigurationError: it is the embedded PostgreSQL's, which does not run."""
@@ -280,9 +332,7 @@ class Gateway(Service):
         if loaded.upstream is None and loaded.configuration.has_own_upstream:
             raise ConfigurationError("the embedded PostgreSQL does not run")
         if loaded.routes or loaded.upstream is None:
-            return RoutedUpstreams(
-                self._reactor, loaded.routes, loaded.upstream, only_process=self._only_process
-            )
+            return RoutedUpstreams(self._reactor, loaded.routes, loaded.upstream)
         return SingleUpstream(loaded.upstream)
 
 

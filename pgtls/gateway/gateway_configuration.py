@@ -9,6 +9,7 @@ import attrs
 
 from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.gateway.cancel_peers import host_and_port
 from pgtls.gateway.route_upstream import RouteUpstream
 from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -57,6 +58,10 @@ class GatewaySettings:
         "",
         "the server: a libpq connection string; empty for the local one, as libpq finds it, "
         "or with routes for none",
+    )
+    peers: tuple[str, ...] = settings.several(
+        "other gateways of a fleet, as host:port: cancel requests may be for sessions of theirs",
+        check=host_and_port,
     )
     tls_parameters: bool = settings.boolean(
         False, "tell the server about the client's TLS, in settings: pgtls.client_dn and others"

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.route_upstream import RouteUpstream, security_of
-from pgtls.gateway.routes import Match, Route, RouteTable, Undecided
+from pgtls.gateway.routes import Match, Route, RouteTable
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter
 from pgtls.protocols.stages import Client, Refuse, Upstream
@@ -60,7 +60,6 @@ class RoutedUpstreams:
     :param routes: in their order.
     :param own: connects to the gateway's own upstream, for sessions without a route; None where
         they are refused.
-    :param only_process: whether no other process has sessions of the same listener.
     """
 
     def __init__(
@@ -68,12 +67,9 @@ class RoutedUpstreams:
         clock: IReactorTime,
         routes: Sequence[Route[RouteUpstream]],
         own: PgTLSClientEndpoint | None,
-        *,
-        only_process: bool = True,
     ) -> None:
         self._table = RouteTable(routes)
         self._own = Upstream(own, DEFAULT) if own is not None else None
-        self._only_process = only_process
         self._fixed = {
             number: route.upstream.upstream(str(number), "")
             for number, route in enumerate(routes, 1)
@@ -119,27 +115,33 @@ class RoutedUpstreams:
         """
         return self._renewed.get(security_of(endpoint.conninfo), endpoint)
 
-    def for_unknown_key(self, sni: str | None, *, tls: bool) -> PgTLSClientEndpoint | None:
-        """Where a request goes whose key no session of this process has.
+    def by_name(self, sni: str) -> PgTLSClientEndpoint | None:
+        """Where every session with a host name goes.
 
-        In TLS it goes where every session with this host name goes. Otherwise only to the gateway's
-        own upstream: not from a process beside others, where the key may be one of a route's
-        server.
+        :param sni: the host name that the client asks for in TLS.
+        :returns: connects to the server of the one route that may be; None where there is none, or
+            it depends on database or role as well.
+        """
+        match = self._table.find_by_name(sni)
+        if not isinstance(match, Match):
+            return None
+        try:
+            return self._matched(match).endpoint
+        except ConfigurationError:
+            return None
 
-        :param sni: the host name that the client asks for.
-        :param tls: whether the request came in TLS.
+    def for_unknown_key(self, sni: str | None, *, sure: bool) -> PgTLSClientEndpoint | None:
+        """Where a request goes that has no better place: the gateway's own upstream, unless the
+        session may be one of a route's server.
+
+        :param sni: the host name that the client asks for; None for none, or no TLS.
+        :param sure: whether its session is surely none of this daemon, and of no peer.
         :returns: connects to the server; None for nowhere.
         """
         own = self._own.endpoint if self._own is not None else None
-        if tls and sni is not None:
-            match = self._table.find_by_name(sni)
-            if isinstance(match, Match):
-                try:
-                    return self._matched(match).endpoint
-                except ConfigurationError:
-                    return None
-            return None if isinstance(match, Undecided) else own
-        return own if self._only_process else None
+        if sni is not None:
+            return own if self._table.find_by_name(sni) is None else None
+        return own if sure else None
 
     def _matched(self, match: Match[RouteUpstream]) -> Upstream:
         """:raises ConfigurationError: the label is none that can stand there."""

@@ -38,11 +38,18 @@ class SingleUpstream:
         same = security_of(endpoint.conninfo) == security_of(current.conninfo)
         return current if same else endpoint
 
-    def for_unknown_key(self, sni: str | None, *, tls: bool) -> PgTLSClientEndpoint:
-        """Where a request goes whose key no session of this process has.
+    def by_name(self, sni: str) -> None:
+        """Where every session with a host name goes.
 
         :param sni: any.
-        :param tls: any.
+        :returns: None: no name leads anywhere.
+        """
+
+    def for_unknown_key(self, sni: str | None, *, sure: bool) -> PgTLSClientEndpoint:
+        """Where a request goes that has no better place.
+
+        :param sni: any.
+        :param sure: whether its session is surely none of this daemon.
         :returns: the only server that there is.
         """
         return self._upstream.endpoint

@@ -103,6 +103,7 @@ class PgTLSServerProtocol(Protocol):
                 factory.settings.ssl,
                 factory.settings.cancel,
                 prepare(self.transport, factory.tcp_options),
+                factory.has_peers,
             ),
             self._session_refusal,
             self._handshake_refusal,
@@ -336,6 +337,6 @@ class PgTLSServerProtocol(Protocol):
 
 
 @cache
-def _policy(ssl: SSL, cancel: CancelPolicy, tls_available: bool) -> ServerPolicy:
+def _policy(ssl: SSL, cancel: CancelPolicy, tls_available: bool, has_peers: bool) -> ServerPolicy:
     """Shared: connections are many, policies few."""
-    return ServerPolicy(ssl, cancel, tls_available)
+    return ServerPolicy(ssl, cancel, tls_available, has_peers)

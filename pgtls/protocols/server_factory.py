@@ -40,6 +40,7 @@ class PgTLSServerFactory(Factory):
     :param observers: are told what happens to connections, in place of the log
         (:class:`~pgtls.protocols.connection_log.ConnectionLog`).
     :param reactor: for time limits; None for the installed one.
+    :ivar has_peers: whether other gateways may pass CancelRequests on.
     :ivar proxies: what is known of proxies that send PROXY headers; None where none is taken.
     :ivar tcp_options: those of the clients' TCP connections.
     :ivar places: the open connections, and which of them may have a session.
@@ -47,6 +48,7 @@ class PgTLSServerFactory(Factory):
     """
 
     noisy = False
+    has_peers = False
 
     def __init__(
         self,

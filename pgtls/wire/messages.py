@@ -11,13 +11,22 @@ so they stay ``bytes`` here.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pgtls.errors import PgTLSError
 
 SSL_REQUEST_CODE = 80877103
 GSSENC_REQUEST_CODE = 80877104
 CANCEL_REQUEST_CODE = 80877102
+
+#: A CancelRequest that a gateway passes on to its peers, the other gateways of a fleet. The code is
+#: pgtls's own, "pgtc"; for PostgreSQL it is a protocol version that it does not have.
+PEER_CANCEL_REQUEST_CODE = 0x70677463
+
+#: A gateway's answer to it: whether it has the session, and passes the request on. (The end of the
+#: connection tells that this is done, as for every CancelRequest.)
+PEER_HAS_SESSION = b"Y"
+PEER_HAS_NOT = b"N"
 
 #: Limits of the length word (it counts itself): the code or version must fit, and PostgreSQL reads
 #: at most MAX_STARTUP_PACKET_LENGTH = 10000 bytes after the word.
@@ -162,23 +171,27 @@ class CancelRequest:
 
     :ivar raw: the packet, to be forwarded as it is.
     :ivar key: process ID and secret, as BackendKeyData gave them. Never shown.
+    :ivar from_peer: whether another gateway passes it on, as PEER_CANCEL_REQUEST_CODE says.
     """
 
     raw: bytes = field(repr=False)
     key: bytes = field(repr=False)
+    from_peer: bool = False
 
     @classmethod
     def parse(cls, packet: Packet) -> CancelRequest:
         """Read the key of a CancelRequest.
 
-        :param packet: a packet with CANCEL_REQUEST_CODE.
-        :returns: the request.
+        :param packet: a packet with CANCEL_REQUEST_CODE, or PEER_CANCEL_REQUEST_CODE.
+        :returns: the request, with a packet that a server knows.
         :raises ValueError: no key, or a key longer than MAX_CANCEL_KEY_LENGTH.
         """
         if len(packet.body) < 4:
             raise ValueError("invalid length of cancel request packet")
         if not 0 < len(packet.body) - 4 <= MAX_CANCEL_KEY_LENGTH:
             raise ValueError("invalid length of cancel key in cancel request packet")
+        if packet.code == PEER_CANCEL_REQUEST_CODE:
+            return replace(cls.build(packet.body), from_peer=True)
         return cls(packet.raw, packet.body)
 
     @classmethod
@@ -189,6 +202,11 @@ class CancelRequest:
         :returns: the request.
         """
         return cls(struct.pack("!II", 8 + len(key), CANCEL_REQUEST_CODE) + key, key)
+
+    @property
+    def for_peers(self) -> bytes:
+        """The packet for other gateways, which tells them that it has been passed on already."""
+        return struct.pack("!II", 8 + len(self.key), PEER_CANCEL_REQUEST_CODE) + self.key
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from enum import Enum, StrEnum, auto
 from pgtls.wire.messages import (
     CANCEL_REQUEST_CODE,
     GSSENC_REQUEST_CODE,
+    PEER_CANCEL_REQUEST_CODE,
     SSL_REQUEST_CODE,
     TLS_HANDSHAKE_RECORD,
     CancelRequest,
@@ -53,11 +54,13 @@ class ServerPolicy:
     :ivar ssl: the ``ssl`` setting.
     :ivar cancel: the ``cancel`` setting.
     :ivar tls_available: whether the transport can carry TLS; a Unix socket never does.
+    :ivar has_peers: whether other gateways may pass CancelRequests on.
     """
 
     ssl: SSL = SSL.REQUIRE
     cancel: CancelPolicy = CancelPolicy.ANY
     tls_available: bool = True
+    has_peers: bool = False
 
     @property
     def offers_tls(self) -> bool:
@@ -82,7 +85,7 @@ class Startup:
 
 @dataclass(slots=True)
 class Cancel:
-    """The client wants another session's statement cancelled. Never answered."""
+    """The client wants another session's statement cancelled. Never answered, but for a peer's."""
 
     request: CancelRequest
 
@@ -236,6 +239,8 @@ class ServerNegotiation:
                 self._ssl_request() if packet.code == SSL_REQUEST_CODE else self._gssenc_request()
             )
         if packet.major != 3:
+            if packet.code == PEER_CANCEL_REQUEST_CODE and self._policy.has_peers:
+                return self._cancel_request(packet)
             return self._unsupported_protocol(packet)
         return self._startup_message(packet)
 

@@ -12,6 +12,7 @@ from pgtls.wire.messages import (
     CANCEL_REQUEST_CODE,
     GSSENC_REQUEST,
     MAX_PACKET_LENGTH,
+    PEER_CANCEL_REQUEST_CODE,
     SSL_REQUEST,
     CancelRequest,
     ErrorResponse,
@@ -186,6 +187,16 @@ class CancelRequestTests(SynchronousTestCase):
         split = split_packet(built.raw)
         assert split is not None
         self.assertEqual(CancelRequest.parse(split[0]), built)
+
+    def test_a_peer_s_is_one_that_a_server_knows(self) -> None:
+        for length in (1, 4, 256):
+            built = CancelRequest.build(b"\0\0\0\7" + b"k" * length)
+            split = split_packet(built.for_peers)
+            assert split is not None
+            self.assertEqual((split[0].code, split[1]), (PEER_CANCEL_REQUEST_CODE, b""))
+            read = CancelRequest.parse(split[0])
+            self.assertEqual((read.raw, read.key, read.from_peer), (built.raw, built.key, True))
+        self.assertFalse(built.from_peer)
 
     def test_the_key_is_never_shown(self) -> None:
         self.assertNotIn("sesame", repr(CancelRequest.build(b"\0\0\0\7sesame")))

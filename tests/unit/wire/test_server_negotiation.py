@@ -6,6 +6,7 @@ The words and SQLSTATEs are those of ``src/backend/tcop/backend_startup.c``, Pos
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from pgtls.wire.messages import (
     GSSENC_REQUEST,
     GSSENC_REQUEST_CODE,
     MAX_PACKET_LENGTH,
+    PEER_CANCEL_REQUEST_CODE,
     SSL_REQUEST,
     SSL_REQUEST_CODE,
     CancelRequest,
@@ -290,6 +292,36 @@ class CancelRequestTests(RowTests):
 
     def test_what_stands_behind_it_goes_nowhere(self) -> None:
         self.assertEqual(ServerNegotiation(ON).receive(CANCEL.raw + b"more"), [Cancel(CANCEL)])
+
+
+class PeerCancelRequestTests(RowTests):
+    """A CancelRequest that another gateway passes on."""
+
+    PEERS = ServerPolicy(ssl=SSL.ON, has_peers=True)
+    FROM_PEER = replace(CANCEL, from_peer=True)
+
+    def test_with_peers(self) -> None:
+        for negotiation in (ServerNegotiation(self.PEERS), inside_tls(self.PEERS)):
+            self.assertEqual(negotiation.receive(CANCEL.for_peers), [Cancel(self.FROM_PEER)])
+
+    def test_a_client_s_stays_a_client_s(self) -> None:
+        self.assertEqual(ServerNegotiation(self.PEERS).receive(CANCEL.raw), [Cancel(CANCEL)])
+
+    def test_without_peers_it_is_a_protocol_that_nobody_knows(self) -> None:
+        _, close = ServerNegotiation(ON).receive(CANCEL.for_peers)
+        assert isinstance(close, Close)
+        self.assertIn("unsupported frontend protocol 28775.29795", close.reason or "")
+
+    def test_its_length_counts_and_cancel_tls(self) -> None:
+        for length, reason in ((0, "request"), (4, "key in"), (261, "key in")):
+            came = packet(bytes(length), PEER_CANCEL_REQUEST_CODE)
+            (close,) = ServerNegotiation(self.PEERS).receive(came.raw)
+            assert isinstance(close, Close)
+            self.assertIn(f"invalid length of cancel {reason}", close.reason or "")
+        policy = replace(self.PEERS, cancel=CancelPolicy.TLS)
+        (close,) = ServerNegotiation(policy).receive(CANCEL.for_peers)
+        self.assertEqual(close, Close('cancel request in plaintext refused: cancel is "tls"'))
+        self.assertEqual(inside_tls(policy).receive(CANCEL.for_peers), [Cancel(self.FROM_PEER)])
 
 
 class OtherProtocolTests(RowTests):
