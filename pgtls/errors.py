@@ -43,6 +43,10 @@ class NegotiationRefused(PgTLSError):
     """The peer would not do what the sslmode asks for (``N``, ``E``, a failed TLS handshake)."""
 
 
+class SessionAttributesNotMet(NegotiationRefused):
+    """The server's sessions are not as ``target_session_attrs`` wants them."""
+
+
 class AuthenticationNotAllowed(NegotiationRefused):
     """The server asks for an authentication that ``require_auth`` or ``channel_binding=require``
     rules out, or lets in without the one that they require."""

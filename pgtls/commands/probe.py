@@ -35,6 +35,7 @@ from pgtls.probe.survey_report import as_json as survey_json
 from pgtls.probe.survey_report import show as show_survey
 from pgtls.text import printable
 from pgtls.transport.reactor import IReactor
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 __all__ = ["ProbeResult", "probe", "run_probe"]
 
@@ -76,7 +77,8 @@ def probe(conninfo: str, as_json: bool, everything: bool, checks: tuple[Check, .
 
     CONNINFO is a libpq connection string, "host=db.example.com sslmode=verify-full" or a
     postgresql:// URI; PG* environment variables and ~/.postgresql count, as for psql. Where it
-    names a user, a StartupMessage is sent too; a password is never asked for nor sent.
+    names a user, a StartupMessage is sent too; a password is never asked for, and is sent only
+    where target_session_attrs needs a login: from PGPASSWORD, CONNINFO or the password file.
 
     With --all it asks the server from all sides: SSLRequest, GSSENCRequest and direct TLS, each
     version of TLS, key exchange, certificates, what a user must show, protocol 3.2, and every
@@ -146,6 +148,8 @@ def _run(conninfo: ConnInfo, everything: bool) -> tuple[ProbeResult, Survey | No
             result = ProbeResult()
             result.failed(error)
             return result, None
+        if conninfo.target_session_attrs is not TargetSessionAttrs.ANY:
+            return await run_probe(reactor, conninfo), survey
         return survey.sslmodes[conninfo.sslmode], survey
 
     return run(main)

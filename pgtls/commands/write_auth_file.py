@@ -14,7 +14,8 @@ from pgtls.commands.running import run
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.policy.auth_file import format_auth_file
-from pgtls.protocols.simple_query import Row, simple_query
+from pgtls.protocols.server_login import Row
+from pgtls.protocols.simple_query import simple_query
 from pgtls.text import printable
 from pgtls.wire.scram_secret import ScramSecret
 

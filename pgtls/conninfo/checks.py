@@ -6,7 +6,6 @@ Source: ``pqConnectOptions2`` in ``src/interfaces/libpq/fe-connect.c``; the sent
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Iterator, Mapping
 
 from pgtls.conninfo.hosts import Host, parse_integer
@@ -73,6 +72,20 @@ def newest_protocol(values: Mapping[str, str]) -> tuple[int, int]:
     return PROTOCOL_VERSIONS[values.get("max_protocol_version", default)]
 
 
+def scram_key(values: Mapping[str, str], keyword: str) -> bytes | None:
+    """A key of SCRAM.
+
+    :param values: values by keyword.
+    :param keyword: ``scram_client_key`` or ``scram_server_key``.
+    :returns: the key; None where it is not given.
+    :raises ValueError: it is not in base64.
+    """
+    text = values.get(keyword)
+    if text is None:
+        return None
+    return base64.b64decode("".join(text.split()), validate=True)
+
+
 def _is_choice(values: Mapping[str, str], keyword: str) -> bool:
     return keyword not in values or values[keyword] in CHOICES[keyword]
 
@@ -120,12 +133,6 @@ def _unsupported(values: Mapping[str, str]) -> Iterator[str]:
     """What libpq may do and pgtls does not."""
     if values["gssencmode"] == "require":
         yield 'gssencmode value "require" invalid when GSSAPI support is not compiled in'
-    attrs = values["target_session_attrs"]
-    if attrs != "any" and _is_choice(values, "target_session_attrs"):
-        yield (
-            f'target_session_attrs value "{attrs}" is not supported: '
-            "pgtls does not look at sessions"
-        )
 
 
 def _protocol_versions(values: Mapping[str, str]) -> Iterator[str]:
@@ -138,15 +145,12 @@ def _protocol_versions(values: Mapping[str, str]) -> Iterator[str]:
 
 def _scram_keys(values: Mapping[str, str]) -> Iterator[str]:
     for side in ("client", "server"):
-        text = values.get(f"scram_{side}_key")
-        if text is None:
-            continue
         try:
-            key = base64.b64decode("".join(text.split()), validate=True)
-        except (binascii.Error, ValueError):
+            key = scram_key(values, f"scram_{side}_key")
+        except ValueError:
             yield f"invalid SCRAM {side} key"
             continue
-        if len(key) != _SCRAM_KEY_LENGTH:
+        if key is not None and len(key) != _SCRAM_KEY_LENGTH:
             yield f"invalid SCRAM {side} key length: {len(key)}"
 
 

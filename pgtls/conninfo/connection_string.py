@@ -5,8 +5,7 @@ Source: PostgreSQL's documentation, "Database Connection Control Functions";
 ``fe-protocol3.c``.
 
 What differs from libpq: every mistake is reported, not only the first one; hosts are all checked
-before the first attempt; ``check_address`` is ours; GSSAPI encryption and the choice of a server
-by ``target_session_attrs`` are refused.
+before the first attempt; ``check_address`` is ours; GSSAPI encryption is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from pgtls.conninfo.checks import find_mistakes, newest_protocol, oldest_protocol, tls_version
+from pgtls.conninfo.checks import (
+    find_mistakes,
+    newest_protocol,
+    oldest_protocol,
+    scram_key,
+    tls_version,
+)
 from pgtls.conninfo.defaults import (
     add_defaults,
     home_directory,
@@ -30,6 +35,7 @@ from pgtls.conninfo.keywords import OPTIONS, ChannelBinding, LoadBalanceHosts, P
 from pgtls.errors import ConfigurationError
 from pgtls.wire.attempts import SSLMode, SSLNegotiation
 from pgtls.wire.required_authentication import RequiredAuthentication
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 __all__ = ["ConnInfo", "Host"]
 
@@ -43,6 +49,8 @@ class ConnInfo:
     :ivar hosts: the places to try, as written; load_balance_hosts says in which order.
     :ivar user: None where neither string, service nor PGUSER names one; libpq would take the
         operating system's name of the user.
+    :ivar passfile: the password file; the default one need not exist.
+    :ivar scram_client_key, scram_server_key: keys in place of the password, 32 bytes each.
     :ivar dbname: None where none is named; the server then takes the user's name.
     :ivar connect_timeout: seconds for each host, None for no limit.
     :ivar keepalives_idle, keepalives_interval, keepalives_count: 0 leaves it to the system.
@@ -59,6 +67,9 @@ class ConnInfo:
     hosts: tuple[Host, ...]
     user: str | None
     password: str | None = field(repr=False)
+    passfile: str | None
+    scram_client_key: bytes | None = field(repr=False)
+    scram_server_key: bytes | None = field(repr=False)
     dbname: str | None
     sslmode: SSLMode
     sslnegotiation: SSLNegotiation
@@ -79,6 +90,7 @@ class ConnInfo:
     check_address: bool
     connect_timeout: float | None
     load_balance_hosts: LoadBalanceHosts
+    target_session_attrs: TargetSessionAttrs
     keepalives: bool
     keepalives_idle: int
     keepalives_interval: int
@@ -181,6 +193,9 @@ class ConnInfo:
             hosts=hosts,
             user=values.get("user") or None,
             password=values.get("password") or None,
+            passfile=values.get("passfile") or (str(home / ".pgpass") if home else None),
+            scram_client_key=scram_key(values, "scram_client_key"),
+            scram_server_key=scram_key(values, "scram_server_key"),
             dbname=values.get("dbname") or None,
             sslmode=SSLMode(values["sslmode"]),
             sslnegotiation=SSLNegotiation(values["sslnegotiation"]),
@@ -201,6 +216,7 @@ class ConnInfo:
             check_address=values["check_address"] == "1",
             connect_timeout=float(_natural(values, "connect_timeout")) or None,
             load_balance_hosts=LoadBalanceHosts(values["load_balance_hosts"]),
+            target_session_attrs=TargetSessionAttrs(values["target_session_attrs"]),
             keepalives=parse_integer(values["keepalives"]) != 0,
             keepalives_idle=_natural(values, "keepalives_idle"),
             keepalives_interval=_natural(values, "keepalives_interval"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 from pgtls.wire.attempts import SSLMode, SSLNegotiation
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 
 class SSLCertMode(StrEnum):
@@ -48,7 +49,7 @@ class Part(Enum):
 
     CONNECTION = auto()  # pgtls itself, everywhere
     SESSION = auto()  # the StartupMessage: a gateway's client has one of its own
-    LOGIN = auto()  # the answer to the server's authentication request: never pgtls
+    LOGIN = auto()  # the answer to the server's authentication request
     NOTHING = auto()  # ignored, as in libpq
 
 
@@ -114,7 +115,7 @@ _ALL = (
     Option("gsslib", "PGGSSLIB", part=Part.LOGIN),
     Option("gssdelegation", "PGGSSDELEGATION", part=Part.LOGIN),
     Option("replication", part=Part.SESSION),
-    Option("target_session_attrs", "PGTARGETSESSIONATTRS", "any"),
+    Option("target_session_attrs", "PGTARGETSESSIONATTRS", TargetSessionAttrs.ANY),
     Option("load_balance_hosts", "PGLOADBALANCEHOSTS", LoadBalanceHosts.DISABLE),
     Option("scram_client_key", secret=True, part=Part.LOGIN),
     Option("scram_server_key", secret=True, part=Part.LOGIN),
@@ -130,6 +131,9 @@ _ALL = (
 #: Every parameter by its keyword.
 OPTIONS = {option.keyword: option for option in _ALL}
 
+#: Parameters of a login by password.
+OF_PASSWORDS = ("password", "passfile", "scram_client_key", "scram_server_key")
+
 #: The keyword that each environment variable stands in for.
 ENVIRONMENT = {option.envvar: option.keyword for option in _ALL if option.envvar is not None}
 
@@ -143,14 +147,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sslnegotiation": tuple(SSLNegotiation),
     "sslcertmode": tuple(SSLCertMode),
     "gssencmode": ("disable", "prefer", "require"),
-    "target_session_attrs": (
-        "any",
-        "read-write",
-        "read-only",
-        "primary",
-        "standby",
-        "prefer-standby",
-    ),
+    "target_session_attrs": tuple(TargetSessionAttrs),
     "load_balance_hosts": tuple(LoadBalanceHosts),
     "min_protocol_version": tuple(PROTOCOL_VERSIONS),
     "max_protocol_version": tuple(PROTOCOL_VERSIONS),

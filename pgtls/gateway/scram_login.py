@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from pgtls.errors import NegotiationRefused, PgTLSError, ProtocolViolation
 from pgtls.protocols.deciding import EARLY_LIMIT
-from pgtls.protocols.scram_authentication import scram_client
+from pgtls.protocols.scram_mechanism import scram_client
 from pgtls.wire.authentication import AuthenticationRequest, RequestCode
 from pgtls.wire.message_stream import AUTHENTICATION, HEADER_SIZE
 from pgtls.wire.required_authentication import AuthenticationCheck
-from pgtls.wire.scram import KnownKeys, ScramClient, StaleSecret
+from pgtls.wire.scram import KnownKeys, ScramClient
 
 if TYPE_CHECKING:
     from pgtls.gateway.client_side import ClientSide
@@ -79,8 +79,6 @@ class ScramLogin:
             return message
         try:
             return self._answer(AuthenticationRequest.parse(message), message)
-        except StaleSecret:
-            self._refuse(NegotiationRefused(OUT_OF_DATE))
         except PgTLSError as error:
             self._refuse(error)
         return b""

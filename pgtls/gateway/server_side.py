@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IAddress
@@ -16,6 +17,7 @@ from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
 from pgtls.wire.messages import ErrorResponse
+from pgtls.wire.session_attributes import TargetSessionAttrs
 from pgtls.wire.session_start import SessionStart
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class ServerSide(RelaySide):
         self._key = b""
         self._backend: Backend | None = None
         self._authentication: AuthenticationWatch | ScramLogin | None = None
+        self._not_met: Callable[[str], None] | None = None
         if context.observers.counts_bytes:
             self.count_bytes()
 
@@ -51,6 +54,8 @@ class ServerSide(RelaySide):
         client: ClientSide,
         backend: Backend | None,
         authentication: AuthenticationWatch | ScramLogin | None,
+        target: TargetSessionAttrs = TargetSessionAttrs.ANY,
+        not_met: Callable[[str], None] | None = None,
     ) -> None:
         """Begin the relay; nothing has been read from the server yet.
 
@@ -58,7 +63,10 @@ class ServerSide(RelaySide):
         :param backend: where its cancel requests go; None where that is not known.
         :param authentication: watches the client until AuthenticationOk, where it must be watched,
             or logs in for it.
+        :param target: which session it must be, as far as the server reports that.
+        :param not_met: ends the session where it is another one, and is told why.
         """
+        self._not_met = not_met
         self._backend = backend
         self._authentication = authentication
         self.relay_to(client)
@@ -66,10 +74,10 @@ class ServerSide(RelaySide):
         self.notice_end()
         client.notice_end()
         if isinstance(authentication, ScramLogin):
-            self._start = SessionStart(authentication.edit)
+            self._start = SessionStart(authentication.edit, target)
         else:
             binding = self._context.channel_binding
-            self._start = SessionStart(binding.editor(client.transport, self.transport))
+            self._start = SessionStart(binding.editor(client.transport, self.transport), target)
         if authentication is None:
             client.allow_splice()
         else:
@@ -84,6 +92,8 @@ class ServerSide(RelaySide):
 
     def _watched(self, start: SessionStart, data: bytes) -> bytes:
         data = start.receive(data)
+        if start.mismatch is not None and self._not_met is not None:
+            return self._wrong_session(data, start.mismatch)
         if self._authentication is not None:
             self._authentication.server_sent()
         if start.done:
@@ -92,6 +102,15 @@ class ServerSide(RelaySide):
             if self._backend is not None:
                 self._context.cancels.keys.add(self._key, self._backend)
         return data
+
+    def _wrong_session(self, data: bytes, mismatch: str) -> bytes:
+        """The server has changed since it was chosen: a standby was promoted, for example."""
+        not_met, self._not_met = self._not_met, None
+        if self._other is not None and not_met is not None:
+            self._other.transport.write(data)
+            not_met(mismatch)
+        self.transport.abortConnection()
+        return b""
 
     def peer_ended(self, broken: bool) -> None:
         """A client that does not read what is left does not keep its place for that.

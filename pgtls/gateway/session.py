@@ -17,24 +17,33 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.conninfo.hosts import Host
-from pgtls.errors import ConnectFailed, PgTLSError, ProtocolViolation
+from pgtls.errors import (
+    ConnectFailed,
+    NegotiationRefused,
+    PgTLSError,
+    ProtocolViolation,
+    SessionAttributesNotMet,
+)
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import Backend, CancelForwarder, CancelRoutes
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.relay import RelaySide
-from pgtls.gateway.scram_login import ScramLogin
+from pgtls.gateway.scram_login import OUT_OF_DATE, ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
 from pgtls.gateway.tls_parameters import tls_parameters
-from pgtls.protocols.connect_attempt import ConnectAttempt, ConnectOutcome
+from pgtls.protocols.connect_attempt import ConnectOutcome
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import role_and_database
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter, ISession
 from pgtls.protocols.observers import Observers
+from pgtls.protocols.session_search import Attempt, not_met
 from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
 from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.traffic import Traffic
 from pgtls.wire.messages import ErrorResponse, ServerRejected, StartupMessage
+from pgtls.wire.scram import StaleSecret
+from pgtls.wire.session_attributes import TargetSessionAttrs
 from pgtls.wire.startup_parameters import with_database, with_tls_parameters
 
 if TYPE_CHECKING:
@@ -110,7 +119,7 @@ class Session:
         self._began = monotonic()
         self._limit: IDelayedCall | None = None
         self._routing: Deferred[Upstream | Refuse] | None = None  # while the router takes its time
-        self._attempt: ConnectAttempt | None = None  # while the server is being connected to
+        self._attempt: Attempt | None = None  # while the server is being connected to
 
     @property
     def opening(self) -> bool:
@@ -196,7 +205,9 @@ class Session:
             self._refuse(Stage.ROUTE, response, error.reason)
             return
         self._endpoint = chosen.endpoint
-        self._attempt = chosen.endpoint.attempt(self._context.server_sides, startup, self._found)
+        self._attempt = chosen.endpoint.attempt(
+            self._context.server_sides, startup, self._found, keys=self.client.scram
+        )
         self._attempt.begin()
 
     def _startup_for(self, chosen: Upstream) -> StartupMessage:
@@ -218,7 +229,7 @@ class Session:
         elif isinstance(found, Failure):
             self._failed(found)
 
-    def _connected(self, server: ServerSide, attempt: ConnectAttempt) -> None:
+    def _connected(self, server: ServerSide, attempt: Attempt) -> None:
         check = attempt.authentication
         if check is not None and check.completed:
             check = None
@@ -229,16 +240,24 @@ class Session:
             watch = AuthenticationWatch(check, self._side, server, self._refused)
         self.host = host = attempt.reached
         self._server = server
-        backend = None
+        backend, target = None, TargetSessionAttrs.ANY
         if self._endpoint is not None and host is not None:
             backend = Backend(self._endpoint, host)
-        server.begin(self._side, backend, watch)
+            target = self._endpoint.conninfo.target_session_attrs
+        server.begin(self._side, backend, watch, target, self._wrong_session)
         if self._context.observers.counts_traffic:
             for side in (self._side, server):
                 if IRelayTransport.providedBy(side.transport):
                     side.transport.keep_traffic()
         self._context.observers.connected(self)
         self._side.server_connected()
+
+    def _wrong_session(self, mismatch: str) -> None:
+        """The server is not any more what ``target_session_attrs`` wants."""
+        assert self._endpoint is not None  # noqa: S101 - it is connected
+        assert self.host is not None  # noqa: S101 - the same
+        self._endpoint.forget_attributes(self.host)
+        self._refused(not_met(mismatch, self.host))
 
     def _too_late(self) -> None:
         self._limit = None
@@ -262,7 +281,10 @@ class Session:
             self._limit = None
 
     def _refused(self, error: PgTLSError) -> None:
-        self._refuse(Stage.UPSTREAM, response_for_client(error), str(error))
+        if isinstance(error, StaleSecret):
+            error = NegotiationRefused(OUT_OF_DATE)
+        earlier = "".join(f"; before that: {note}" for note in getattr(error, "__notes__", ()))
+        self._refuse(Stage.UPSTREAM, response_for_client(error), f"{error}{earlier}")
 
     def _failed(self, failure: Failure) -> None:
         _log.failure(
@@ -293,14 +315,16 @@ def response_for_client(error: PgTLSError) -> ErrorResponse:
     """Choose what a client gets to read when its server cannot be had.
 
     :param error: why.
-    :returns: the server's own response as it came; otherwise FATAL 08006 where there is no
-        connection and 08001 where one was refused, without the place: that is for the log.
+    :returns: the server's own response as it came; otherwise FATAL 57P03 where no server is as
+        ``target_session_attrs`` wants it, 08006 where there is no connection and 08001 where one
+        was refused, without the place: that is for the log.
     """
     if isinstance(error, ServerRejected):
         return error.response
-    if isinstance(error, ConnectFailed):
+    if isinstance(error, ConnectFailed | SessionAttributesNotMet):
         return ErrorResponse.fatal(
-            "08006", f"could not connect to the upstream server: {error.reason}"
+            "08006" if isinstance(error, ConnectFailed) else "57P03",
+            f"could not connect to the upstream server: {error.reason}",
         )
     return ErrorResponse.fatal(
         "08001", f"could not make a secure connection to the upstream server: {error.reason}"

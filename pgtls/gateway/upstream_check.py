@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
-from pgtls.conninfo.keywords import Part
+from pgtls.conninfo.keywords import OF_PASSWORDS, Part
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.route_upstream import RouteUpstream
 from pgtls.gateway.routes import Route
@@ -28,6 +28,7 @@ from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.transport.relay_transport import IStreamTransport
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -134,13 +135,24 @@ def _warn_of_all_parameters_without_effect(
 def _warn_of_parameters_without_effect(
     name: str, conninfo: ConnInfo, *, route: bool = False
 ) -> None:
-    """Clients log in themselves, with a StartupMessage of their own."""
+    """Clients log in themselves, with a StartupMessage of their own; the gateway does with
+    ``target_session_attrs``, where it has a user for that."""
+    looks_for_sessions = conninfo.target_session_attrs is not TargetSessionAttrs.ANY
+    logs_in = looks_for_sessions and conninfo.user is not None
+    if looks_for_sessions and not logs_in:
+        _log.warn(
+            "{upstream}: target_session_attrs without user: the gateway logs in as each client to "
+            "see which server is the right one, which fails where a server asks a client for a "
+            'password, unless auth_file has its secret; add "user" and its password',
+            upstream=name,
+        )
     for part, reason in (
         (Part.SESSION, "each client says that in its own StartupMessage"),
         (Part.LOGIN, "each client answers the server itself"),
     ):
         for keyword in conninfo.given_of(part):
-            if not (route and keyword == "dbname"):
+            used = logs_in and (part is Part.SESSION or keyword in OF_PASSWORDS)
+            if not used and not (route and keyword == "dbname"):
                 _log.warn(
                     '{upstream}: "{keyword}" has no effect: {reason}',
                     upstream=name,
@@ -162,7 +174,7 @@ async def reach(upstream: PgTLSClientEndpoint) -> tuple[Host | None, NegotiatedT
 
 async def _connected(upstream: PgTLSClientEndpoint) -> tuple[_Check, Host | None]:
     check = _Check()
-    session = upstream.for_session()
+    session = upstream.for_session(any_session=upstream.conninfo.user is None)
     await session.connect(_Checks.forProtocol(lambda: check))
     return check, session.reached
 

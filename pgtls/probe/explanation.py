@@ -14,17 +14,24 @@ import attrs
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.conninfo.defaults import add_defaults, home_directory, service_parameters
 from pgtls.conninfo.grammar import parse_text
-from pgtls.conninfo.keywords import ENVIRONMENT, OPTIONS, LoadBalanceHosts
+from pgtls.conninfo.keywords import OPTIONS, LoadBalanceHosts
 from pgtls.errors import ConfigurationError
 from pgtls.probe import client_files_explained as files
 from pgtls.tls.client_context import sni
 from pgtls.tls.server_identity import host_address
 from pgtls.wire.attempts import SSLMode, SSLNegotiation
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 _VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
 
-#: Parameters that are about sessions: libpq takes them, pgtls does not, and TLS is the same.
-_NO_MATTER = ("target_session_attrs",)
+#: Which sessions will do, by target_session_attrs.
+_SESSIONS = {
+    TargetSessionAttrs.READ_WRITE: "that can write",
+    TargetSessionAttrs.READ_ONLY: "that are read-only",
+    TargetSessionAttrs.PRIMARY: "on a primary",
+    TargetSessionAttrs.STANDBY: "on a hot standby",
+    TargetSessionAttrs.PREFER_STANDBY: "on a hot standby, or if there is none on any server,",
+}
 
 #: Parameters that are shown also where they are not set.
 _ALWAYS = ("host", "port", "sslmode", "sslnegotiation")
@@ -68,9 +75,8 @@ def explain_conninfo(text: str, environ: Mapping[str, str]) -> Explanation:
     :param environ: the environment, for the PG* variables and HOME.
     :returns: what libpq does with it.
     """
-    environ = {k: v for k, v in environ.items() if ENVIRONMENT.get(k) not in _NO_MATTER}
     try:
-        given = {k: v for k, v in parse_text(text).items() if k not in _NO_MATTER}
+        given = parse_text(text)
         parameters = _parameters(given, environ)
         conninfo = ConnInfo.from_parameters(given, environ)
     except ConfigurationError as error:
@@ -143,6 +149,11 @@ class _Explainer:
         hosts = self._conninfo.hosts
         if self._conninfo.load_balance_hosts is LoadBalanceHosts.RANDOM and len(hosts) > 1:
             self._found.attempts.append("The hosts are tried in random order.")
+        if sessions := _SESSIONS.get(self._conninfo.target_session_attrs):
+            self._found.attempts.append(
+                f"Only sessions {sessions} will do; where another one is found, the next host is "
+                "tried."
+            )
         for number, host in enumerate(hosts):
             then = "If there is no answer: " if number else ""
             self._found.attempts.append(f"{then}{_place(host)}, {self._attempt(host)}")

@@ -19,6 +19,7 @@ from pgtls.tls.server_identity import verify_server_name
 from pgtls.tls.tls_info import chain_of_peer
 from pgtls.transport.reactor import IReactor
 from pgtls.wire.attempts import SSLMode
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 #: Seconds for each connection.
 TIMEOUT = 15
@@ -116,7 +117,11 @@ async def failure(reactor: IReactor, conninfo: ConnInfo) -> str | None:
 
 
 async def _connected(reactor: IReactor, conninfo: ConnInfo) -> _TLSTransport:
-    timely = replace(conninfo, connect_timeout=conninfo.connect_timeout or TIMEOUT)
+    timely = replace(
+        conninfo,
+        connect_timeout=conninfo.connect_timeout or TIMEOUT,
+        target_session_attrs=TargetSessionAttrs.ANY,  # no session is begun
+    )
     endpoint = PgTLSClientEndpoint(reactor, timely)
     protocol = await endpoint.connect(Factory.forProtocol(Protocol))
     return cast(_TLSTransport, cast(Protocol, protocol).transport)

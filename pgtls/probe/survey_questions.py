@@ -43,6 +43,7 @@ from pgtls.wire.client_negotiation import CLOSED_UNEXPECTEDLY, Event
 from pgtls.wire.first_answer import FirstAnswer
 from pgtls.wire.message_stream import printable_byte
 from pgtls.wire.messages import GSSENC_REQUEST, SSL_REQUEST
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 #: Seconds for each connection where the connection string has no connect_timeout.
 ATTEMPT_TIMEOUT = 5.0
@@ -62,7 +63,11 @@ class SurveyQuestions:
     def __init__(self, reactor: IReactor, conninfo: ConnInfo) -> None:
         self._reactor = reactor
         self._timeout = conninfo.connect_timeout or ATTEMPT_TIMEOUT
-        self._conninfo = replace(conninfo, connect_timeout=self._timeout)
+        self._conninfo = replace(
+            conninfo,
+            connect_timeout=self._timeout,
+            target_session_attrs=TargetSessionAttrs.ANY,  # the server itself is looked at
+        )
         self._newest = (3, 0)  # version of the protocol
         self._pacing = Pacing(reactor, self._still_answers)
         host = conninfo.hosts[0]

@@ -60,8 +60,11 @@ class ConnectAttempt:
     :ivar errors: what failed so far, in turn.
     :ivar authentication: what watches that connection until AuthenticationOk, where the connection
         string requires something; None else.
+    :ivar exhausted: whether it ended because all hosts had been tried. Otherwise it ended with an
+        error after which libpq tries no other host.
     """
 
+    exhausted = False
     _address: Host
     _attempts: Attempts
 
@@ -147,7 +150,8 @@ class ConnectAttempt:
             resolving = self._waiting = self._way.addresses(host, timeout)
             resolving.addCallbacks(self._resolved, self._not_resolved).addErrback(self._failed)
             return
-        self._end(_with_notes(self.errors))
+        self.exhausted = True
+        self._end(with_notes(self.errors))
 
     def _resolved(self, addresses: Sequence[Host]) -> None:
         self._waiting = None
@@ -241,7 +245,7 @@ class ConnectAttempt:
             self._attempt(outcome.attempts, Event.RECONNECT)
         elif isinstance(outcome, Fail):
             # libpq's rule: another address is tried only where there was no connection
-            self._end(_with_notes(self.errors))
+            self._end(with_notes(self.errors))
         else:
             self._next_address(outcome.error)
 
@@ -290,8 +294,12 @@ class ConnectAttempt:
             self._limit = None
 
 
-def _with_notes(errors: list[PgTLSError]) -> PgTLSError:
-    """The last error, with a note for each of those before it."""
-    for earlier in errors[:-1]:
-        errors[-1].add_note(str(earlier))
+def with_notes(errors: list[PgTLSError]) -> PgTLSError:
+    """The last error, with a note for each of those before it.
+
+    :param errors: what failed, in turn.
+    :returns: the last of them.
+    """
+    if len(errors) > 1:
+        errors[-1].__notes__ = [str(earlier) for earlier in errors[:-1]]
     return errors[-1]

@@ -13,8 +13,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
-from pgtls.errors import PgTLSError
+from pgtls.conninfo.startup_packet import startup_message
+from pgtls.errors import ConfigurationError, PgTLSError
 from pgtls.protocols.connect_attempt import ConnectAttempt, ConnectOutcome
+from pgtls.protocols.server_login import Login, SessionLogin
+from pgtls.protocols.session_inspection import (
+    Inspected,
+    KnownAttributes,
+    inspect,
+    own_login_failed,
+)
+from pgtls.protocols.session_search import Attempt, Inspect, SessionSearch
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
 from pgtls.transport.reactor import IReactor
@@ -22,6 +31,8 @@ from pgtls.transport.way_to_hosts import FromHere, WayToHosts
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
+from pgtls.wire.scram import KeySource as ScramKeySource
+from pgtls.wire.session_attributes import TargetSessionAttrs
 
 
 @implementer(IStreamClientEndpoint)
@@ -69,21 +80,29 @@ class PgTLSClientEndpoint:
         )
         self._tls: ClientTLS | None = None
         self._way = way or FromHere(reactor)
-        self._last: ConnectAttempt | None = None
+        self._last: Attempt | None = None
+        self._known = KnownAttributes(reactor, self._inspect_for_all)
+        self._login: Login | None = None
 
-    def for_session(self, host: Host | None = None) -> PgTLSClientEndpoint:
+    def for_session(
+        self, host: Host | None = None, *, any_session: bool = False
+    ) -> PgTLSClientEndpoint:
         """The same endpoint for one session, or for just one of the hosts. What has been made for
         TLS is shared, and recently resolved names.
 
-        :param host: one of the hosts; None for all.
+        :param host: one of the hosts, whatever ``target_session_attrs`` says; None for all.
+        :param any_session: whether ``target_session_attrs`` does not count.
         :returns: the endpoint.
         """
         session = PgTLSClientEndpoint.__new__(PgTLSClientEndpoint)
         session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
         session._last = None
-        if host is not None:
-            session.conninfo = replace(self.conninfo, hosts=(host,))
+        hosts = self.conninfo.hosts if host is None else (host,)
+        if host is not None or any_session:
+            session.conninfo = replace(
+                self.conninfo, hosts=hosts, target_session_attrs=TargetSessionAttrs.ANY
+            )
         return session
 
     def tls(self) -> ClientTLS:
@@ -122,7 +141,9 @@ class PgTLSClientEndpoint:
             else:
                 result.callback(outcome)
 
-        attempt = self._last = self.attempt(protocolFactory, self._startup, ended)
+        attempt = self._last = self._attempt(
+            protocolFactory, self._startup, ended, self._observe, self._inspect_anew
+        )
         attempt.begin()
         return result
 
@@ -131,25 +152,84 @@ class PgTLSClientEndpoint:
         protocolFactory: IProtocolFactory,
         startup: StartupMessage | None,
         ended: Callable[[ConnectOutcome], None],
-    ) -> ConnectAttempt:
+        *,
+        keys: ScramKeySource | None = None,
+    ) -> Attempt:
         """As :meth:`connect`, for one session of many: with a StartupMessage of its own, and
-        without a Deferred.
+        without a Deferred. ``target_session_attrs`` is then seen to by the user of the connection
+        string, and what it found lately counts; without one, by the role of the session.
 
         :param protocolFactory: the application's factory.
         :param startup: see the class.
         :param ended: is called once with the outcome.
+        :param keys: SCRAM's keys of the role in ``startup``, where they are known.
         :returns: the attempt, not yet begun.
         """
+        login = None
+        if startup is not None and self.conninfo.user is None:
+            login = SessionLogin(self.conninfo, startup, keys)
+
+        def inspect_for_session(
+            host: Host, observe: Callable[[Event], None]
+        ) -> Deferred[Inspected]:
+            return self._known.of(host) if login is None else self._inspect(login, host, observe)
+
+        return self._attempt(protocolFactory, startup, ended, self._observe, inspect_for_session)
+
+    def forget_attributes(self, host: Host) -> None:
+        """A session was not what its host's sessions were lately: have the host asked again.
+
+        :param host: the host, with the address that it has.
+        """
+        self._known.forget(host)
+
+    def _attempt(
+        self,
+        factory: IProtocolFactory,
+        startup: StartupMessage | None,
+        ended: Callable[[ConnectOutcome], None],
+        observe: Callable[[Event], None],
+        inspect_host: Inspect,
+    ) -> Attempt:
+        if self.conninfo.target_session_attrs is not TargetSessionAttrs.ANY:
+            return SessionSearch(
+                self._reactor, self, startup, inspect_host, observe, factory, ended
+            )
         return ConnectAttempt(
             self._reactor,
             self.conninfo,
             self._way,
             startup,
             self.tls,
-            self._observe,
-            protocolFactory,
+            observe,
+            factory,
             ended,
         )
+
+    def _inspect_for_all(self, host: Host) -> Deferred[Inspected]:
+        if self._login is None:
+            self._login = Login(self.conninfo, self._login_message(None))
+        return self._inspect(self._login, host, lambda event: None).addCallback(own_login_failed)
+
+    def _inspect_anew(self, host: Host, observe: Callable[[Event], None]) -> Deferred[Inspected]:
+        return self._inspect(
+            Login(self.conninfo, self._login_message(self._startup)), host, observe
+        )
+
+    def _login_message(self, startup: StartupMessage | None) -> StartupMessage:
+        """:raises ConfigurationError: no user is known."""
+        message = startup or startup_message(self.conninfo)
+        if message is None:
+            raise ConfigurationError("target_session_attrs needs a user: user= or PGUSER")
+        return message
+
+    def _inspect(
+        self, login: Login, host: Host, observe: Callable[[Event], None]
+    ) -> Deferred[Inspected]:
+        endpoint = self.for_session(host)
+        endpoint._observe = observe
+        target = self.conninfo.target_session_attrs
+        return Deferred.fromCoroutine(inspect(self._reactor, endpoint, login, target))
 
     @property
     def reached(self) -> Host | None:

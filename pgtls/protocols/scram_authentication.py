@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 on a transport: authenticating clients, and logging in to servers.
+"""SCRAM-SHA-256 on a transport: authenticating clients.
 
 The exchange is :mod:`pgtls.wire.scram_server`'s; ``CheckSASLAuth`` in
 ``src/backend/libpq/auth-sasl.c`` says what surrounds it.
@@ -10,8 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from pgtls.errors import NegotiationRefused
-from pgtls.protocols.connection_info import negotiated_tls, own_certificate
+from pgtls.protocols.connection_info import own_certificate
 from pgtls.protocols.deciding import AUTHENTICATION_TIMEOUT
 from pgtls.protocols.stages import Admit, Authenticate, Client, Decision, Refuse
 from pgtls.tls.channel_binding_hash import channel_binding_hash
@@ -20,13 +19,7 @@ from pgtls.wire.authentication import RequestCode
 from pgtls.wire.message_stream import HEADER_SIZE
 from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.required_authentication import sasl_request
-from pgtls.wire.scram import (
-    SCRAM_SHA_256,
-    SCRAM_SHA_256_PLUS,
-    KeySource,
-    KnownKeys,
-    ScramClient,
-)
+from pgtls.wire.scram import KnownKeys
 from pgtls.wire.scram_server import MAX_SASL_MESSAGE_LENGTH, ScramRefused, ScramServer
 
 _PASSWORD_MESSAGE = ord("p")
@@ -120,27 +113,3 @@ class PendingAuthentication:
         decided, self._decided = self._decided, None
         if decided is not None:
             decided(self._client, self._received, decision)
-
-
-def scram_client(
-    offered: tuple[str, ...], keys: KeySource, transport: IStreamTransport
-) -> ScramClient:
-    """Choose the mechanism of a login to a server, as libpq's ``pg_SASL_init`` does.
-
-    :param offered: the mechanisms in the server's AuthenticationSASL.
-    :param keys: gives the keys for the server's salt and iteration count.
-    :param transport: the connection to the server.
-    :returns: the client's role: bound to the channel, where both sides can.
-    :raises NegotiationRefused: no mechanism is one that we have.
-    """
-    tls = negotiated_tls(transport)
-    certificate = tls.certificate if tls is not None else None
-    binding = None if certificate is None else channel_binding_hash(certificate)
-    if SCRAM_SHA_256_PLUS in offered and binding is not None:
-        return ScramClient(keys, certificate_hash=binding)
-    if SCRAM_SHA_256 not in offered:
-        raise NegotiationRefused(
-            "none of the server's SASL authentication mechanisms are supported"
-        )
-    # The flag "y" where the channel could be bound, and the server did not offer it.
-    return ScramClient(keys, could_bind=binding is not None)

@@ -24,6 +24,7 @@ ERROR_RESPONSE = ord("E")
 BACKEND_KEY_DATA = ord("K")
 NEGOTIATE_PROTOCOL_VERSION = ord("v")
 READY_FOR_QUERY = ord("Z")
+PARAMETER_STATUS = ord("S")
 
 #: Greatest length words (they count themselves) that libpq takes: its MAX_ERRLEN, and its bound
 #: for an authentication request. To a NegotiateProtocolVersion libpq allows 2000 too, but other

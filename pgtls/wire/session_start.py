@@ -18,10 +18,12 @@ from pgtls.wire.message_stream import (
     HEADER_SIZE,
     MAX_AUTHENTICATION_LENGTH,
     MAX_ERROR_LENGTH,
+    PARAMETER_STATUS,
     READY_FOR_QUERY,
     MessageStream,
 )
 from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
+from pgtls.wire.session_attributes import SessionAttributes, TargetSessionAttrs
 
 #: The messages that are held, with the greatest length word that makes sense for each.
 _LIMITS = {
@@ -31,20 +33,37 @@ _LIMITS = {
     READY_FOR_QUERY: 5,
 }
 
+#: The same where the session's attributes matter.
+_WITH_PARAMETERS = {**_LIMITS, PARAMETER_STATUS: 1000}
+
 
 class SessionStart:
     """Watches the server's messages until ReadyForQuery.
 
     :param edit: is given each whole ``R`` and ``E`` message and returns it as it is to go on.
+    :param target: which session it must be.
     :ivar key: process ID and secret key of the session, once BackendKeyData came; else empty.
     :ivar error: the last ErrorResponse, None where there was none.
+    :ivar mismatch: why it is not that session, in libpq's words, where the server reports it
+        (PostgreSQL 14 and later); ReadyForQuery does not go on then.
     """
 
-    def __init__(self, edit: Callable[[bytes], bytes] | None = None) -> None:
+    mismatch: str | None = None
+
+    def __init__(
+        self,
+        edit: Callable[[bytes], bytes] | None = None,
+        target: TargetSessionAttrs = TargetSessionAttrs.ANY,
+    ) -> None:
         self.key = b""
         self.error: ErrorResponse | None = None
         self._edit = edit
-        self._messages = MessageStream(_LIMITS, self._whole)
+        self._target = target
+        limits = _LIMITS
+        if target is not TargetSessionAttrs.ANY:
+            self._attributes = SessionAttributes()
+            limits = _WITH_PARAMETERS
+        self._messages = MessageStream(limits, self._whole)
 
     @property
     def done(self) -> bool:
@@ -68,10 +87,15 @@ class SessionStart:
         """One of those that are held."""
         if kind == READY_FOR_QUERY:
             self._messages.done = True
-            return message
+            if self._target is not TargetSessionAttrs.ANY:
+                self.mismatch = self._target.mismatch(self._attributes)
+            return message if self.mismatch is None else b""
         content = message[HEADER_SIZE:]
         if kind == BACKEND_KEY_DATA:
             self.key = content
+            return message
+        if kind == PARAMETER_STATUS:
+            self._attributes = self._attributes.with_parameter(content)
             return message
         if kind == ERROR_RESPONSE:
             self.error = ErrorResponse.parse(content, message)

@@ -117,9 +117,10 @@ class ParametersTests(ExplainCase):
         for secret in ("tiger", "lion", "bear"):
             self.assertNotIn(secret, repr(found))
 
-    def test_what_is_about_sessions_does_not_matter(self) -> None:
+    def test_which_sessions_will_do(self) -> None:
         found = self.explain(f"{REMOTE} target_session_attrs=read-write")
-        self.assertEqual(found.refused, [])
+        self.assert_says(found.attempts, "Only sessions that can write will do")
+        self.assertEqual(len(self.explain(f"{REMOTE} target_session_attrs=x").refused), 1)
 
     def test_every_mistake_is_named(self) -> None:
         found = self.explain("sslmode=perhaps port=none")

@@ -464,9 +464,3 @@ class DifferenceTests(TestCase):
         )
         self.assertEqual(await libpq.connects(conninfo), "")
         self.assertEqual((await probed(conninfo)).outcome, "fail")
-
-    async def test_target_session_attrs(self) -> None:
-        conninfo = postgres(17).conninfo(target_session_attrs="read-write")
-        self.assertEqual(await libpq.connects(conninfo), "")
-        with self.assertRaisesRegex(ConfigurationError, "is not supported"):
-            ConnInfo.parse(conninfo, {})

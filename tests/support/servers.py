@@ -99,7 +99,7 @@ class Server:
             "root.crt", certificates.authority().pem()
         )
         self._log = directory / "log"
-        _run("cp", "-R", str(_template(version)), str(self.data))
+        self._make_data()
         if ssl:
             leaf = certificates.localhost()
             files = {"server.crt": leaf.chain(), "server.key": leaf.key.pem(), **files}
@@ -190,6 +190,9 @@ class Server:
             )
         _wait(self._is_ready, "not ready")
 
+    def _make_data(self) -> None:
+        _run("cp", "-R", str(_template(self.version)), str(self.data))
+
     def _start_on_a_free_port(self) -> int:
         """Start it; another program may take the port between our look and the server's bind."""
         while True:
@@ -230,6 +233,30 @@ class Server:
     def _write(self, name: str, content: bytes) -> None:
         path = certificates.Files(self.data).write(name, content, mode=0o600)
         _give_away(Path(path))
+
+
+class Standby(Server):
+    """A hot standby of a running server.
+
+    :param primary: the server; its pg_hba.conf has to trust replication.
+    """
+
+    def __init__(self, primary: Server) -> None:
+        self._primary = primary
+        super().__init__(primary.version)
+
+    def _make_data(self) -> None:
+        primary = self._primary
+        conninfo = primary.conninfo(host=primary.socket_dir, dbname=None)
+        _run(
+            _server_program(self.version, "pg_basebackup"),
+            *("--pgdata", str(self.data), "--dbname", conninfo),
+            *("--write-recovery-conf", "--checkpoint", "fast", "--no-sync"),
+        )
+
+    def promote(self) -> None:
+        """Make it a primary."""
+        self.psql("SELECT pg_promote()")
 
 
 @cache

@@ -642,14 +642,6 @@ class ValuesTests(ConnInfoTestCase):
         )
         parse("gssencmode=prefer")
 
-    def test_sessions_are_not_looked_at(self) -> None:
-        (message,) = self.mistakes("target_session_attrs=primary")
-        self.assertEqual(
-            message,
-            'target_session_attrs value "primary" is not supported: '
-            "pgtls does not look at sessions",
-        )
-
     def test_check_address(self) -> None:
         good = "check_address=1 sslmode=verify-full"
         for hosts in ("host=db", "host=db hostaddr=192.0.2.1", "host=db,/tmp", "host=a,b"):

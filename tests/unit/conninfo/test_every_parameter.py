@@ -52,11 +52,13 @@ HONOURED = {
     "ssl_min_protocol_version": "TLSv1.3",
     "ssl_max_protocol_version": "TLSv1.2",
     "replication": "database",
+    "target_session_attrs": "standby",
     "load_balance_hosts": "random",
     "sslkeylogfile": "/a",
 }
 
-#: The answer to the server's authentication request, which pgtls never gives.
+#: The answer to the server's authentication request, which is mostly an application's or a
+#: gateway's client's to give.
 LOGIN = {
     "password": "secret",
     "passfile": "/a",
@@ -80,10 +82,6 @@ REFUSED = {
     "gssencmode": (
         "require",
         'gssencmode value "require" invalid when GSSAPI support is not compiled in',
-    ),
-    "target_session_attrs": (
-        "standby",
-        'target_session_attrs value "standby" is not supported: pgtls does not look at sessions',
     ),
 }
 
