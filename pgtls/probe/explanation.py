@@ -102,7 +102,7 @@ def _parameters(given: Mapping[str, str], environ: Mapping[str, str]) -> list[Pa
             origin = "the connection string"
         elif keyword in service:
             origin = f'service "{named}"'
-        elif option.envvar in environ:
+        elif option.envvar is not None and option.envvar in environ:
             origin = f"${option.envvar}"
         elif keyword in _ALWAYS:
             origin = "default"

@@ -118,6 +118,7 @@ class SessionLogin(Login):
         """There is none.
 
         :param host: the server.
+        :returns: nothing.
         :raises ConnectFailed: always.
         """
         raise ConnectFailed(
