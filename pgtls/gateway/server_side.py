@@ -97,6 +97,7 @@ class ServerSide(RelaySide):
         if self._authentication is not None:
             self._authentication.server_sent()
         if start.done:
+            self._not_met = None
             self._key, self._start = start.key, None
             self.allow_splice()
             if self._backend is not None:
@@ -122,6 +123,7 @@ class ServerSide(RelaySide):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
+        self._not_met = None  # a cycle
         if (backend := self._backend) is not None:
             if is_tls_error(reason):
                 _log.error("{host}: {reason}", host=backend.host.where, reason=tls_reason(reason))

@@ -37,7 +37,7 @@ from pgtls.protocols.connection_log import role_and_database
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter, ISession
 from pgtls.protocols.observers import Observers
-from pgtls.protocols.session_search import Attempt, not_met
+from pgtls.protocols.session_search import Attempt, session_attributes_not_met
 from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
 from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.traffic import Traffic
@@ -240,11 +240,12 @@ class Session:
             watch = AuthenticationWatch(check, self._side, server, self._refused)
         self.host = host = attempt.reached
         self._server = server
-        backend, target = None, TargetSessionAttrs.ANY
+        backend, target, not_met = None, TargetSessionAttrs.ANY, None
         if self._endpoint is not None and host is not None:
             backend = Backend(self._endpoint, host)
             target = self._endpoint.conninfo.target_session_attrs
-        server.begin(self._side, backend, watch, target, self._wrong_session)
+            not_met = None if target is TargetSessionAttrs.ANY else self._wrong_session
+        server.begin(self._side, backend, watch, target, not_met)
         if self._context.observers.counts_traffic:
             for side in (self._side, server):
                 if IRelayTransport.providedBy(side.transport):
@@ -257,7 +258,7 @@ class Session:
         assert self._endpoint is not None  # noqa: S101 - it is connected
         assert self.host is not None  # noqa: S101 - the same
         self._endpoint.forget_attributes(self.host)
-        self._refused(not_met(mismatch, self.host))
+        self._refused(session_attributes_not_met(mismatch, self.host))
 
     def _too_late(self) -> None:
         self._limit = None

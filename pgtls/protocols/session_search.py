@@ -120,7 +120,7 @@ class SessionSearch:
                 for event in events:  # else the connection itself will have the same
                     self._observe(event)
                 if mismatch is not None and found.place is not None:
-                    self.errors.append(not_met(mismatch, found.place))
+                    self.errors.append(session_attributes_not_met(mismatch, found.place))
                 if found.final:
                     self._end(with_notes(self.errors))
                 return found.final
@@ -156,7 +156,7 @@ class SessionSearch:
             ended(outcome)
 
 
-def not_met(mismatch: str, place: Host) -> SessionAttributesNotMet:
+def session_attributes_not_met(mismatch: str, place: Host) -> SessionAttributesNotMet:
     """The error where a server is not as ``target_session_attrs`` wants it.
 
     :param mismatch: why, in libpq's words.
