@@ -50,6 +50,13 @@ class DaemonSettings:
     status_ssl: bool = settings.boolean(
         False, "serve the status in TLS, with the first gateway's certificate"
     )
+    reload_interval: float = settings.number(
+        10.0,
+        "seconds between two looks at whether files have changed, to read them again; 0: none",
+        minimum=0,
+        maximum=86400,
+        whole=False,
+    )
     expiry_warning: float = settings.number(
         30.0,
         "days before the end of a certificate, a CA or a CRL from which on the log warns of it",

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo
+from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.embedded import EmbeddedPostgreSQL
+from pgtls.daemon.file_reload import watch_files
 from pgtls.daemon.gateway_loading import (
     daemons_certificate,
     load_first,
@@ -28,6 +30,7 @@ from pgtls.daemon.gateway_loading import (
 )
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.port_check import why_not_opened
+from pgtls.daemon.route_tables import with_routes_read_again
 from pgtls.daemon.startup_notice import print_line, print_listening
 from pgtls.daemon.state import DefaultCertificate
 from pgtls.daemon.worker_pipe import SharedGateway, Task
@@ -41,19 +44,6 @@ if TYPE_CHECKING:
     from pgtls.daemon.daemon_status import DaemonStatus
 
 _log = Logger(namespace="pgtls.gateway")
-
-
-class CannotStart(SystemExit, Exception):
-    """The end of a daemon that cannot begin: a line for each mistake, without a traceback.
-
-    An Exception as well, since twistd removes its pidfile for nothing else, nor lets the parent of
-    a daemon know.
-
-    :param error: the mistakes.
-    """
-
-    def __init__(self, error: ConfigurationError) -> None:
-        super().__init__("\n".join(f"pgtls: {mistake}" for mistake in error.mistakes))
 
 
 class Daemon(MultiService):
@@ -91,6 +81,10 @@ class Daemon(MultiService):
         self._status = self._make_status() if settings.status else None
         self.predecessors: list[KeyHolder] = []
         self.key_holder = KeyHolders(self._key_holders)
+        self._file_watch = watch_files(
+            *(reactor, settings, self._directory, self._files_to_workers),
+            lambda: self.gateways if self.running else [],
+        )
         for loaded in load_first(reactor, configuration):
             gateway = Gateway(
                 reactor,
@@ -132,7 +126,7 @@ class Daemon(MultiService):
         if not self.running:
             return f"draining: {sessions}"
         gateways = f"{_counted(len(self.gateways), 'gateway')}, {sessions}"
-        mistake = self._reload_mistake
+        mistake = self._reload_mistake or "; ".join(self._file_watch.mistakes[:1])
         return f"{gateways}; last reload failed: {mistake}" if mistake else gateways
 
     def check_workers(self, timeout: float) -> None:
@@ -174,6 +168,7 @@ class Daemon(MultiService):
                 self._embedded.stop()
             raise CannotStart(error) from None
         super().startService()  # type: ignore[no-untyped-call]
+        self._file_watch.start()
         # Not before signals are handled: a script that reads this may stop the daemon at once.
         self._reactor.callWhenRunning(self._started)
 
@@ -265,7 +260,7 @@ class Daemon(MultiService):
                     for gateway in self.gateways
                     for loaded in load_gateway(
                         self._reactor,
-                        gateway.loaded.configuration,
+                        with_routes_read_again(gateway.loaded.configuration, found),
                         self._settings.state_dir,
                         found,
                         before=gateway.loaded,
@@ -297,6 +292,10 @@ class Daemon(MultiService):
         for mistake in mistakes:
             _log.error("not reloaded: {mistake}", mistake=mistake)
 
+    def _files_to_workers(self) -> Deferred[list[str]]:
+        configurations = [gateway.loaded.configuration for gateway in self.gateways]
+        return self._workers.read_files(configurations) if self._workers else succeed([])
+
     def stopService(self) -> Deferred[None]:
         """Begin no more sessions, let those that are open finish for ``shutdown_timeout``, then
         close them. The ports stay open until then, for their cancel requests.
@@ -309,6 +308,7 @@ class Daemon(MultiService):
     async def _stop(self) -> None:
         if self._status is not None:
             self._status.draining = True
+        self._file_watch.stop()
         timeout = self._settings.shutdown_timeout
         workers, ended = self._workers, None
         count = self.sessions

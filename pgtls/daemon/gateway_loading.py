@@ -15,7 +15,6 @@ from pgtls.daemon.port_check import check_ports
 from pgtls.daemon.route_tables import (
     loaded_routes,
     upstreams_with_files,
-    with_routes_read_again,
 )
 from pgtls.daemon.ssh_loading import check_reachable, ssh_tunnel
 from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
@@ -30,7 +29,7 @@ from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_tls import ServerTLS, names_hosts
-from pgtls.reading import not_noting, read_file
+from pgtls.reading import not_noting, noting, read_file
 from pgtls.status.status_endpoint import check_status_endpoint
 from pgtls.tls.host_contexts import LoadedKeys
 from pgtls.tls.server_context import ServerTLSSettings
@@ -114,12 +113,27 @@ def load_gateway(
     :param mistakes: takes those that are found.
     :param quiet: log no warnings: another process does.
     :param before: at a reload, the gateway as it is: private keys whose passphrase may not be
-        asked for again stay as they are. Its routes are read again.
+        asked for again stay as they are.
     :returns: the gateway; or none, where there are mistakes.
     """
+    with noting() as files:
+        loaded = _load(reactor, gateway, state_dir, mistakes, quiet=quiet, before=before)
+    return [attrs.evolve(each, files=files) for each in loaded]
+
+
+def _load(
+    reactor: IReactor,
+    gateway: GatewayConfiguration,
+    state_dir: str,
+    mistakes: Mistakes,
+    *,
+    quiet: bool,
+    before: LoadedGateway | None,
+) -> list[LoadedGateway]:
     tls = policy = tunnel = upstream = None
-    if before is not None:
-        gateway = with_routes_read_again(gateway, mistakes, quiet=quiet)
+    if before is not None and not gateway.embedded:
+        # Its service file may say something else now, and root.crt may be there.
+        gateway = attrs.evolve(gateway, upstream=None)
     with mistakes.at(gateway.location):
         if mistakes.found and uses_default_certificate(gateway.settings):
             _check_without_certificate(gateway.settings.listener.tls)

@@ -12,8 +12,8 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from pgtls import settings
+from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration, DaemonSettings
-from pgtls.daemon.daemon_service import CannotStart
 from pgtls.daemon.pid_file import pid_file_to_use
 from pgtls.daemon.process import DaemonProcess, IDaemonReactor
 from pgtls.errors import ConfigurationError

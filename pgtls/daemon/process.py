@@ -17,8 +17,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration
-from pgtls.daemon.daemon_service import CannotStart, Daemon
+from pgtls.daemon.daemon_service import Daemon
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.reactor_waiting import dedicate

@@ -1,9 +1,10 @@
 """What the daemon and its workers say to each other, over pipes of their own.
 
-The daemon gives a worker its task, in a file, and sends words: ``reload``, ``stop``. The end of
-this pipe is the daemon's end. The worker sends lines: its log, each event as Twisted's JSON, which
-begins with ``{``; and a word with a value in JSON: ``ready``; ``failed`` with the mistakes;
-``reloaded`` with the mistakes, once for each ``reload``; ``stopping``, in answer to ``stop``.
+The daemon gives a worker its task, in a file, and sends words: ``reload``, ``files``, ``stop``. The
+end of this pipe is the daemon's end. The worker sends lines: its log, each event as Twisted's JSON,
+which begins with ``{``; and a word with a value in JSON: ``ready``; ``failed`` with the mistakes;
+``reloaded`` with the mistakes, once for each ``reload`` and ``files``; ``stopping``, in answer to
+``stop``.
 Beside those each may ask the other one something: :mod:`pgtls.daemon.pipe_requests`.
 """
 

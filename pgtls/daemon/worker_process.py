@@ -86,14 +86,15 @@ class WorkerProcess:
         """What messages call it."""
         return f"worker {self.number + 1} (process {self.pid})"
 
-    def reload(self) -> Deferred[list[str]]:
+    def reload(self, word: str) -> Deferred[list[str]]:
         """Have it read its files again.
 
+        :param word: see :meth:`pgtls.daemon.workers.Workers.reload`.
         :returns: fires with the mistakes; with none where it ends instead.
         """
         answer: Deferred[list[str]] = Deferred()
         self._reloads.append(answer)
-        self._control.write("reload")
+        self._control.write(word)
         return answer
 
     def check_alive(self, timeout: float) -> None:

@@ -18,6 +18,7 @@ from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.pipe_requests import Answerer, PipeRequests
 from pgtls.daemon.reactor_waiting import dedicate
+from pgtls.daemon.route_tables import with_routes_read_again
 from pgtls.daemon.shared_counters import ConnectionCounters
 from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
@@ -123,18 +124,25 @@ class Worker(MultiService):
     def _told(self, line: bytes) -> None:
         if self._requests.receive(line):
             return
-        if line == b"reload":
-            self._reports.say("reloaded", self._reload())
+        if line in (b"reload", b"files"):
+            self._reports.say("reloaded", self._reload(routes=line == b"reload"))
         else:
             self.end()
 
-    def _reload(self) -> list[str]:
+    def _reload(self, *, routes: bool) -> list[str]:
         """:returns: the mistakes."""
         mistakes = Mistakes()
         renewed = [
             (gateway, loaded)
             for gateway in self._gateways
-            for loaded in self._load(gateway.loaded.configuration, mistakes, gateway.loaded)
+            for configuration in [gateway.loaded.configuration]
+            for loaded in self._load(
+                with_routes_read_again(configuration, mistakes, quiet=True)
+                if routes
+                else configuration,
+                mistakes,
+                gateway.loaded,
+            )
         ]
         if not mistakes.found:
             for gateway, loaded in renewed:

@@ -238,19 +238,29 @@ class Workers:
         )
         self._task = attrs.evolve(self._task, gateways=gateways)
 
-    def reload(self) -> Deferred[list[str]]:
+    def read_files(self, configurations: Sequence[GatewayConfiguration]) -> Deferred[list[str]]:
+        """Have them read files that have changed.
+
+        :param configurations: of the gateways, in their order.
+        :returns: see :meth:`reload`.
+        """
+        self.replace_configurations(configurations)
+        return self.reload("files")
+
+    def reload(self, word: str = "reload") -> Deferred[list[str]]:
         """Have them read their files again.
 
+        :param word: ``reload``, or ``files`` where routes stay as they are.
         :returns: fires with their mistakes, at the latest when :data:`ANSWER_TIMEOUT` is over; a
             worker that has not answered by then is one of the mistakes.
         """
-        asked = gatherResults([self._reload(process) for process in self._processes.values()])
+        asked = gatherResults([self._reload(process, word) for process in self._processes.values()])
         return asked.addCallback(
             lambda answers: list(dict.fromkeys(each for answer in answers for each in answer))
         )
 
-    def _reload(self, process: WorkerProcess) -> Deferred[list[str]]:
-        answer = process.reload()
+    def _reload(self, process: WorkerProcess, word: str) -> Deferred[list[str]]:
+        answer = process.reload(word)
         timer = self._reactor.callLater(ANSWER_TIMEOUT, _give_up, process, answer)
         return answer.addBoth(_cancelled, timer)
 

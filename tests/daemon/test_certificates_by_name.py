@@ -60,7 +60,7 @@ class TableCase(GatewayCase):
         """A gateway with that hosts_file; None: it is not there."""
         self.hosts(hosts)
         lines = (
-            f'state_dir = "{{state}}"\nworkers = {self.workers}',
+            f'state_dir = "{{state}}"\nreload_interval = 0\nworkers = {self.workers}',
             "[[gateway]]",
             f'listen = "tcp:0:interface={HOST}"',
             f'upstream = "{self.upstream}"',

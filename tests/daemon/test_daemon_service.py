@@ -16,8 +16,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration, DaemonSettings
-from pgtls.daemon.daemon_service import CannotStart, Daemon
+from pgtls.daemon.daemon_service import Daemon
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, GatewaySettings
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.transport.poller import poller

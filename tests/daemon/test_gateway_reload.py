@@ -77,7 +77,8 @@ class Reload(GatewayCase):
         return self.gateway(config=top + "".join(self.usual + table for table in tables))
 
     def number_of_workers(self) -> str:
-        return "" if self.workers == 1 else f"workers = {self.workers}\n"
+        workers = "" if self.workers == 1 else f"workers = {self.workers}\n"
+        return f"reload_interval = 0\n{workers}"
 
     def reload(self, gateway: Gateway, said: str = RELOADED) -> None:
         before = gateway.log().count(said)

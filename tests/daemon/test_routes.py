@@ -61,7 +61,10 @@ class RoutesCase(GatewayCase):
 
     def config(self, *routes: dict[str, object], **gateway: str) -> str:
         settings = {"ssl": "on", "listen": f"tcp:0:interface={HOST}", **gateway}
-        lines = [f'state_dir = "{{state}}"\nworkers = {self.workers}', "[[gateway]]"]
+        lines = [
+            f'state_dir = "{{state}}"\nreload_interval = 0\nworkers = {self.workers}',
+            "[[gateway]]",
+        ]
         lines += [f"{name} = '{value}'" for name, value in settings.items()]
         for route in routes:
             lines.append("[[gateway.route]]")

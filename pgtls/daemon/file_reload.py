@@ -1,0 +1,114 @@
+"""A gateway's files read again: all of them, and used, or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import chdir
+from functools import partial
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from pgtls.daemon.background import in_background
+from pgtls.daemon.configuration import DaemonSettings
+from pgtls.daemon.file_watch import FileWatch, Outcome
+from pgtls.daemon.gateway_loading import load_gateway
+from pgtls.daemon.mistakes import Mistakes
+from pgtls.gateway.gateway import Gateway
+from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.reading import FilesRead, noting
+from pgtls.transport.reactor import IReactor
+
+_log = Logger(namespace="pgtls.gateway")
+
+
+def watch_files(
+    reactor: IReactor,
+    settings: DaemonSettings,
+    directory: str,
+    tell_workers: Callable[[], Deferred[list[str]]],
+    gateways: Callable[[], Sequence[Gateway]],
+) -> FileWatch:
+    """Make the watch over the files of a daemon's gateways.
+
+    :param reactor: Twisted's reactor.
+    :param settings: the daemon's.
+    :param directory: where the names of files count from.
+    :param tell_workers: has other processes read them too; fires with their mistakes.
+    :param gateways: tells which gateways there are.
+    :returns: the watch, not started.
+    """
+
+    async def read(changed: Sequence[Gateway]) -> list[Outcome | None]:
+        outcomes = [
+            await _read_again(reactor, gateway, settings.state_dir, directory, gateways)
+            for gateway in changed
+        ]
+        if any(each is not None and not each.mistakes for each in outcomes):
+            for mistake in await tell_workers():
+                _log.error("not reloaded: {mistake}", mistake=mistake)
+        return outcomes
+
+    return FileWatch(
+        reactor,
+        settings.reload_interval,
+        gateways,
+        lambda changed: Deferred.fromCoroutine(read(changed)),
+        partial(in_background, reactor),
+    )
+
+
+async def _read_again(
+    reactor: IReactor,
+    gateway: Gateway,
+    state_dir: str,
+    directory: str,
+    gateways: Callable[[], Sequence[Gateway]],
+) -> Outcome | None:
+    """Read the files of a gateway; have it use them, if they are good."""
+    before = gateway.loaded
+    read = await _read_in_background(reactor, before, state_dir, directory)
+    if gateway.loaded is not before or gateway not in gateways():
+        return None
+    if read.loaded is not None:
+        gateway.renew(read.loaded)
+    return Outcome(read.files, read.mistakes)
+
+
+@attrs.frozen
+class _Read:
+    """What came of reading.
+
+    :ivar loaded: the gateway; None where there are mistakes.
+    :ivar files: the files that were read, with the states that they had.
+    :ivar mistakes: what is wrong.
+    """
+
+    loaded: LoadedGateway | None
+    files: FilesRead
+    mistakes: list[str]
+
+
+def _read_in_background(
+    reactor: IReactor, before: LoadedGateway, state_dir: str, directory: str
+) -> Deferred[_Read]:
+    def read() -> _Read:
+        mistakes = Mistakes()
+        loaded: list[LoadedGateway] = []
+        with noting() as files:
+            try:
+                loaded = load_gateway(
+                    reactor, before.configuration, state_dir, mistakes, before=before
+                )
+            except OSError as error:
+                mistakes.add(str(error))
+        found = list(dict.fromkeys(mistakes.found))
+        return _Read(loaded[0] if loaded and not found else None, files, found)
+
+    if os.getcwd() == directory:
+        return in_background(reactor, read)
+    # The working directory is the whole process's: nobody else may run meanwhile.
+    with chdir(directory):
+        return succeed(read())
