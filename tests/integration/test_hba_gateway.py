@@ -108,6 +108,33 @@ class GatewayTests(HbaCase):
             self.refused(strict.conninfo(sslmode="disable", sslrootcert=None)),
         )
 
+    def test_the_example(self) -> None:
+        """conf/moving-to-tls.toml with conf/pg_hba.conf"""
+        conf = Path(__file__).parents[2] / "conf"
+        lines = (conf / "pg_hba.conf").read_bytes().splitlines(keepends=True)
+        # Clients of this test are on loopback: for them the lines of the network.
+        network = [line for line in lines if not line.startswith((b"local ", b"host       all"))]
+        hba = b"".join(network).replace(b"10.1.7.20", HOST.encode())
+        path = self.files().write("pg_hba.conf", hba.replace(b"10.0.0.0/8", b"127.0.0.0/8"))
+        server = postgres(17)
+        text = (conf / "moving-to-tls.toml").read_text("utf-8")
+        for old, new in {
+            "/etc/pgtls/pg_hba.conf": path,
+            "/etc/pgtls/root.crt": self.files().write("root.crt", Authority("root").pem()),
+            "tcp:6432": f"tcp:0:interface={HOST}",
+            "host=/var/run/postgresql": f"host={server.socket_dir} port={server.port}",
+        }.items():
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        gateway = Gateway(config='state_dir = "{state}"\n' + text)
+        self.addCleanup(gateway.remove)
+        plain = {"sslmode": "disable", "sslrootcert": None}
+        psycopg.connect(gateway.conninfo()).close()
+        self.assertIn("no pg_hba.conf entry", self.refused(gateway.conninfo(**plain)))
+        report = gateway.conninfo(user="report_7", dbname="reports", **plain)
+        self.assertIn('role "report_7" does not exist', self.refused(report))  # PostgreSQL's
+        gateway.wait_for_log("user=report_7 database=reports SSL=off")
+
     def test_host_names_are_looked_up_both_ways(self) -> None:
         hba = "host all all localhost trust\n"
         gateway = self.gateway(postgres(17), hba)

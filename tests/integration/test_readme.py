@@ -118,6 +118,66 @@ class RecipeTests(TestCase):
         done = await self.do(whole, **mallory)
         self.assertIn('certificate authentication failed for user "postgres"', done.err)
 
+    async def test_scram_with_channel_binding(self) -> None:
+        auth_file, mkcert, command, session = recipe("SCRAM with channel binding through a gateway")
+        server = Server(17, ssl=True, hba="local all all trust\nhost all all all scram-sha-256\n")
+        server.psql("CREATE ROLE alice LOGIN PASSWORD 'secret'")
+        local = {"host=/var/run/postgresql": f"host={server.socket_dir} port={server.port}"}
+        for each in (auth_file, mkcert):
+            done = await self.do(each, **local)
+            self.assertEqual(done.code, 0, done.err)
+        gateway = await self.gateway(
+            command.replace(
+                "host=db.example.com", f"host=localhost hostaddr={HOST} port={server.port}"
+            ).replace("sslrootcert=system", f"sslrootcert={server.root_crt}"),
+            server,
+        )
+        self.env["PGPASSWORD"] = "secret"
+        sql = "SELECT session_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        port = {"port=6432": f"port={gateway.ready[1]}"}
+        done = await self.do(f"{session} -XAtc '{sql}'", **port)
+        self.assertEqual((done.code, done.out, done.err), (0, "alice|t\n", ""))
+        await gateway.line("method=scram-sha-256: user=alice")
+
+    async def test_a_policy_while_you_move_to_tls(self) -> None:
+        *lines, command = recipe("A policy while you move to TLS")
+        (self.home / "pg_hba.conf").write_text("\n".join(lines).replace("10.1.7.20", HOST))
+        server = Server(18)
+        server.psql("CREATE DATABASE reports")
+        gateway = await self.gateway(command, server)
+        base = f"host={HOST} port={gateway.ready[1]} user=postgres"
+        for database, sslmode, code in (
+            ("reports", "disable", 0),
+            ("postgres", "disable", 2),
+            ("postgres", "require", 0),
+        ):
+            conninfo = f"{base} dbname={database} sslmode={sslmode}"
+            done = await self.do(f"psql '{conninfo}' -XAtc 'SELECT current_database()'")
+            self.assertEqual((done.code, done.out), (code, "" if code else f"{database}\n"))
+            self.assertIn("no pg_hba.conf entry" if code else "", done.err)
+        await gateway.line("database=reports SSL=off")
+
+    async def test_tenants_by_name(self) -> None:
+        *lines, route, command = recipe("Tenants by name")
+        config = self.home / "pgtls.toml"
+        config.write_text("\n".join(lines))
+        done = await self.do(route)
+        self.assertIn("route 2 decides: host=shared.db.internal", done.out)
+        text = config.read_text().replace("tcp:6432", "tcp:0")
+        for name, version in (("acme", 17), ("shared", 18)):
+            server = postgres(version)
+            text = text.replace(
+                f"host={name}.db.internal sslmode=verify-full sslrootcert=system",
+                f"host={server.socket_dir} port={server.port}",
+            )
+        config.write_text(text)
+        gateway = await self.gateway(command, server)
+        for name, version in (("acme", "17."), ("globex", "18.")):
+            conninfo = f"host={name}.example.com hostaddr={HOST} port={gateway.ready[1]}"
+            sql = "SHOW server_version"
+            done = await self.do(f"psql '{conninfo} user=postgres sslmode=require' -XAtc '{sql}'")
+            self.assertTrue(done.out.startswith(version), done)
+
     async def test_endpoint_strings(self) -> None:
         client, server = recipe("A Twisted application")
         files = Files(self.home)

@@ -333,6 +333,31 @@ class HbaTests(TwoLegsCase):
         self.assertIn("scram-sha-256 needs auth_file", str(raised.exception))
 
 
+class ExampleTests(TwoLegsCase):
+    """conf/scram.toml"""
+
+    def test_it_works(self) -> None:
+        server = scram_server(17, ssl=True)
+        self.write((b"scramuser", secret_of(server)))
+        files = Files(self.directory)
+        files.pair("server", Authority("gateways").issue(cn="localhost"))
+        text = (Path(__file__).parents[2] / "conf" / "scram.toml").read_text("utf-8")
+        for old, new in {
+            "/etc/pgtls": str(self.directory),
+            "tcp:6432": f"tcp:0:interface={HOST}",
+            "host=db.example.com": f"host=localhost hostaddr={HOST} port={server.port}",
+            "sslrootcert=system": f"sslrootcert={server.root_crt}",
+        }.items():
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        gateway = Gateway(config='state_dir = "{state}"\n' + text)
+        self.addCleanup(gateway.remove)
+        conninfo = self.conninfo(gateway, sslmode="require", sslrootcert="")
+        with psycopg.connect(conninfo) as connection:
+            row = connection.execute("SELECT current_user").fetchone()
+        self.assertEqual(row, ("scramuser",))
+
+
 class CommandTests(TwoLegsCase):
     """``pgtls auth-file``."""
 
