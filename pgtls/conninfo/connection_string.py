@@ -62,6 +62,8 @@ class ConnInfo:
     :ivar startup_parameters: what goes into the StartupMessage besides user and database.
     :ivar home: the user's home directory, None where there is none.
     :ivar given: the keywords that the string, or the service that it names, has.
+    :ivar required_authentication: what ``require_auth`` and ``channel_binding`` allow a server;
+        None: anything.
     """
 
     hosts: tuple[Host, ...]
@@ -101,6 +103,16 @@ class ConnInfo:
     startup_parameters: Mapping[str, str] = field(hash=False)
     home: Path | None
     given: frozenset[str] = field(compare=False)
+    required_authentication: RequiredAuthentication | None = field(
+        init=False, compare=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        required = RequiredAuthentication.read(
+            self.require_auth or "",
+            channel_binding=self.channel_binding is ChannelBinding.REQUIRE,
+        )
+        object.__setattr__(self, "required_authentication", required)
 
     @classmethod
     def parse(cls, text: str, environ: Mapping[str, str], home: Path | None = None) -> ConnInfo:
@@ -138,14 +150,6 @@ class ConnInfo:
     def default_directory(self) -> Path | None:
         """Where root.crt, root.crl, postgresql.crt and postgresql.key are looked for."""
         return None if self.home is None else self.home / ".postgresql"
-
-    @property
-    def required_authentication(self) -> RequiredAuthentication | None:
-        """What ``require_auth`` and ``channel_binding`` allow a server; None: anything."""
-        return RequiredAuthentication.read(
-            self.require_auth or "",
-            channel_binding=self.channel_binding is ChannelBinding.REQUIRE,
-        )
 
     def given_of(self, *parts: Part) -> list[str]:
         """Look for what has no effect where something else carries it out.

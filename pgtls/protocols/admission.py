@@ -59,6 +59,10 @@ class Admission:
             mistakes.extend(error.mistakes)
         if mistakes:
             raise ConfigurationError(*mistakes)
+        # What does not change from client to client.
+        self._needs_certificate = listener.clientcert is not ClientCert.NO
+        self._by_password = listener.auth_type is AuthType.SCRAM_SHA_256
+        self._admit = _BY_CERTIFICATE if listener.clientcert is ClientCert.VERIFY_FULL else ADMIT
 
     def decide(self, client: Client) -> Decision:
         """Compare a client's certificate with the role that it asks for.
@@ -66,22 +70,23 @@ class Admission:
         :param client: the client.
         :returns: whether it may connect.
         """
-        tls, clientcert = client.tls, self._listener.clientcert
-        if clientcert is not ClientCert.NO and not self._authorities.are_there_for(client):
+        certificate = client.tls.certificate if client.tls is not None else None
+        if self._needs_certificate and not self._authorities.are_there_for(client):
             return NO_AUTHORITY
-        try:
-            check_client(
-                tls.certificate if tls is not None else None,
-                client.startup.user,
-                clientcert=clientcert,
-                clientname=self._listener.clientname,
-                ident_map=self._ident_map,
-                map_name=self._listener.map or None,
-            )
-        except ClientNotVerified as error:
-            return Refuse(error.response, error.log_detail)
-        if self._auth_file is None or self._listener.auth_type is not AuthType.SCRAM_SHA_256:
-            return _BY_CERTIFICATE if clientcert is ClientCert.VERIFY_FULL else ADMIT
+        if self._needs_certificate or certificate is not None:
+            try:
+                check_client(
+                    certificate,
+                    client.startup.user,
+                    clientcert=self._listener.clientcert,
+                    clientname=self._listener.clientname,
+                    ident_map=self._ident_map,
+                    map_name=self._listener.map or None,
+                )
+            except ClientNotVerified as error:
+                return Refuse(error.response, error.log_detail)
+        if self._auth_file is None or not self._by_password:
+            return self._admit
         return Authenticate(
             self._auth_file.secrets.get(client.startup.user),
             self._auth_file.mock_nonce,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from time import time
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -238,6 +239,7 @@ def _fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[s
     }
 
 
+@lru_cache(maxsize=256)  # many clients ask for the same
 def _text(octets: bytes) -> str:
     return log_text(octets)
 
