@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -39,6 +39,7 @@ from pgtls.protocols.interfaces import IRouter, ISession
 from pgtls.protocols.observers import Observers
 from pgtls.protocols.session_search import Attempt, session_attributes_not_met
 from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
+from pgtls.transport.deadlines import Deadline, Deadlines, deadlines
 from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.traffic import Traffic
 from pgtls.wire.messages import ErrorResponse, ServerRejected, StartupMessage
@@ -65,6 +66,7 @@ class SessionContext:
     :ivar cancels: passes CancelRequests on, and knows the open sessions by their keys.
     :ivar observers: are told what happens.
     :ivar server_sides: makes the connections to the server.
+    :ivar deadlines: the time limits of sessions.
     """
 
     reactor: IReactorTime
@@ -76,10 +78,15 @@ class SessionContext:
     cancels: CancelForwarder
     observers: Observers
     server_sides: ServerSides = attrs.field(init=False)
+    deadlines: Deadlines = attrs.field(init=False)
 
     @server_sides.default
     def _make_server_sides(self) -> ServerSides:
         return ServerSides(self)
+
+    @deadlines.default
+    def _the_reactors_deadlines(self) -> Deadlines:
+        return deadlines(self.reactor)
 
 
 @implementer(ISession)
@@ -117,7 +124,7 @@ class Session:
         self._endpoint: PgTLSClientEndpoint | None = None
         self._server: ServerSide | None = None
         self._began = monotonic()
-        self._limit: IDelayedCall | None = None
+        self._limit: Deadline | None = None
         self._routing: Deferred[Upstream | Refuse] | None = None  # while the router takes its time
         self._attempt: Attempt | None = None  # while the server is being connected to
 
@@ -166,7 +173,7 @@ class Session:
     def begin(self) -> None:
         """Find the server: it has ``authentication_timeout`` seconds until it has answered."""
         context = self._context
-        self._limit = context.reactor.callLater(context.authentication_timeout, self._too_late)
+        self._limit = context.deadlines.call_later(context.authentication_timeout, self._too_late)
         try:
             chosen = context.router.upstream(self.client)
         except Exception:

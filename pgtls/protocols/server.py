@@ -13,7 +13,6 @@ from OpenSSL.SSL import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IOpenSSLServerConnectionCreator,
@@ -36,6 +35,7 @@ from pgtls.protocols.scram_authentication import PendingAuthentication
 from pgtls.protocols.stages import Authenticate, Client, Decision, Refuse, Refused, Stage
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
+from pgtls.transport.deadlines import Deadline
 from pgtls.transport.relay_transport import INegotiableTransport, unread
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
@@ -76,7 +76,7 @@ class PgTLSServerProtocol(Protocol):
         self._application: IProtocol | None = None
         self._handshaking = False
         self._tls: NegotiatedTLS | None = None  # from the handshake to the StartupMessage
-        self._timer: IDelayedCall | None = None
+        self._timer: Deadline | None = None
         self._proxied: ProxiedClient | None = None
         self._pending: PendingDecision | PendingAuthentication | None = None  # before the decision
         self._accepted = 0.0
@@ -114,7 +114,7 @@ class PgTLSServerProtocol(Protocol):
         timeout = factory.settings.authentication_timeout
         if place is REFUSED:
             timeout = min(timeout, REFUSAL_TIMEOUT)
-        self._timer = factory.reactor.callLater(timeout, self._timed_out)
+        self._timer = factory.deadlines.call_later(timeout, self._timed_out)
 
     def _session_refusal(self) -> ErrorResponse | None:
         return self.factory.places.session_refusal(self)
@@ -318,7 +318,7 @@ class PgTLSServerProtocol(Protocol):
         self._stop_timer()
         self._closing = True
         if self.connected:
-            self._timer = self.factory.reactor.callLater(CLOSE_TIMEOUT, self._abort)
+            self._timer = self.factory.deadlines.call_later(CLOSE_TIMEOUT, self._abort)
             self.transport.loseConnection()
 
     def _abort(self) -> None:

@@ -22,6 +22,7 @@ from pgtls.protocols.places import Places
 from pgtls.protocols.proxied_client import Proxies
 from pgtls.protocols.server import PgTLSServerProtocol
 from pgtls.protocols.server_settings import ListenerSettings
+from pgtls.transport.deadlines import deadlines
 from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.server_negotiation import SSL
 
@@ -42,6 +43,7 @@ class PgTLSServerFactory(Factory):
     :param reactor: for time limits; None for the installed one.
     :ivar has_peers: whether other gateways may pass CancelRequests on.
     :ivar proxies: what is known of proxies that send PROXY headers; None where none is taken.
+    :ivar deadlines: the time limits of its connections.
     :ivar tcp_options: those of the clients' TCP connections.
     :ivar places: the open connections, and which of them may have a session.
     :raises ConfigurationError: TLS is wanted, but there is nothing to make it with.
@@ -76,6 +78,7 @@ class PgTLSServerFactory(Factory):
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self.reactor: IReactorTime = reactor  # type: ignore[assignment]
+        self.deadlines = deadlines(self.reactor)
         if observers is None:
             observers = (ConnectionLog(self.reactor),)
         self.observers = observers if isinstance(observers, Observers) else Observers(observers)
@@ -138,6 +141,14 @@ class PgTLSServerFactory(Factory):
             drained, self._drained = self._drained, None
             self._abort(self.places.refused)
             drained.callback(None)
+
+    def startFactory(self) -> None:
+        """It listens: there will be time limits all the time."""
+        self.deadlines.keep_timer()
+
+    def stopFactory(self) -> None:
+        """It listens no more."""
+        self.deadlines.let_timer_go()
 
     def doStart(self) -> None:
         """Start the application's factory too."""
