@@ -49,6 +49,7 @@ _COMMANDS = {
         "tunnel:tunnel",
         "Reach a server behind an SSH server, from this machine.",
     ),
+    "top": ("top:top", "Show what a running gateway does: sessions, refusals, certificates."),
     "trust": (
         "trust:trust",
         "Trust the server HOST from now on (trust on first use).",
@@ -98,6 +99,8 @@ def main() -> None:
     A server behind an SSH server: tunnel.
 
     A gateway's configuration: hba says who may connect, route where to.
+
+    A gateway that runs: top shows what it does.
 
     The gateway is run by twistd: see "twistd pgtls --help".
 

@@ -39,6 +39,10 @@ HEADERS = {
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+CSS = "text/css; charset=utf-8"
+SCRIPT = "text/javascript; charset=utf-8"
+SVG = "image/svg+xml"
 
 #: Paths that say nothing about anybody: they may be asked for by any name, by load balancers that
 #: send their own.
@@ -191,7 +195,7 @@ def json_answer(document: StatusDocument) -> Answer:
     :param document: the status.
     :returns: the answer.
     """
-    return Answer(json.dumps(document, indent=1) + "\n", JSON)
+    return Answer(json.dumps(document) + "\n", JSON)
 
 
 def ready_answer(problems: list[str]) -> Answer:

@@ -22,7 +22,12 @@ from pgtls.status.daemon_view import DaemonView
 from pgtls.status.document_maker import DocumentMaker
 from pgtls.status.history import INTERVAL, Samples
 from pgtls.status.status_document import MOST_SESSIONS, StatusDocument
+from pgtls.status.status_page import MOST_ROWS, asset, page
 from pgtls.status.status_resource import (
+    CSS,
+    HTML,
+    SCRIPT,
+    SVG,
     Answer,
     StatusResource,
     json_answer,
@@ -72,6 +77,10 @@ class StatusService:
                 "/healthz": lambda: Answer("ok\n"),
                 "/readyz": lambda: ready_answer(self._maker.problems()),
                 "/status.json": self._json,
+                "/": self._page,
+                "/status.css": lambda: Answer(asset("status.css"), CSS),
+                "/status.js": lambda: Answer(asset("status.js"), SCRIPT),
+                "/status.svg": lambda: Answer(asset("status.svg"), SVG),
             },
             any_host=tls is not None or is_unix_socket(description),
         )
@@ -151,6 +160,12 @@ class StatusService:
     def _json(self) -> Deferred[Answer]:
         async def answer() -> Answer:
             return json_answer((await self._document(MOST_SESSIONS))[0])
+
+        return Deferred.fromCoroutine(answer())
+
+    def _page(self) -> Deferred[Answer]:
+        async def answer() -> Answer:
+            return Answer(page((await self._document(MOST_ROWS))[0]), HTML)
 
         return Deferred.fromCoroutine(answer())
 
