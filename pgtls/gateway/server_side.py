@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IAddress
@@ -22,7 +21,7 @@ from pgtls.wire.session_start import SessionStart
 
 if TYPE_CHECKING:
     from pgtls.gateway.client_side import ClientSide
-    from pgtls.gateway.session import SessionContext
+    from pgtls.gateway.session import Session, SessionContext
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -40,7 +39,7 @@ class ServerSide(RelaySide):
         self._key = b""
         self._backend: Backend | None = None
         self._authentication: AuthenticationWatch | ScramLogin | None = None
-        self._not_met: Callable[[str], None] | None = None
+        self._session: Session | None = None  # until the session has begun
         if context.observers.counts_bytes:
             self.count_bytes()
 
@@ -52,21 +51,21 @@ class ServerSide(RelaySide):
     def begin(
         self,
         client: ClientSide,
+        session: Session,
         backend: Backend | None,
         authentication: AuthenticationWatch | ScramLogin | None,
         target: TargetSessionAttrs = TargetSessionAttrs.ANY,
-        not_met: Callable[[str], None] | None = None,
     ) -> None:
         """Begin the relay; nothing has been read from the server yet.
 
         :param client: the connection from the client.
+        :param session: is told how the beginning of the session goes.
         :param backend: where its cancel requests go; None where that is not known.
         :param authentication: watches the client until AuthenticationOk, where it must be watched,
             or logs in for it.
         :param target: which session it must be, as far as the server reports that.
-        :param not_met: ends the session where it is another one, and is told why.
         """
-        self._not_met = not_met
+        self._session = session
         self._backend = backend
         self._authentication = authentication
         self.relay_to(client)
@@ -92,12 +91,14 @@ class ServerSide(RelaySide):
 
     def _watched(self, start: SessionStart, data: bytes) -> bytes:
         data = start.receive(data)
-        if start.mismatch is not None and self._not_met is not None:
+        if start.mismatch is not None:
             return self._wrong_session(data, start.mismatch)
+        if start.authenticated and self._session is not None:
+            self._session.authenticated()
         if self._authentication is not None:
             self._authentication.server_sent()
         if start.done:
-            self._not_met = None
+            self._session = None  # a cycle
             self._key, self._start = start.key, None
             self.allow_splice()
             if self._backend is not None:
@@ -106,10 +107,10 @@ class ServerSide(RelaySide):
 
     def _wrong_session(self, data: bytes, mismatch: str) -> bytes:
         """The server has changed since it was chosen: a standby was promoted, for example."""
-        not_met, self._not_met = self._not_met, None
-        if self._other is not None and not_met is not None:
+        session, self._session = self._session, None
+        if self._other is not None and session is not None:
             self._other.transport.write(data)
-            not_met(mismatch)
+            session.wrong_server(mismatch)
         self.transport.abortConnection()
         return b""
 
@@ -123,7 +124,9 @@ class ServerSide(RelaySide):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The server is gone."""
-        self._not_met = None  # a cycle
+        session, self._session = self._session, None
+        if session is not None:
+            session.server_gone()
         if (backend := self._backend) is not None:
             if is_tls_error(reason):
                 _log.error("{host}: {reason}", host=backend.host.where, reason=tls_reason(reason))

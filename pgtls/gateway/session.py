@@ -34,6 +34,7 @@ from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.protocols.connect_attempt import ConnectOutcome
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import role_and_database
+from pgtls.protocols.deciding import AUTHENTICATION_TIMEOUT
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.interfaces import IRouter, ISession
 from pgtls.protocols.observers import Observers
@@ -61,7 +62,7 @@ class SessionContext:
     :ivar router: chooses a session's server.
     :ivar cancel_routes: knows where cancel requests go.
     :ivar channel_binding: what is to be done about SCRAM's channel binding.
-    :ivar authentication_timeout: seconds that the server has for its first answer.
+    :ivar authentication_timeout: seconds until the server has let the client in.
     :ivar tls_parameters: whether the server is told of the client's TLS.
     :ivar cancels: passes CancelRequests on, and knows the open sessions by their keys.
     :ivar observers: are told what happens.
@@ -171,7 +172,7 @@ class Session:
         return None
 
     def begin(self) -> None:
-        """Find the server: it has ``authentication_timeout`` seconds until it has answered."""
+        """Find the server: within ``authentication_timeout`` seconds it has let the client in."""
         context = self._context
         self._limit = context.deadlines.call_later(context.authentication_timeout, self._too_late)
         try:
@@ -228,7 +229,6 @@ class Session:
 
     def _found(self, found: ConnectOutcome) -> None:
         attempt, self._attempt = self._attempt, None
-        self._stop_limit()
         if isinstance(found, ServerSide) and attempt is not None:
             self._connected(found, attempt)
         elif isinstance(found, PgTLSError):
@@ -247,12 +247,11 @@ class Session:
             watch = AuthenticationWatch(check, self._side, server, self._refused)
         self.host = host = attempt.reached
         self._server = server
-        backend, target, not_met = None, TargetSessionAttrs.ANY, None
+        backend, target = None, TargetSessionAttrs.ANY
         if self._endpoint is not None and host is not None:
             backend = Backend(self._endpoint, host)
             target = self._endpoint.conninfo.target_session_attrs
-            not_met = None if target is TargetSessionAttrs.ANY else self._wrong_session
-        server.begin(self._side, backend, watch, target, not_met)
+        server.begin(self._side, self, backend, watch, target)
         if self._context.observers.counts_traffic:
             for side in (self._side, server):
                 if IRelayTransport.providedBy(side.transport):
@@ -260,8 +259,19 @@ class Session:
         self._context.observers.connected(self)
         self._side.server_connected()
 
-    def _wrong_session(self, mismatch: str) -> None:
-        """The server is not any more what ``target_session_attrs`` wants."""
+    def authenticated(self) -> None:
+        """The server has let the client in."""
+        self._stop_limit()
+
+    def server_gone(self) -> None:
+        """The server is gone before the session began."""
+        self._stop_limit()
+
+    def wrong_server(self, mismatch: str) -> None:
+        """The server is not any more what ``target_session_attrs`` wants.
+
+        :param mismatch: why, in libpq's words.
+        """
         assert self._endpoint is not None  # noqa: S101 - it is connected
         assert self.host is not None  # noqa: S101 - the same
         self._endpoint.forget_attributes(self.host)
@@ -269,6 +279,12 @@ class Session:
 
     def _too_late(self) -> None:
         self._limit = None
+        if self._server is not None:
+            # As PostgreSQL's own limit, which other servers may lack.
+            timeout = AUTHENTICATION_TIMEOUT
+            self._refuse(Stage.UPSTREAM, timeout, timeout.message)
+            self._server.transport.abortConnection()
+            return
         tried = f": {self._attempt.unfinished()}" if self._attempt is not None else ""
         self._give_up()
         error = ConnectFailed("authentication_timeout is over")

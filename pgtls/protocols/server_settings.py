@@ -73,7 +73,7 @@ class ListenerSettings:
     )
     authentication_timeout: float = settings.number(
         60.0,
-        "seconds until the startup packet must be complete, and until the upstream must answer",
+        "seconds until the startup packet must be complete, and until the client must be let in",
         minimum=0.1,
         maximum=86400,
         whole=False,

@@ -37,17 +37,23 @@ _LIMITS = {
 _WITH_PARAMETERS = {**_LIMITS, PARAMETER_STATUS: 1000}
 
 
+#: The body of an AuthenticationOk message.
+AUTHENTICATION_OK = bytes(4)
+
+
 class SessionStart:
     """Watches the server's messages until ReadyForQuery.
 
     :param edit: is given each whole ``R`` and ``E`` message and returns it as it is to go on.
     :param target: which session it must be.
     :ivar key: process ID and secret key of the session, once BackendKeyData came; else empty.
+    :ivar authenticated: AuthenticationOk has come.
     :ivar error: the last ErrorResponse, None where there was none.
     :ivar mismatch: why it is not that session, in libpq's words, where the server reports it
         (PostgreSQL 14 and later); ReadyForQuery does not go on then.
     """
 
+    authenticated = False
     mismatch: str | None = None
 
     def __init__(
@@ -99,4 +105,6 @@ class SessionStart:
             return message
         if kind == ERROR_RESPONSE:
             self.error = ErrorResponse.parse(content, message)
+        elif content == AUTHENTICATION_OK:
+            self.authenticated = True
         return message if self._edit is None else self._edit(message)

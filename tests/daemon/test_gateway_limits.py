@@ -27,7 +27,7 @@ from tests.support.raw_client import (
     read_all,
     startup_message,
 )
-from tests.support.servers import Server, available, pgbench, postgres, psql
+from tests.support.servers import HOST, Server, available, pgbench, postgres, psql, scram_server
 
 MEGABYTE = 1 << 20
 TOO_MANY = b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0"
@@ -225,6 +225,10 @@ class MaxConnections(GatewayCase):
         )
 
 
+#: AuthenticationCleartextPassword
+ASKS_FOR_A_PASSWORD = b"R\0\0\0\x08\0\0\0\x03"
+
+
 class AuthenticationTimeout(GatewayCase):
     """Nobody holds a place without saying who it is."""
 
@@ -297,6 +301,50 @@ class AuthenticationTimeout(GatewayCase):
                 raise ConnectionResetError
         except TimeoutError:
             pass
+
+    def test_a_client_that_does_not_answer_the_server(self) -> None:
+        """The server, a look-alike, would wait for ever."""
+        with socket.create_server((HOST, 0)) as listening:
+            port = listening.getsockname()[1]
+            gateway = self.gateway(
+                *("--ssl", "on", "--authentication-timeout", "0.5"),
+                *("--upstream", f"host={HOST} port={port} sslmode=disable"),
+            )
+            listening.accept()[0].close()  # the gateway's look at the start
+            with connect(gateway.address) as client:
+                client.sendall(startup_message())
+                server = listening.accept()[0]
+                with server:
+                    server.recv(10000)
+                    server.sendall(ASKS_FOR_A_PASSWORD)
+                    received = until_closed(client)
+                    self.assertEqual(until_closed(server), b"")
+        self.assertTrue(received.startswith(ASKS_FOR_A_PASSWORD))
+        self.assertIn(
+            b"SFATAL\0VFATAL\0C57014\0Mcanceling authentication due to timeout\0", received
+        )
+        gateway.wait_for_log("upstream: canceling authentication due to timeout")
+        gateway.wait_for_log("disconnection: user=postgres")
+
+    def test_a_client_that_postgresql_does_not_wait_for(self) -> None:
+        server = Server(17, hba="host all all all password\n", conf={"authentication_timeout": "1"})
+        gateway = self.gateway("--ssl", "on", "--upstream", plain(server))
+        with connect(gateway.address) as client:
+            client.sendall(startup_message())
+            received = until_closed(client)
+        self.assertEqual(received, ASKS_FOR_A_PASSWORD)  # it closes, and only its log has a reason
+        self.assertIn("canceling authentication due to timeout", server.log())
+        gateway.wait_for_log("disconnection: user=postgres")
+        self.assertNotIn("canceling authentication", gateway.log())
+        server.stop()
+
+    def test_a_session_with_a_password_may_last(self) -> None:
+        gateway = self.gateway(
+            *("--upstream", plain(scram_server(17)), "--authentication-timeout", "0.5")
+        )
+        conninfo = gateway.conninfo(user="scramuser", password="secret")
+        with psycopg.connect(conninfo) as session:
+            session.execute("SELECT pg_sleep(1)")
 
     def test_a_session_may_last(self) -> None:
         with psycopg.connect(self.start(seconds=0.3).conninfo()) as session:

@@ -135,6 +135,18 @@ class VanishedPeers(GatewayCase):
         self.machines.vanish()
         gateway.wait_for_log("disconnection: user=postgres")
 
+    def test_a_server_that_does_not_take_what_is_sent(self) -> None:
+        server = self.python(self.machines.there, SERVER, self.machines.there.address)
+        gateway = self.start(
+            "--upstream",
+            f"host={self.machines.there.address} port={self.line(server)} sslmode=disable "
+            "tcp_user_timeout=1000",
+        )
+        client = self.session(gateway, self.machines.here)
+        self.machines.vanish()
+        self.tell(client, "SELECT 1")
+        gateway.wait_for_log("disconnection: user=postgres")
+
 
 class ClientsThatDoNotRead(GatewayCase):
     """The other machine is there, but takes nothing for longer than tcp_user_timeout."""
