@@ -22,12 +22,12 @@ from pgtls.errors import (
     NegotiationRefused,
     PgTLSError,
     ProtocolViolation,
-    SessionAttributesNotMet,
 )
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import Backend, CancelForwarder, CancelRoutes
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.relay import RelaySide
+from pgtls.gateway.response_for_client import response_for_client
 from pgtls.gateway.scram_login import OUT_OF_DATE, ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
 from pgtls.gateway.tls_parameters import tls_parameters
@@ -43,7 +43,7 @@ from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
 from pgtls.transport.deadlines import Deadline, Deadlines, deadlines
 from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.traffic import Traffic
-from pgtls.wire.messages import ErrorResponse, ServerRejected, StartupMessage
+from pgtls.wire.messages import ErrorResponse, StartupMessage
 from pgtls.wire.scram import StaleSecret
 from pgtls.wire.session_attributes import TargetSessionAttrs
 from pgtls.wire.startup_parameters import with_database, with_tls_parameters
@@ -333,23 +333,3 @@ class Session:
 def _carried(side: RelaySide) -> Traffic | None:
     transport = side.transport
     return transport.traffic() if IRelayTransport.providedBy(transport) else None
-
-
-def response_for_client(error: PgTLSError) -> ErrorResponse:
-    """Choose what a client gets to read when its server cannot be had.
-
-    :param error: why.
-    :returns: the server's own response as it came; otherwise FATAL 57P03 where no server is as
-        ``target_session_attrs`` wants it, 08006 where there is no connection and 08001 where one
-        was refused, without the place: that is for the log.
-    """
-    if isinstance(error, ServerRejected):
-        return error.response
-    if isinstance(error, ConnectFailed | SessionAttributesNotMet):
-        return ErrorResponse.fatal(
-            "08006" if isinstance(error, ConnectFailed) else "57P03",
-            f"could not connect to the upstream server: {error.reason}",
-        )
-    return ErrorResponse.fatal(
-        "08001", f"could not make a secure connection to the upstream server: {error.reason}"
-    )
