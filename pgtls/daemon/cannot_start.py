@@ -12,7 +12,9 @@ class CannotStart(SystemExit, Exception):
     a daemon know.
 
     :param error: the mistakes.
+    :ivar mistakes: the same, each in one sentence.
     """
 
     def __init__(self, error: ConfigurationError) -> None:
         super().__init__("\n".join(f"pgtls: {mistake}" for mistake in error.mistakes))
+        self.mistakes = error.mistakes

@@ -66,20 +66,52 @@ class DaemonSettings:
     )
 
 
+#: Settings of the daemon that a reload changes; for the others it has to be started again.
+CHANGED_BY_RELOAD = frozenset({"expiry_warning", "reload_interval", "shutdown_timeout"})
+
+
+def after_reload(now: DaemonSettings, wanted: DaemonSettings) -> tuple[DaemonSettings, list[str]]:
+    """What a reload makes of the daemon's settings.
+
+    :param now: those that it runs with.
+    :param wanted: those of its file.
+    :returns: those that it runs with from now on; and the names of those that would need a restart.
+    """
+    changed = {
+        field.name: getattr(wanted, field.name)
+        for field in attrs.fields(DaemonSettings)
+        if getattr(wanted, field.name) != getattr(now, field.name)
+    }
+    at_once = {name: value for name, value in changed.items() if name in CHANGED_BY_RELOAD}
+    return attrs.evolve(now, **at_once), [name for name in changed if name not in at_once]
+
+
 @attrs.frozen
 class Configuration:
     """All of it: what holds for the daemon, and each gateway's own.
 
     :ivar daemon: the daemon's settings.
     :ivar gateways: the gateways'.
+    :ivar file: the file that it is from; None where it is from a command line.
     :ivar mistakes: what is wrong with values so far. The settings that they are for have their
         defaults, so that what is wrong with files and ports can be found as well: see
-        :func:`pgtls.daemon.gateway_loading.load_first`.
+        :func:`pgtls.daemon.gateway_loading.load_all`.
     """
 
     daemon: DaemonSettings
     gateways: tuple[GatewayConfiguration, ...]
     mistakes: Mistakes = attrs.field(factory=Mistakes)
+    file: Path | None = None
+
+    def read_again(self) -> Configuration:
+        """The configuration that its file has now.
+
+        :returns: it; the same one where it is from a command line.
+        :raises ConfigurationError: the file cannot be read at all.
+        """
+        if self.file is None:
+            return attrs.evolve(self, mistakes=Mistakes())
+        return self.from_toml(self.file)
 
     @classmethod
     def from_options(cls, values: Mapping[str, object]) -> Configuration:
@@ -116,12 +148,11 @@ class Configuration:
             attrs.evolve(
                 _gateway(without_routes(table), f"{path}: gateway {number}: ", mistakes),
                 routes=read_routes(table, f"{path}: gateway {number}: ", mistakes),
-                file=str(path),
                 number=number,
             )
             for number, table in enumerate(tables, 1)
         )
-        return cls(daemon, gateways, mistakes)
+        return cls(daemon, gateways, mistakes, path)
 
 
 def _gateway(

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.cannot_start import CannotStart
-from pgtls.daemon.configuration import Configuration
+from pgtls.daemon.configuration import Configuration, DaemonSettings
 from pgtls.daemon.embedded import EmbeddedPostgreSQL
 from pgtls.daemon.file_reload import watch_files
 from pgtls.daemon.gateway_loading import (
-    daemons_certificate,
-    load_first,
-    load_gateway,
+    load_all,
     upstream_endpoint,
-    uses_default_certificate,
 )
 from pgtls.daemon.mistakes import Mistakes
-from pgtls.daemon.port_check import why_not_opened
-from pgtls.daemon.route_tables import with_routes_read_again
+from pgtls.daemon.own_certificate import daemons_certificate, uses_default_certificate
+from pgtls.daemon.reloading import InTurn, plan_reload
+from pgtls.daemon.served_gateways import ServedGateways
 from pgtls.daemon.startup_notice import print_line, print_listening
-from pgtls.daemon.state import DefaultCertificate
-from pgtls.daemon.worker_pipe import SharedGateway, Task
-from pgtls.daemon.workers import Workers
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.key_holders import KeyHolder, KeyHolders
+from pgtls.transport.listening_sockets import is_unix_socket
 from pgtls.transport.reactor import IReactor
 
 if TYPE_CHECKING:
@@ -73,51 +68,53 @@ class Daemon(MultiService):
         self._stop_requested = stop_requested
         self._ready = ready
         self._reload_mistake = ""
-        self._settings = settings = configuration.daemon
+        self._configuration = configuration
+        settings = configuration.daemon
         self._embedded = EmbeddedPostgreSQL(Path(settings.embedded)) if settings.embedded else None
+        self._embedded_conninfo: ConnInfo | None = None
         # Where the names of files count from, wherever twistd goes from here (--rundir).
         self._directory = os.getcwd()
-        self._workers: Workers | None = None
-        self._status = self._make_status() if settings.status else None
+        self._status = self._make_status(settings) if settings.status else None
         self.predecessors: list[KeyHolder] = []
         self.key_holder = KeyHolders(self._key_holders)
-        self._file_watch = watch_files(
-            *(reactor, settings, self._directory, self._files_to_workers),
-            lambda: self.gateways if self.running else [],
-        )
-        for loaded in load_first(reactor, configuration):
-            gateway = Gateway(
-                reactor,
-                loaded,
-                shutdown_timeout=settings.shutdown_timeout,
-                expiry_warning=timedelta(days=settings.expiry_warning),
-                elsewhere=self.key_holder,
-            )
-            if self._status is not None:
-                self._status.observe(gateway)
-            gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
-        self._certificate: DefaultCertificate | None = None
-        if any(uses_default_certificate(each.settings) for each in configuration.gateways):
-            # Now: twistd --uid may soon have no right to read it.
-            self._certificate = daemons_certificate(settings.state_dir)
+        self._served = ServedGateways(reactor, settings, self._directory, self._observe)
+        self._served.elsewhere = self.key_holder
+        self._served.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._served.add_first(load_all(reactor, configuration))
+        self._file_watch = watch_files(reactor, self._directory, self._served)
+        self._reloads = InTurn(self._reload)
 
-    def _make_status(self) -> DaemonStatus:
+    def _make_status(self, settings: DaemonSettings) -> DaemonStatus:
         # Not used, it costs nothing.
         from pgtls.daemon.daemon_status import DaemonStatus  # noqa: PLC0415
 
-        return DaemonStatus(self._reactor, self._settings, lambda: self.gateways)
+        return DaemonStatus(self._reactor, settings, lambda: self.gateways)
+
+    def _observe(self, gateway: Gateway) -> None:
+        if self._status is not None:
+            self._status.observe(gateway)
+
+    @property
+    def _settings(self) -> DaemonSettings:
+        return self._served.settings
 
     @property
     def gateways(self) -> list[Gateway]:
-        """The gateways, in the order of the configuration."""
-        return [service for service in self.services if isinstance(service, Gateway)]
+        """The gateways, in the order of the configuration. Those that a reload has taken away are
+        not among them, whether they have sessions or not."""
+        return self._served.served
+
+    def listening_sockets(self) -> dict[str, int]:
+        """The listening sockets, for a process that is to take them over.
+
+        :returns: the descriptor of each, by the endpoint string that it was opened by.
+        """
+        return {g.loaded.configuration.settings.listen: g.descriptor for g in self.gateways}
 
     @property
     def sessions(self) -> int:
         """How many connections of clients are open, in all processes."""
-        if self._workers is not None:
-            return self._workers.connections()
-        return sum(gateway.sessions for gateway in self.gateways)
+        return self._served.sessions
 
     @property
     def summary(self) -> str:
@@ -134,8 +131,28 @@ class Daemon(MultiService):
 
         :param timeout: seconds that they have.
         """
-        if self._workers is not None:
-            self._workers.check_alive(timeout)
+        if self._served.workers is not None:
+            self._served.workers.check_alive(timeout)
+
+    def privilegedStartService(self) -> None:
+        """Open the TCP ports: some may need rights that the process is about to give up.
+
+        :raises CannotStart: one cannot be opened. Nothing is left open then.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._embedded is None:
+            self._now(self._start_privileged())
+
+    async def _start_privileged(self) -> None:
+        try:
+            await self._served.open_ports(
+                gateway
+                for gateway in self.gateways
+                if not is_unix_socket(gateway.loaded.configuration.settings.listen)
+            )
+        except ConfigurationError as error:
+            self._served.close_ports()
+            raise CannotStart(error) from None
 
     def startService(self) -> None:
         """Start the embedded PostgreSQL, open the ports, start the workers, say how to reach them.
@@ -143,7 +160,10 @@ class Daemon(MultiService):
         :raises CannotStart: PostgreSQL does not start, a port cannot be opened, or a worker cannot
             work. Nothing is left open then.
         """
-        starting = Deferred.fromCoroutine(self._start())
+        self._now(self._start())
+
+    def _now(self, coroutine: Coroutine[Deferred[object], object, None]) -> None:
+        starting = Deferred.fromCoroutine(coroutine)
         failed: list[Failure] = []
         if starting.called:  # as it is with every endpoint of Twisted's own
             starting.addErrback(failed.append)
@@ -160,8 +180,7 @@ class Daemon(MultiService):
             if self._settings.workers > 1:
                 self._start_workers()
         except ConfigurationError as error:
-            for gateway in self.gateways:
-                gateway.close_port()
+            self._served.close_ports()
             if self._status is not None:
                 self._status.stop()
             if self._embedded is not None:
@@ -177,7 +196,7 @@ class Daemon(MultiService):
 
         :param conninfo: its connection string.
         """
-        upstream = ConnInfo.parse(conninfo, {})
+        self._embedded_conninfo = upstream = ConnInfo.parse(conninfo, {})
         for gateway in self.gateways:
             loaded = gateway.loaded
             if not loaded.configuration.settings.upstream:
@@ -192,98 +211,86 @@ class Daemon(MultiService):
     async def _open_ports(self) -> None:
         """:raises ConfigurationError: with every port that cannot be opened."""
         mistakes = Mistakes()
-        opening = [_open_port(gateway, mistakes) for gateway in self.gateways]
+        with mistakes.at(""):
+            await self._served.open_ports(self.gateways)
         if self._status is not None:
-            opening.append(self._status.open_port(mistakes))
-        await gatherResults(opening)
+            await self._status.open_port(mistakes)
         mistakes.check()
 
     def _started(self) -> None:
         if not self.running or self._stop_requested():
             return
         self._ready()
-        for gateway in self.gateways:
-            settings = gateway.loaded.configuration.settings
-            certificate = self._certificate if uses_default_certificate(settings) else None
-            embedded = self._embedded is not None and not settings.upstream
-            print_listening(gateway.address, settings, certificate, embedded=embedded)
+        self._print_listening(self.gateways)
         if self.running and self._status is not None:
             print_line(f"pgtls: status at {self._status.start()}")
 
-    def _start_workers(self) -> None:
-        """Have other processes accept what comes to the ports.
+    def _print_listening(self, gateways: Iterable[Gateway]) -> None:
+        for gateway in gateways:
+            settings = gateway.loaded.configuration.settings
+            certificate = None
+            if uses_default_certificate(settings):
+                with contextlib.chdir(self._directory):
+                    certificate = daemons_certificate(self._settings.state_dir)
+            embedded = self._embedded is not None and not settings.upstream
+            print_listening(gateway.address, settings, certificate, embedded=embedded)
 
-        :raises ConfigurationError: a worker cannot work.
-        """
-        # Nothing has been accepted here: the reactor has had no turn.
-        shared = tuple(
-            SharedGateway(gateway.loaded.configuration, gateway.leave_port_to_workers())
-            for gateway in self.gateways
-        )
-        self._workers = Workers(
-            self._reactor,
-            Task(
-                workers=self._settings.workers,
-                gateways=shared,
-                directory=self._directory,
-                state_dir=self._settings.state_dir,
-                shutdown_timeout=self._settings.shutdown_timeout,
-                metrics_directory=self._status.directory if self._status is not None else "",
-            ),
-            self._stop_requested,
-            KeyHolders(lambda: self.predecessors),
-        )
+    def _start_workers(self) -> None:
+        """:raises ConfigurationError: a worker cannot work."""
+        directory = self._status.directory if self._status is not None else ""
+        others = KeyHolders(lambda: self.predecessors)
+        self._served.start_workers(self._stop_requested, directory, others)
         if self._status is not None:
-            self._status.workers_process = self._workers
-        self._workers.start()
+            self._status.workers_process = self._served.workers
 
     def _key_holders(self) -> list[KeyHolder]:
-        workers = self._workers.key_holders() if self._workers is not None else []
-        return [*self.gateways, *workers, *self.predecessors]
+        workers = self._served.workers
+        holders = workers.key_holders() if workers is not None else []
+        return [*self._served.with_sessions, *holders, *self.predecessors]
 
-    def reload(self) -> Deferred[None]:
-        """Read again what the settings name: certificates, keys, CRLs, ident maps. All of it is
-        used for connections from now on, or none of it if there is a mistake anywhere.
+    def reload(self) -> Deferred[bool]:
+        """Read again the configuration file, and what it names: certificates, keys, CRLs, ident
+        maps. Gateways are added, changed and removed. All of it is used for connections from now
+        on, or none of it if there is a mistake anywhere.
 
-        :returns: fires when it is done; never fails.
+        :returns: fires when it is done, with whether it is in use; never fails.
         """
-        return Deferred.fromCoroutine(self._reload())
+        return self._reloads.run()
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> bool:
         if not self.running:
-            return
-        found = Mistakes()
+            return False
+        before = self.gateways
         try:
             with contextlib.chdir(self._directory):
-                renewed = [
-                    (gateway, loaded)
-                    for gateway in self.gateways
-                    for loaded in load_gateway(
-                        self._reactor,
-                        with_routes_read_again(gateway.loaded.configuration, found),
-                        self._settings.state_dir,
-                        found,
-                        before=gateway.loaded,
-                    )
-                ]
+                plan = plan_reload(
+                    self._reactor,
+                    self._configuration,
+                    self._settings,
+                    before,
+                    embedded=self._embedded_conninfo,
+                )
+            served = plan.served(self._served.make)
+            hung = await self._served.replace(plan.settings, served, plan.kept)
+        except ConfigurationError as error:
+            self._not_reloaded(error.mistakes)
+            return False
         except OSError as error:
-            found.add(str(error))
-        if found.found:
-            self._not_reloaded(found.found)
-            return
-        for gateway, loaded in renewed:
-            gateway.renew(loaded)
-        mistakes = []
-        if self._workers is not None:
-            self._workers.replace_configurations([loaded.configuration for _, loaded in renewed])
-            mistakes = await self._workers.reload()
-        if mistakes:  # a file has changed since we read it, or a worker does not answer
-            self._not_reloaded(mistakes)
-        else:
-            self._reload_mistake = ""
-            if self._status is not None:
-                self._status.reloaded(())
-            _log.info("reloaded: new connections get what is in the files now")
+            self._not_reloaded([error])
+            return False
+        self._file_watch.interval = plan.settings.reload_interval
+        for name in plan.needs_restart:
+            _log.warn("{setting} is not changed by a reload: it needs a restart", setting=name)
+        if self.running:
+            self._print_listening(gateway for gateway in served if gateway not in before)
+        if hung:
+            self._not_reloaded(hung)
+            return False
+        self._reload_mistake = ""
+        if self._status is not None:
+            self._status.reloaded(())
+        _log.info("reloaded: new connections get what is in the files now")
+        return True
 
     def _not_reloaded(self, mistakes: Sequence[object]) -> None:
         self._reload_mistake = str(mistakes[0])
@@ -291,10 +298,6 @@ class Daemon(MultiService):
             self._status.reloaded(mistakes)
         for mistake in mistakes:
             _log.error("not reloaded: {mistake}", mistake=mistake)
-
-    def _files_to_workers(self) -> Deferred[list[str]]:
-        configurations = [gateway.loaded.configuration for gateway in self.gateways]
-        return self._workers.read_files(configurations) if self._workers else succeed([])
 
     def stopService(self) -> Deferred[None]:
         """Begin no more sessions, let those that are open finish for ``shutdown_timeout``, then
@@ -310,15 +313,12 @@ class Daemon(MultiService):
             self._status.draining = True
         self._file_watch.stop()
         timeout = self._settings.shutdown_timeout
-        workers, ended = self._workers, None
         count = self.sessions
-        if workers is not None:
-            ended = workers.stop(timeout)
+        ended = self._served.stop_workers(timeout)
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
         if ended is not None:
             await ended
-            self._workers = None
         await super().stopService()  # type: ignore[no-untyped-call]
         if self._embedded is not None:
             await deferToThread(self._embedded.stop)
@@ -327,18 +327,7 @@ class Daemon(MultiService):
 
     def end_sessions(self) -> None:
         """Close all that :meth:`stopService` waits for, at once."""
-        if self._workers is not None:
-            self._workers.kill()
-        for gateway in self.gateways:
-            gateway.abort_sessions()
-
-
-def _open_port(gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
-    def not_opened(failure: Failure) -> None:
-        listen = gateway.loaded.configuration.settings.listen
-        mistakes.add(f"{listen}: {why_not_opened(failure.value)}")
-
-    return gateway.open_port().addErrback(not_opened)
+        self._served.end_sessions()
 
 
 def _counted(number: int, things: str) -> str:

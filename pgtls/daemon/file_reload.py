@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import chdir
 from functools import partial
 
@@ -12,10 +12,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from pgtls.daemon.background import in_background
-from pgtls.daemon.configuration import DaemonSettings
 from pgtls.daemon.file_watch import FileWatch, Outcome
 from pgtls.daemon.gateway_loading import load_gateway
 from pgtls.daemon.mistakes import Mistakes
+from pgtls.daemon.served_gateways import ServedGateways
+from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.reading import FilesRead, noting
@@ -24,57 +25,45 @@ from pgtls.transport.reactor import IReactor
 _log = Logger(namespace="pgtls.gateway")
 
 
-def watch_files(
-    reactor: IReactor,
-    settings: DaemonSettings,
-    directory: str,
-    tell_workers: Callable[[], Deferred[list[str]]],
-    gateways: Callable[[], Sequence[Gateway]],
-) -> FileWatch:
+def watch_files(reactor: IReactor, directory: str, served: ServedGateways) -> FileWatch:
     """Make the watch over the files of a daemon's gateways.
 
     :param reactor: Twisted's reactor.
-    :param settings: the daemon's.
     :param directory: where the names of files count from.
-    :param tell_workers: has other processes read them too; fires with their mistakes.
-    :param gateways: tells which gateways there are.
+    :param served: the gateways.
     :returns: the watch, not started.
     """
 
     async def read(changed: Sequence[Gateway]) -> list[Outcome | None]:
-        outcomes = [
-            await _read_again(reactor, gateway, settings.state_dir, directory, gateways)
-            for gateway in changed
-        ]
-        if any(each is not None and not each.mistakes for each in outcomes):
-            for mistake in await tell_workers():
-                _log.error("not reloaded: {mistake}", mistake=mistake)
-        return outcomes
+        return [await _read_again(reactor, gateway, directory, served) for gateway in changed]
 
     return FileWatch(
         reactor,
-        settings.reload_interval,
-        gateways,
+        served.settings.reload_interval,
+        lambda: served.served if served.running else [],
         lambda changed: Deferred.fromCoroutine(read(changed)),
         partial(in_background, reactor),
     )
 
 
 async def _read_again(
-    reactor: IReactor,
-    gateway: Gateway,
-    state_dir: str,
-    directory: str,
-    gateways: Callable[[], Sequence[Gateway]],
+    reactor: IReactor, gateway: Gateway, directory: str, served: ServedGateways
 ) -> Outcome | None:
     """Read the files of a gateway; have it use them, if they are good."""
     before = gateway.loaded
-    read = await _read_in_background(reactor, before, state_dir, directory)
-    if gateway.loaded is not before or gateway not in gateways():
+    read = await _read_in_background(reactor, before, served.settings.state_dir, directory)
+    if read.loaded is None:
+        is_current = gateway.loaded is before and gateway in served.served
+        return Outcome(read.files, read.mistakes) if is_current else None
+    try:
+        hung = await served.renew(gateway, before, read.loaded)
+    except ConfigurationError as error:
+        return Outcome(read.files, error.mistakes)
+    if hung is None:
         return None
-    if read.loaded is not None:
-        gateway.renew(read.loaded)
-    return Outcome(read.files, read.mistakes)
+    for mistake in hung:
+        _log.error("not reloaded: {mistake}", mistake=mistake)
+    return Outcome(read.files)
 
 
 @attrs.frozen

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.configuration import Configuration
+from pgtls.daemon.listener_keys import ListenerKey, check_addresses, listener_keys
 from pgtls.daemon.mistakes import Mistakes
-from pgtls.daemon.port_check import check_ports
-from pgtls.daemon.route_tables import (
-    loaded_routes,
-    upstreams_with_files,
+from pgtls.daemon.own_certificate import (
+    check_without_certificate,
+    daemons_certificate,
+    own_certificate,
+    uses_default_certificate,
 )
+from pgtls.daemon.port_check import check_ports
+from pgtls.daemon.route_tables import loaded_routes, upstreams_with_files
 from pgtls.daemon.ssh_loading import check_reachable, ssh_tunnel
-from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
     GatewayConfiguration,
-    GatewaySettings,
     LoadedGateway,
 )
 from pgtls.gateway.route_upstream import RouteUpstream, places
 from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.hba_policy import access_policy
-from pgtls.protocols.server_tls import ServerTLS, names_hosts
-from pgtls.reading import not_noting, noting, read_file
+from pgtls.protocols.server_tls import ServerTLS
+from pgtls.reading import noting
 from pgtls.status.status_endpoint import check_status_endpoint
-from pgtls.tls.host_contexts import LoadedKeys
-from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.tls.key_file import NO_KEYS, LoadedKeys
 from pgtls.tls.validity import Validity, upstream_validities
 from pgtls.transport.listening_sockets import endpoint_from_string
 from pgtls.transport.reactor import IReactor
@@ -44,38 +47,52 @@ if TYPE_CHECKING:
     from pgtls.transport.ssh_tunnel import SSHTunnel
 
 
-def uses_default_certificate(settings: GatewaySettings) -> bool:
-    """Whether a gateway shows the certificate that the daemon makes itself.
-
-    :param settings: the gateway's.
-    :returns: True where TLS is on and no certificate is named.
-    """
-    tls = settings.listener.tls
-    named = tls.ssl_cert_file or tls.ssl_key_file or names_hosts(tls)
-    return settings.listener.ssl is not SSL.OFF and not named
-
-
-def load_first(reactor: IReactor, configuration: Configuration) -> list[LoadedGateway]:
-    """Check all settings of all gateways, and read their files, at the daemon's start.
+def load_all(
+    reactor: IReactor,
+    configuration: Configuration,
+    before: Mapping[ListenerKey, LoadedGateway] = MappingProxyType({}),
+    *,
+    embedded: ConnInfo | None = None,
+    offline: bool = False,
+) -> list[LoadedGateway]:
+    """Check all settings of all gateways, and read their files.
 
     :param reactor: Twisted's reactor.
     :param configuration: the daemon's.
+    :param before: at a reload, the gateways that there are.
+    :param embedded: the embedded PostgreSQL, where it runs.
+    :param offline: make no certificate, and try no port: another daemon may run with this
+        configuration.
     :returns: the gateways, in their order.
     :raises ConfigurationError: with every mistake.
     """
     daemon, mistakes = configuration.daemon, configuration.mistakes
+    keys = listener_keys(configuration.gateways)
+    check_addresses(configuration.gateways, mistakes)
     loaded: list[LoadedGateway] = []
-    for gateway in configuration.gateways:
+    for key, gateway in zip(keys, configuration.gateways, strict=True):
         settings = gateway.settings
         with mistakes.at(gateway.location):
             _check_listen(reactor, settings.listen, daemon.workers)
-        embedded = bool(daemon.embedded) and not settings.upstream
-        gateway = attrs.evolve(gateway, embedded=embedded)  # noqa: PLW2901
-        loaded += load_gateway(reactor, gateway, daemon.state_dir, mistakes)
+        is_embedded = bool(daemon.embedded) and not settings.upstream
+        gateway = attrs.evolve(  # noqa: PLW2901
+            gateway, embedded=is_embedded, upstream=embedded if is_embedded else None
+        )
+        loaded += load_gateway(
+            *(reactor, gateway, daemon.state_dir, mistakes),
+            before=before.get(key),
+            makes_certificate=not offline,
+        )
     check_status(configuration, mistakes)
-    if mistakes.found:
-        listen = [gateway.settings.listen for gateway in configuration.gateways]
-        check_ports([*listen, *([daemon.status] if daemon.status else [])], mistakes)
+    if mistakes.found and not offline:
+        opened = [
+            g.settings.listen
+            for key, g in zip(keys, configuration.gateways, strict=True)
+            if key not in before
+        ]
+        if daemon.status and not before:
+            opened.append(daemon.status)
+        check_ports(opened, mistakes)
     mistakes.check()
     return loaded
 
@@ -104,6 +121,8 @@ def load_gateway(
     *,
     quiet: bool = False,
     before: LoadedGateway | None = None,
+    handed_keys: LoadedKeys = NO_KEYS,
+    makes_certificate: bool = True,
 ) -> list[LoadedGateway]:
     """Read the files of a gateway.
 
@@ -114,10 +133,17 @@ def load_gateway(
     :param quiet: log no warnings: another process does.
     :param before: at a reload, the gateway as it is: private keys whose passphrase may not be
         asked for again stay as they are.
+    :param handed_keys: private keys that another process has read.
+    :param makes_certificate: whether the daemon's own certificate is made where it is needed and
+        is not there.
     :returns: the gateway; or none, where there are mistakes.
     """
     with noting() as files:
-        loaded = _load(reactor, gateway, state_dir, mistakes, quiet=quiet, before=before)
+        loaded = _load(
+            *(reactor, gateway, state_dir, mistakes, before, handed_keys),
+            quiet=quiet,
+            makes_certificate=makes_certificate,
+        )
     return [attrs.evolve(each, files=files) for each in loaded]
 
 
@@ -126,19 +152,27 @@ def _load(
     gateway: GatewayConfiguration,
     state_dir: str,
     mistakes: Mistakes,
+    before: LoadedGateway | None,
+    handed_keys: LoadedKeys,
     *,
     quiet: bool,
-    before: LoadedGateway | None,
+    makes_certificate: bool,
 ) -> list[LoadedGateway]:
     tls = policy = tunnel = upstream = None
     if before is not None and not gateway.embedded:
         # Its service file may say something else now, and root.crt may be there.
         gateway = attrs.evolve(gateway, upstream=None)
+    if before is not None:
+        gateway = attrs.evolve(gateway, own_certificate=None)
     with mistakes.at(gateway.location):
-        if mistakes.found and uses_default_certificate(gateway.settings):
-            _check_without_certificate(gateway.settings.listener.tls)
+        if not uses_default_certificate(gateway.settings) or gateway.own_certificate is not None:
+            tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
+        elif mistakes.found or not makes_certificate:
+            check_without_certificate(gateway.settings.listener.tls)
         else:
-            tls = _server_tls(gateway.settings, state_dir, before, quiet=quiet)
+            made = daemons_certificate(state_dir)
+            gateway = attrs.evolve(gateway, own_certificate=own_certificate(made))
+            tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
     with mistakes.at(gateway.location):
         policy = access_policy(gateway.settings.listener, reactor, tls)
     with mistakes.at(gateway.location):
@@ -150,9 +184,8 @@ def _load(
     routes = loaded_routes(reactor, gateway, mistakes, tunnel)
     if policy is None:
         return []
-    own_file = None
-    if uses_default_certificate(gateway.settings):
-        own_file = str(state_directory(state_dir or None) / "server.crt")
+    own = gateway.own_certificate
+    own_file = own.file if own is not None else None
     validities = () if quiet else _validities(tls, own_file, upstream, routes)
     return [
         LoadedGateway(
@@ -169,53 +202,28 @@ def _with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
 
 
 def _server_tls(
-    settings: GatewaySettings, state_dir: str, before: LoadedGateway | None, *, quiet: bool
+    gateway: GatewayConfiguration,
+    before: LoadedGateway | None,
+    handed_keys: LoadedKeys,
+    *,
+    quiet: bool,
 ) -> ServerTLS | None:
     """What clients are shown: the certificate that the settings name, else the daemon's own."""
-    if settings.listener.ssl is SSL.OFF:
+    if gateway.settings.listener.ssl is SSL.OFF:
         return None
-    tls = settings.listener.tls
-    if uses_default_certificate(settings):
-        tls = _with_default_certificate(tls, daemons_certificate(state_dir))
+    tls, own = gateway.settings.listener.tls, gateway.own_certificate
+    if own is not None:
+        tls = attrs.evolve(tls, ssl_cert_file=own.chain, ssl_key_file=own.key_file)
     loaded_keys: LoadedKeys | None = None
     if before is not None:
         loaded_keys = before.tls.keys if before.tls is not None else {}
-    return ServerTLS(tls, quiet=quiet, expiry_warning=None, loaded_keys=loaded_keys)
-
-
-def _check_without_certificate(tls: ServerTLSSettings) -> None:
-    """Find what is wrong where no certificate is made, since the start fails anyway."""
-    try:
-        ServerTLS(tls, quiet=True)
-    except ConfigurationError as error:
-        others = [each for each in error.mistakes if "ssl_cert_file" not in each]
-        if others:
-            raise ConfigurationError(*others) from None
-
-
-def daemons_certificate(state_dir: str) -> DefaultCertificate:
-    """The certificate that the daemon makes itself, made now if need be.
-
-    :param state_dir: as the settings have it.
-    :returns: its files.
-    :raises ConfigurationError: the directory or a file in it cannot be used.
-    """
-    try:
-        with not_noting():  # what is made in there is no change
-            return default_certificate(state_directory(state_dir or None))
-    except OSError as error:
-        raise ConfigurationError(f"state directory: {error}") from error
-
-
-def _with_default_certificate(
-    tls: ServerTLSSettings, made: DefaultCertificate
-) -> ServerTLSSettings:
-    try:
-        # With its root, so that "pgtls trust" finds there what it is to trust.
-        chain = read_file(made.server_crt) + read_file(made.root_crt)
-    except OSError as error:
-        raise ConfigurationError(f"state directory: {error}") from error
-    return attrs.evolve(tls, ssl_cert_file=chain, ssl_key_file=str(made.server_key))
+    return ServerTLS(
+        tls,
+        quiet=quiet,
+        expiry_warning=None,
+        loaded_keys=loaded_keys,
+        handed_keys=handed_keys,
+    )
 
 
 def _parsed_upstream(upstream: str) -> ConnInfo:

@@ -57,9 +57,6 @@ class _WouldOpen(Exception):
 class _NothingOpened:
     """A reactor as far as Twisted's endpoints listen with it; it opens nothing."""
 
-    def __init__(self) -> None:
-        self._bound: set[tuple[str, int]] = set()
-
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> NoReturn:
@@ -68,10 +65,6 @@ class _NothingOpened:
         with socket.socket(family) as unused:
             unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             unused.bind((interface, port))
-        if (interface, port) in self._bound:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        if port:
-            self._bound.add((interface, port))
         raise _WouldOpen
 
     def listenUNIX(

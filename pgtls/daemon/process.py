@@ -6,7 +6,6 @@ None of this happens to a process that only imports pgtls or runs its endpoints.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from contextlib import ExitStack
 from types import FrameType
@@ -22,22 +21,19 @@ from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
+from pgtls.daemon.open_files import allow_open_files
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS, Handler, signals
 from pgtls.daemon.systemd_notify import SystemdNotify
 from pgtls.daemon.systemd_service import SystemdService
 from pgtls.daemon.text_log import speed_up_text_logs
 from pgtls.daemon.workers import END_TIMEOUT, START_TIMEOUT
-from pgtls.protocols.places import descriptors
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
 #: Seconds that the embedded PostgreSQL may take to stop.
 _EMBEDDED_STOP_TIMEOUT = 120.0
-
-#: File descriptors that the daemon needs besides those for clients: for its status, mostly.
-_SPARE_FILES = 256
 
 
 class IDaemonReactor(IReactor, IReactorFromThreads):
@@ -83,9 +79,7 @@ class DaemonProcess(Service):
             undo.callback(use_monotonic_clock(self._reactor))
             if settings.workers == 1:
                 dedicate(self._reactor)
-            _allow_open_files(
-                sum(descriptors(g.settings.listener.max_connections) for g in gateways)
-            )
+            allow_open_files(g.settings.listener.max_connections for g in gateways)
             self._reactor.callWhenRunning(self._handle_signals)
             undo.callback(self._systemd.stop)
             if settings.workers > 1 or settings.embedded:
@@ -129,6 +123,11 @@ class DaemonProcess(Service):
         if not self._stop_signalled:  # otherwise the process ends, whatever comes now
             signals.restore()
 
+    def _reloaded(self, succeeded: bool) -> bool:
+        listeners = [g.loaded.configuration.settings.listener for g in self._daemon.gateways]
+        allow_open_files(each.max_connections for each in listeners)
+        return succeeded
+
     # A signal comes between any two steps of the program; what it asks for waits for its turn.
 
     def _reload(self, number: int, frame: FrameType | None) -> None:
@@ -137,7 +136,9 @@ class DaemonProcess(Service):
 
     def _reload_daemon(self) -> None:
         if self.running:
-            self._systemd.reload(self._daemon.reload())
+            reloading = self._daemon.reload()
+            reloading.addCallback(self._reloaded)
+            self._systemd.reload(reloading)
 
     def _rotate(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(rotate_log_files)
@@ -150,23 +151,3 @@ class DaemonProcess(Service):
         else:
             self._reactor.callFromThread(self._daemon.end_sessions)
         self._stop_signalled = True
-
-
-def _allow_open_files(files: int) -> None:
-    """Raise the limit of open files as far as the hard limit allows.
-
-    :param files: how many the clients may need; the daemon needs a few more.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = files + _SPARE_FILES
-    unlimited = hard == resource.RLIM_INFINITY
-    if soft < needed:
-        granted = needed if unlimited else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-        if granted < needed:
-            _log.warn(
-                "max_connections needs {needed} open files, the limit is {granted}: raise it "
-                "(ulimit -n, LimitNOFILE=)",
-                needed=needed,
-                granted=granted,
-            )

@@ -1,4 +1,4 @@
-"""The ``[[gateway.route]]`` tables of ``pgtls.toml``: read at the start, and again at a reload."""
+"""The ``[[gateway.route]]`` tables of ``pgtls.toml``: what is in them, and where they lead."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
-from twisted.logger import Logger
-
 from pgtls import settings
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.template import PLACE, ConnInfoTemplate
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.ssh_loading import check_reachable
 from pgtls.errors import ConfigurationError
-from pgtls.gateway.gateway_configuration import (
-    GatewayConfiguration,
-    GatewaySettings,
-    RouteSettings,
-)
+from pgtls.gateway.gateway_configuration import GatewayConfiguration, RouteSettings
 from pgtls.gateway.route_upstream import RouteUpstream, security_of
 from pgtls.gateway.routes import Route
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -29,8 +22,6 @@ from pgtls.transport.reactor import IReactor
 
 if TYPE_CHECKING:
     from pgtls.transport.ssh_tunnel import SSHTunnel
-
-_log = Logger(namespace="pgtls.gateway")
 
 
 def read_toml(path: Path) -> dict[str, object]:
@@ -81,46 +72,6 @@ def read_routes(
             mistakes.add(f"{place}upstream is missing: a libpq connection string")
         routes.append(route)
     return tuple(routes)
-
-
-def with_routes_read_again(
-    gateway: GatewayConfiguration, mistakes: Mistakes, *, quiet: bool = False
-) -> GatewayConfiguration:
-    """A gateway with the routes that its file has now.
-
-    :param gateway: its configuration.
-    :param mistakes: takes those that are found.
-    :param quiet: log no warnings: another process does.
-    :returns: the configuration with the routes; as it was where the file has no such gateway any
-        more, or cannot be read.
-    """
-    tables: object = None
-    if gateway.file:
-        with mistakes.at(""):
-            tables = read_toml(Path(gateway.file)).get("gateway", [])
-    if tables is None:
-        return gateway
-    table = _table_of(gateway, tables)
-    if table is None:
-        if not quiet:
-            _log.warn(
-                "{location}nothing listens on {listen} there any more: its routes stay as they are",
-                location=gateway.location,
-                listen=gateway.settings.listen,
-            )
-        return gateway
-    return attrs.evolve(gateway, routes=read_routes(table, gateway.location, mistakes))
-
-
-def _table_of(gateway: GatewayConfiguration, tables: object) -> dict[str, object] | None:
-    """The table that listens where the gateway does: the one at its place, or another."""
-    found = [each for each in tables if isinstance(each, dict)] if isinstance(tables, list) else []
-    default = GatewaySettings().listen
-    at_its_place = found[gateway.number - 1 : gateway.number]
-    for table in (*at_its_place, *found):
-        if table.get("listen", default) == gateway.settings.listen:
-            return table
-    return None
 
 
 def parsed_routes(

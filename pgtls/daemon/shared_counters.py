@@ -3,89 +3,208 @@
 from __future__ import annotations
 
 import mmap
-import tempfile
-from collections.abc import Callable
+import os
+from collections.abc import Container
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, lockf
+from time import monotonic
 from typing import IO
+
+from pgtls.daemon.unnamed_file import unnamed_file
 
 _BYTES = 4
 
+#: Seconds that a process waits, at most, while another one counts. Where that one has been stopped
+#: just then the others wait once, and go on: the limit may then be exceeded by one.
+_LONGEST_WAIT = 0.2
 
-def counters_file(gateways: int, workers: int) -> IO[bytes]:
-    """The file below the memory: without a name, and gone with the processes that have it open.
 
-    :param gateways: how many ports are shared.
-    :param workers: how many processes share them.
+def counters_file(workers: int) -> IO[bytes]:
+    """The file below the memory of one port: without a name, and gone with the processes that have
+    it open.
+
+    :param workers: how many processes share the port.
     :returns: the file, open.
     :raises OSError: there is no room for it.
     """
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
     # Written, not truncated: where there is no room for it, that is to show here.
-    file.write(bytes(gateways * workers * _BYTES))
-    file.flush()
-    return file
+    return unnamed_file(bytes(workers * _BYTES))
 
 
 class ConnectionCounters:
-    """A number of connections for each gateway and worker.
+    """The number of connections to one port, for each process that shares it.
 
-    Each process writes its own numbers only, so nothing has to be locked. What another one counts
-    in the same moment may be missed: a limit can be overshot by one for each other worker.
+    Each process writes its own number only. While it decides whether it may count one more it has
+    a lock on the file, which ends with the process, however that ends.
 
-    :param file: the descriptor of :func:`counters_file`.
-    :param gateways: how many ports are shared.
-    :param workers: how many processes share them.
+    :param file: the descriptor of :func:`counters_file`; it stays open, and the caller's.
+    :param workers: how many processes share the port.
     """
 
-    def __init__(self, file: int, gateways: int, workers: int) -> None:
-        self._workers = workers
-        self._memory = mmap.mmap(file, gateways * workers * _BYTES)
+    def __init__(self, file: int, workers: int) -> None:
+        self._file = file
+        self._patience = _LONGEST_WAIT
+        self._memory = mmap.mmap(file, workers * _BYTES)
         self._numbers = memoryview(self._memory).cast("I")
 
-    def everywhere(self, gateway: int, worker: int) -> Callable[[int], int]:
-        """Counts one worker's connections to a gateway, and those of all.
+    def take(self, worker: int, limit: int) -> bool:
+        """Count one more connection, unless there are too many already.
 
-        :param gateway: the gateway's number, from 0.
-        :param worker: the worker's number, from 0.
-        :returns: what takes the worker's own number and returns that of all workers.
+        :param worker: whose; its number, from 0.
+        :param limit: how many all of them may have.
+        :returns: whether it has been counted.
         """
-        numbers = self._of_gateway(gateway)
+        locked = self._lock()
+        try:
+            if sum(self._numbers) >= limit:
+                return False
+            self._numbers[worker] += 1
+            return True
+        finally:
+            if locked:
+                lockf(self._file, LOCK_UN)
 
-        def count(own: int) -> int:
-            numbers[worker] = own
-            return sum(numbers)
+    def give_back(self, worker: int) -> None:
+        """Count one less.
 
-        return count
-
-    def surplus(self, gateway: int, worker: int) -> Callable[[], int]:
-        """Compares one worker's connections to a gateway with those of the others.
-
-        :param gateway: the gateway's number, from 0.
-        :param worker: the worker's number, from 0.
-        :returns: what returns how many more it has than the worker with the fewest.
+        :param worker: whose; its number, from 0.
         """
-        numbers = self._of_gateway(gateway)
-        return lambda: int(numbers[worker] - min(numbers))
+        self._numbers[worker] -= 1
 
-    def _of_gateway(self, gateway: int) -> memoryview:
-        return self._numbers[gateway * self._workers : (gateway + 1) * self._workers]
-
-    def of_worker(self, worker: int) -> int:
-        """How many connections a worker has.
+    def surplus(self, worker: int) -> int:
+        """Compare one process with the others.
 
         :param worker: its number, from 0.
-        :returns: their number, to all gateways.
+        :returns: how many connections more it has than the one with the fewest.
         """
-        return sum(self._numbers[worker :: self._workers])
+        return int(self._numbers[worker] - min(self._numbers))
+
+    def of_worker(self, worker: int) -> int:
+        """How many connections a process has.
+
+        :param worker: its number, from 0.
+        :returns: their number.
+        """
+        return int(self._numbers[worker])
+
+    def total(self) -> int:
+        """How many connections there are.
+
+        :returns: the number, of all processes.
+        """
+        return sum(self._numbers)
+
+    def forget(self, worker: int) -> None:
+        """A process has ended, and its connections with it.
+
+        :param worker: its number, from 0.
+        """
+        self._numbers[worker] = 0
 
     def close(self) -> None:
         """Give the memory back; nothing may count in it here any more."""
         self._numbers.release()
         self._memory.close()
 
+    def _lock(self) -> bool:
+        deadline = 0.0
+        while True:
+            try:
+                lockf(self._file, LOCK_EX | LOCK_NB)
+            except OSError:  # another one counts, which takes it some microseconds
+                now = monotonic()
+                deadline = deadline or now + self._patience
+                if now >= deadline:
+                    self._patience = 0.0
+                    return False
+                os.sched_yield()
+            else:
+                self._patience = _LONGEST_WAIT
+                return True
+
+
+class Counters:
+    """The counters of all ports, as the daemon has them, which counts nothing itself.
+
+    :param workers: how many processes share the ports.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._ports: dict[int, tuple[IO[bytes], ConnectionCounters]] = {}
+
+    def file(self, number: int) -> int:
+        """The file that processes count in, made when it is asked for first.
+
+        :param number: the gateway's.
+        :returns: its descriptor, which stays open here.
+        :raises OSError: there is no room for it.
+        """
+        if number not in self._ports:
+            file = counters_file(self._workers)
+            self._ports[number] = file, ConnectionCounters(file.fileno(), self._workers)
+        return self._ports[number][0].fileno()
+
+    def of_worker(self, worker: int) -> int:
+        """How many connections a process has.
+
+        :param worker: its number, from 0.
+        :returns: their number, to all ports.
+        """
+        return sum(counters.of_worker(worker) for _, counters in self._ports.values())
+
     def forget(self, worker: int) -> None:
-        """A worker has ended, and its connections with it.
+        """A process has ended, and its connections with it.
 
         :param worker: its number, from 0.
         """
-        for number in range(worker, len(self._numbers), self._workers):
-            self._numbers[number] = 0
+        for _, counters in self._ports.values():
+            counters.forget(worker)
+
+    def close_unused(self, used: Container[int]) -> None:
+        """Close those of ports that are closed, when their connections are.
+
+        :param used: the numbers of the others.
+        """
+        for number, (file, counters) in list(self._ports.items()):
+            if number not in used and not counters.total():
+                del self._ports[number]
+                counters.close()
+                file.close()
+
+    def close(self) -> None:
+        """Close all of them."""
+        for file, counters in self._ports.values():
+            counters.close()
+            file.close()
+        self._ports.clear()
+
+
+class SharedPlaces:
+    """One process's part of the counters, as the listener has it.
+
+    :param counters: the port's.
+    :param worker: the process's number, from 0.
+    """
+
+    def __init__(self, counters: ConnectionCounters, worker: int) -> None:
+        self._counters = counters
+        self._worker = worker
+
+    def take(self, limit: int) -> bool:
+        """See :meth:`ConnectionCounters.take`.
+
+        :param limit: how many all processes may have.
+        :returns: whether one more has been counted.
+        """
+        return self._counters.take(self._worker, limit)
+
+    def give_back(self) -> None:
+        """A connection is closed."""
+        self._counters.give_back(self._worker)
+
+    def surplus(self) -> int:
+        """See :meth:`ConnectionCounters.surplus`.
+
+        :returns: how many connections more this process has than the one with the fewest.
+        """
+        return self._counters.surplus(self._worker)

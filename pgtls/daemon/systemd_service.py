@@ -68,7 +68,7 @@ class SystemdService:
         if interval := self._notify.watchdog_interval:
             self._loop(self._alive, interval)
 
-    def reload(self, done: Deferred[None]) -> None:
+    def reload(self, done: Deferred[bool]) -> None:
         """The daemon reads its files again. However that ends, it is ready then.
 
         :param done: fires at the end.

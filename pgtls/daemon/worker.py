@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     """Serve until the daemon says that it is enough.
 
     :param arguments: ``name=number``: ``worker``, counted from 1, to be seen in ``ps``;
-        ``parent``, the daemon's process id; ``task``, ``control`` and ``report``, descriptors.
+        ``parent``, the daemon's process id; ``handover``, ``control`` and ``report``, descriptors.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     end_with_parent(given["parent"])
     from pgtls.daemon.worker_service import run  # noqa: PLC0415 - this takes its time
 
-    run(given["worker"] - 1, given["task"], given["control"], given["report"])
+    run(given["worker"] - 1, given["handover"], given["control"], given["report"])
 
 
 if __name__ == "__main__":

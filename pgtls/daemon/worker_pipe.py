@@ -1,11 +1,13 @@
 """What the daemon and its workers say to each other, over pipes of their own.
 
-The daemon gives a worker its task, in a file, and sends words: ``reload``, ``files``, ``stop``. The
-end of this pipe is the daemon's end. The worker sends lines: its log, each event as Twisted's JSON,
-which begins with ``{``; and a word with a value in JSON: ``ready``; ``failed`` with the mistakes;
-``reloaded`` with the mistakes, once for each ``reload`` and ``files``; ``stopping``, in answer to
-``stop``.
-Beside those each may ask the other one something: :mod:`pgtls.daemon.pipe_requests`.
+The daemon gives a worker its task, in a file without a name, with the listening sockets
+(:mod:`pgtls.daemon.handover`): one before it is started, others later on. It asks it to ``prepare``
+such a task, which is answered with the mistakes, and then to ``use`` it, or to ``forget`` it
+(:mod:`pgtls.daemon.pipe_requests`). The word ``stop`` is the end, and so is the end of this pipe.
+
+The worker sends lines: its log, each event as Twisted's JSON, which begins with ``{``; and a word
+with a value in JSON: ``ready``; ``failed`` with the mistakes; ``stopping``, in answer to ``stop``.
+Each may ask the other one something.
 """
 
 from __future__ import annotations
@@ -14,8 +16,7 @@ import contextlib
 import copyreg
 import os
 import pickle
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
 from types import MappingProxyType
 from typing import IO
@@ -26,6 +27,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDe
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.daemon.unnamed_file import unnamed_file
 from pgtls.gateway.gateway_configuration import GatewayConfiguration
 
 _CHUNK = 65536
@@ -46,24 +48,30 @@ copyreg.pickle(MappingProxyType, lambda mapping: (_read_only, (dict(mapping),)))
 class SharedGateway:
     """A gateway that workers serve.
 
+    :ivar number: its own, which no other gateway of the daemon ever has.
+    :ivar revision: changes whenever a worker is to read its files again.
     :ivar configuration: the gateway's.
-    :ivar descriptor: its listening socket.
+    :ivar keys: the private keys of its listener, in PEM, by the path of their file: the daemon has
+        read them, and has asked for their passphrases.
     """
 
+    number: int
+    revision: int
     configuration: GatewayConfiguration
-    descriptor: int
+    keys: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
 
 
 @attrs.frozen
 class Task:
-    """What a worker is to do.
+    """What a worker is to do. For each gateway it is handed a listening socket, and the file that
+    the sessions are counted in.
 
     :ivar workers: how many there are.
     :ivar gateways: what to serve.
     :ivar directory: where the names of files count from.
     :ivar state_dir: as the settings have it.
     :ivar shutdown_timeout: seconds that open sessions have to finish.
-    :ivar counters: the descriptor of what they count in.
+    :ivar reactor: the module of the daemon's reactor.
     :ivar metrics_directory: where they count for the status; empty where there is none.
     """
 
@@ -72,7 +80,7 @@ class Task:
     directory: str
     state_dir: str
     shutdown_timeout: float
-    counters: int = -1
+    reactor: str
     metrics_directory: str = ""
 
     def file(self) -> IO[bytes]:
@@ -81,10 +89,7 @@ class Task:
         :returns: a file without a name.
         :raises OSError: there is no room for it.
         """
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open until a worker has it
-        pickle.dump(self, file)
-        file.flush()
-        return file
+        return unnamed_file(pickle.dumps(self))
 
     @classmethod
     def read(cls, descriptor: int) -> Task:
@@ -94,9 +99,10 @@ class Task:
         :returns: the task.
         """
         with os.fdopen(descriptor, "rb") as file:
-            # From the process that started this one, in a file of theirs alone.
-            file.seek(0)
-            task: Task = pickle.load(file)  # noqa: S301
+            # From the process that started this one, in a file of theirs alone. Others read it at
+            # the same time, so its position is nobody's.
+            content = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+        task: Task = pickle.loads(content)  # noqa: S301
         return task
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
+from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
+from pgtls.daemon.handover import hand_over
 from pgtls.daemon.pipe_requests import Answerer, PipeRequests, RequestFailed
 from pgtls.daemon.worker import SIGNALS
-from pgtls.daemon.worker_pipe import LineReader, LineSender, Task
+from pgtls.daemon.worker_pipe import LineReader, LineSender
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
@@ -28,7 +30,8 @@ class WorkerProcess:
     """A worker's process.
 
     :param reactor: Twisted's reactor; it need not run yet.
-    :param task: what it is to do.
+    :param directory: where the names of files count from.
+    :param descriptors: its task's: the file, then listening sockets and counters.
     :param number: its own, from 0.
     :param ended: is called when it is gone.
     :param answerers: what answers the worker's requests, by their names.
@@ -44,7 +47,8 @@ class WorkerProcess:
     def __init__(
         self,
         reactor: IReactor,
-        task: Task,
+        directory: str,
+        descriptors: Sequence[int],
         number: int,
         ended: Callable[[WorkerProcess], None],
         answerers: Mapping[str, Answerer],
@@ -57,17 +61,22 @@ class WorkerProcess:
         self.began = monotonic()
         self._ended = ended
         self._asked: float | None = None
-        self._reloads: deque[Deferred[list[str]]] = deque()
         control, control_end = os.pipe()
         report, report_end = os.pipe()
         output, output_end = os.pipe()
+        self._handover, handover_end = socket.socketpair()
+        self._handover.setblocking(False)
         try:
-            self._popen = _started(task, number, control, report_end, output_end)
+            hand_over(self._handover, 0, descriptors)
+            ends = {"control": control, "report": report_end, "handover": handover_end.fileno()}
+            self._popen = _started(directory, number, ends, output_end)
         except OSError:
+            self._handover.close()
             for descriptor in (control_end, report, output):
                 os.close(descriptor)
             raise
         finally:
+            handover_end.close()
             for descriptor in (control, report_end, output_end):
                 os.close(descriptor)
         os.set_blocking(output, False)
@@ -86,16 +95,40 @@ class WorkerProcess:
         """What messages call it."""
         return f"worker {self.number + 1} (process {self.pid})"
 
-    def reload(self, word: str) -> Deferred[list[str]]:
-        """Have it read its files again.
+    def prepare(
+        self, message: int, descriptors: Sequence[int], timeout: float
+    ) -> Deferred[list[str]]:
+        """Have it get ready for another task.
 
-        :param word: see :meth:`pgtls.daemon.workers.Workers.reload`.
-        :returns: fires with the mistakes; with none where it ends instead.
+        :param message: a number for this task, greater than the last one's.
+        :param descriptors: the task's: the file, then listening sockets and counters.
+        :param timeout: seconds that it has.
+        :returns: fires with the mistakes; fails with :class:`RequestFailed`.
         """
-        answer: Deferred[list[str]] = Deferred()
-        self._reloads.append(answer)
-        self._control.write(word)
-        return answer
+        try:
+            hand_over(self._handover, message, descriptors)
+        except OSError as error:
+            return fail(RequestFailed(f"prepare: {error.strerror}"))
+        answer = self.requests.ask("prepare", message, timeout=timeout)
+        return answer.addCallback(lambda mistakes: cast(list[str], mistakes))
+
+    def use(self, message: int, timeout: float) -> Deferred[object]:
+        """Have it do what it has prepared.
+
+        :param message: the task's number.
+        :param timeout: seconds that it has.
+        :returns: fires when it does; fails with :class:`RequestFailed`.
+        """
+        return self.requests.ask("use", message, timeout=timeout)
+
+    def forget(self, message: int, timeout: float) -> Deferred[object]:
+        """Have it go on with what it does.
+
+        :param message: the number of the task that it has prepared.
+        :param timeout: seconds that it has.
+        :returns: fires when it has; fails with :class:`RequestFailed`.
+        """
+        return self.requests.ask("forget", message, timeout=timeout)
 
     def check_alive(self, timeout: float) -> None:
         """Ask it whether it is alive, unless that has been asked; kill it if there is no answer.
@@ -165,10 +198,6 @@ class WorkerProcess:
             self.mistakes = json.loads(value)
         elif word == b"stopping":
             self.stopping = True
-        elif word == b"reloaded" and self._reloads:
-            answer = self._reloads.popleft()
-            if not answer.called:  # it took too long
-                answer.callback(json.loads(value))
 
     def _wrote(self, line: bytes) -> None:
         self.last_line = line.decode(errors="replace")
@@ -181,33 +210,28 @@ class WorkerProcess:
         self._control.connectionLost()
         self._popen.wait()
         self.requests.close()
-        for answer in self._reloads:
-            if not answer.called:
-                answer.callback([])
+        self._handover.close()
         self._ended(self)
 
 
 def _started(
-    task: Task, number: int, control: int, report: int, output: int
+    directory: str, number: int, ends: Mapping[str, int], output: int
 ) -> subprocess.Popen[bytes]:
     """:raises OSError: it cannot be started."""
-    with task.file() as file:
-        command = [sys.executable, "-P", "-m", "pgtls.daemon.worker", f"worker={number + 1}"]
-        command += [f"parent={os.getpid()}", f"task={file.fileno()}"]
-        command += [f"control={control}", f"report={report}"]
-        # It is to find the modules that we have found, wherever that was.
-        path = os.pathsep.join(os.path.join(task.directory, each) for each in sys.path)
-        sockets = [gateway.descriptor for gateway in task.gateways]
-        # Ctrl-C is sent to it as well, even before it can say that it takes no notice.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            return subprocess.Popen(  # noqa: S603
-                command,
-                env=os.environ | {"PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(file.fileno(), control, report, task.counters, *sockets),
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    command = [sys.executable, "-P", "-m", "pgtls.daemon.worker", f"worker={number + 1}"]
+    command += [f"parent={os.getpid()}", *(f"{name}={end}" for name, end in ends.items())]
+    # It is to find the modules that we have found, wherever that was.
+    path = os.pathsep.join(os.path.join(directory, each) for each in sys.path)
+    # Ctrl-C is sent to it as well, even before it can say that it takes no notice.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=tuple(ends.values()),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+import attrs
+from OpenSSL import crypto
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginner
@@ -14,17 +19,19 @@ from zope.interface import implementer
 
 from pgtls.daemon.cancel_requests import OtherProcess, cancel_answerers
 from pgtls.daemon.gateway_loading import load_gateway
+from pgtls.daemon.handover import close_all, take_over
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
-from pgtls.daemon.pipe_requests import Answerer, PipeRequests
+from pgtls.daemon.open_files import allow_open_files
+from pgtls.daemon.pipe_requests import Answerer, PipeRequests, RequestFailed
 from pgtls.daemon.reactor_waiting import dedicate
-from pgtls.daemon.route_tables import with_routes_read_again
-from pgtls.daemon.shared_counters import ConnectionCounters
+from pgtls.daemon.shared_counters import ConnectionCounters, SharedPlaces
 from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
-from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
-from pgtls.gateway.key_holders import KeyHolders
+from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.gateway.key_holders import KeyHolder, KeyHolders
+from pgtls.tls.key_file import LoadedKeys
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
 
@@ -60,94 +67,174 @@ class Reports:
         self._writer.write(eventAsJSON(event))
 
 
+@attrs.frozen
+class _Prepared:
+    """What the worker is to do next.
+
+    :ivar message: the number by which the daemon calls it.
+    :ivar loaded: the gateways whose files have been read, by number, each with its revision.
+    :ivar sockets: the listening sockets and counters of those that are new.
+    """
+
+    message: int
+    task: Task
+    loaded: dict[int, tuple[int, LoadedGateway]] = attrs.field(factory=dict)
+    sockets: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+
+    def close(self) -> None:
+        for descriptors in self.sockets.values():
+            close_all(descriptors)
+
+
 class Worker(MultiService):
     """Serves the daemon's gateways, until it is told to stop or the daemon is gone.
 
     :param reactor: Twisted's reactor.
-    :param task: what to serve.
     :param worker: this worker's number, from 0.
+    :param handover: where the daemon's tasks come from.
     :param control: the descriptor that the daemon's words come from.
     :param reports: takes the answers.
+    :param task: what to serve.
+    :param descriptors: the listening sockets and counters that belong to it.
     :raises ConfigurationError: a file cannot be used.
     """
 
     def __init__(
-        self, reactor: IReactor, task: Task, worker: int, control: int, reports: Reports
+        self,
+        reactor: IReactor,
+        worker: int,
+        handover: socket.socket,
+        control: int,
+        reports: Reports,
+        task: Task,
+        descriptors: Sequence[int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
-        self._task = task
+        self._worker = worker
+        self._handover = handover
         self._reports = reports
-        own = KeyHolders(lambda: self._gateways)
-        activity = _process_activity(reactor, task.metrics_directory)
-        answerers: dict[str, Answerer] = {"alive": lambda _: True, **cancel_answerers(own)}
+        self._gateways: dict[int, Gateway] = {}
+        self._revisions: dict[int, int] = {}
+        self._counters: dict[int, tuple[ConnectionCounters, int]] = {}
+        self._prepared: _Prepared | None = None
+        self._activity = activity = _process_activity(reactor, task.metrics_directory)
+        answerers: dict[str, Answerer] = {
+            "alive": lambda _: True,
+            **cancel_answerers(KeyHolders(self._key_holders)),
+            "prepare": self._prepare,
+            "use": self._use,
+            "forget": self._forget,
+        }
         if activity is not None:
             answerers["activity"] = lambda most: activity.report(cast(int, most))
         self._requests = PipeRequests(reactor, reports.send, answerers)
-        self._gateways: list[Gateway] = []
         # The daemon asks its other workers, and may ask one before it that does the same.
-        daemon = OtherProcess(self._requests, asks_others=2)
-        elsewhere = KeyHolders(lambda: [*self._gateways, daemon])
-        counters = ConnectionCounters(task.counters, len(task.gateways), task.workers)
-        mistakes = Mistakes()
-        for number, shared in enumerate(task.gateways):
-            for loaded in self._load(shared.configuration, mistakes):
-                surplus = counters.surplus(number, worker)
-                endpoint = shared_endpoint(reactor, shared.descriptor, surplus)
-                gateway = Gateway(
-                    reactor,
-                    loaded,
-                    shutdown_timeout=task.shutdown_timeout,
-                    endpoint=endpoint,
-                    connections_everywhere=counters.everywhere(number, worker),
-                    checks_upstream=False,
-                    elsewhere=elsewhere,
-                )
-                if activity is not None:
-                    activity.observe(gateway)
-                gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
-                self._gateways.append(gateway)
-        mistakes.check()
+        self._daemon = OtherProcess(self._requests, asks_others=2)
+        mistakes = self._load(0, task, descriptors)
+        if mistakes:
+            raise ConfigurationError(*mistakes)
         reactor.addReader(LineReader(control, self._told, self.end))
 
-    def _load(
-        self,
-        gateway: GatewayConfiguration,
-        mistakes: Mistakes,
-        before: LoadedGateway | None = None,
-    ) -> list[LoadedGateway]:
-        # What there is to warn of the daemon has warned of.
-        return load_gateway(
-            *(self._reactor, gateway, self._task.state_dir, mistakes), quiet=True, before=before
-        )
+    def _key_holders(self) -> list[KeyHolder]:
+        return [service for service in self.services if isinstance(service, Gateway)]
+
+    def startService(self) -> None:
+        """Serve."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._use(0)
 
     def _told(self, line: bytes) -> None:
-        if self._requests.receive(line):
-            return
-        if line in (b"reload", b"files"):
-            self._reports.say("reloaded", self._reload(routes=line == b"reload"))
-        else:
+        if not self._requests.receive(line):
             self.end()
 
-    def _reload(self, *, routes: bool) -> list[str]:
+    def _prepare(self, message: object) -> list[str]:
         """:returns: the mistakes."""
+        assert isinstance(message, int)  # noqa: S101 - the daemon's
+        self._forget(None)
+        try:
+            task_file, *descriptors = take_over(self._handover, message)
+        except OSError as error:
+            return [f"worker {self._worker + 1}: {error}"]
+        return self._load(message, Task.read(task_file), descriptors)
+
+    def _load(self, message: int, task: Task, descriptors: Sequence[int]) -> list[str]:
+        """:returns: the mistakes."""
+        self._prepared = prepared = _Prepared(message, task)
         mistakes = Mistakes()
-        renewed = [
-            (gateway, loaded)
-            for gateway in self._gateways
-            for configuration in [gateway.loaded.configuration]
-            for loaded in self._load(
-                with_routes_read_again(configuration, mistakes, quiet=True)
-                if routes
-                else configuration,
-                mistakes,
-                gateway.loaded,
-            )
-        ]
-        if not mistakes.found:
-            for gateway, loaded in renewed:
-                gateway.renew(loaded)
+        for place, shared in enumerate(task.gateways):
+            pair = descriptors[2 * place], descriptors[2 * place + 1]
+            if shared.number in self._gateways:
+                close_all(pair)
+            else:
+                prepared.sockets[shared.number] = pair
+            if self._revisions.get(shared.number) != shared.revision:
+                # What there is to warn of the daemon has warned of.
+                for loaded in load_gateway(
+                    *(self._reactor, shared.configuration, task.state_dir, mistakes),
+                    quiet=True,
+                    handed_keys=_private_keys(shared.keys),
+                ):
+                    prepared.loaded[shared.number] = shared.revision, loaded
+        if mistakes.found:
+            self._forget(None)
         return mistakes.found
+
+    def _use(self, message: object) -> None:
+        """Do what has been prepared."""
+        prepared = self._prepared
+        if prepared is None or prepared.message != message:
+            raise RequestFailed("nothing has been prepared")
+        self._prepared = None
+        numbers = {shared.number for shared in prepared.task.gateways}
+        for number in [each for each in self._gateways if each not in numbers]:
+            self._retire(number)
+        for number, (revision, loaded) in prepared.loaded.items():
+            self._revisions[number] = revision
+            if number in self._gateways:
+                self._gateways[number].renew(loaded)
+            else:
+                self._add(number, loaded, prepared)
+        for gateway in self._gateways.values():
+            gateway.shutdown_timeout = prepared.task.shutdown_timeout
+        listeners = [g.loaded.configuration.settings.listener for g in self._gateways.values()]
+        allow_open_files((each.max_connections for each in listeners), quiet=True)
+
+    def _add(self, number: int, loaded: LoadedGateway, prepared: _Prepared) -> None:
+        listening, counted = prepared.sockets[number]
+        counters = ConnectionCounters(counted, prepared.task.workers)
+        places = SharedPlaces(counters, self._worker)
+        gateway = Gateway(
+            self._reactor,
+            loaded,
+            shutdown_timeout=prepared.task.shutdown_timeout,
+            endpoint=shared_endpoint(self._reactor, listening, places.surplus),
+            shared_places=places,
+            checks_upstream=False,
+            elsewhere=KeyHolders(lambda: [*self._key_holders(), self._daemon]),
+        )
+        if self._activity is not None:
+            self._activity.observe(gateway)
+        self._gateways[number] = gateway
+        self._counters[number] = counters, counted
+        gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def _retire(self, number: int) -> None:
+        del self._revisions[number]
+        gateway = self._gateways.pop(number)
+        gateway.retire().addCallback(self._drained, number, gateway)
+
+    def _drained(self, _: None, number: int, gateway: Gateway) -> None:
+        counters, descriptor = self._counters.pop(number)
+        counters.close()
+        os.close(descriptor)
+        gateway.disownServiceParent()  # type: ignore[no-untyped-call]
+
+    def _forget(self, message: object) -> None:
+        """What has been prepared is not used."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.close()
 
     def end(self) -> None:
         """Let sessions finish for ``shutdown_timeout``, and end the process."""
@@ -170,29 +257,45 @@ def _process_activity(reactor: IReactor, directory: str) -> ProcessActivity | No
     return ProcessActivity(reactor)
 
 
-def run(worker: int, task_file: int, control: int, report: int) -> None:
+def _private_keys(keys: Mapping[str, bytes]) -> LoadedKeys:
+    """Those that the daemon has handed over."""
+    return {path: crypto.load_privatekey(crypto.FILETYPE_PEM, pem) for path, pem in keys.items()}
+
+
+def run(worker: int, handover: int, control: int, report: int) -> None:
     """Serve until the daemon says that it is enough, or is gone.
 
     :param worker: this worker's number, from 0.
-    :param task_file: a descriptor of what to do, see :meth:`Task.read`.
+    :param handover: the descriptor of the socket that tasks come from.
     :param control: the descriptor that the daemon's words come from.
     :param report: the descriptor that takes the answers.
     """
+    from_daemon = socket.socket(fileno=handover)
+    task_file, *descriptors = take_over(from_daemon, 0)
     task = Task.read(task_file)
     if os.getcwd() != task.directory:
         os.chdir(task.directory)
     reports = Reports(report)
-    from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
-
-    reactor = cast(IReactor, installed)
+    reactor = _install_reactor(task.reactor)
     dedicate(reactor)
     use_monotonic_clock(reactor)
     try:
-        service = Worker(reactor, task, worker, control, reports)
+        service = Worker(reactor, worker, from_daemon, control, reports, task, descriptors)
     except ConfigurationError as error:
         reports.say("failed", error.mistakes)
         sys.exit(1)
     globalLogBeginner.beginLoggingTo([reports], discardBuffer=True, redirectStandardIO=False)
-    service.startService()  # type: ignore[no-untyped-call]
+    service.startService()
     reports.say("ready")
     reactor.run(installSignalHandlers=False)  # type: ignore[call-arg] # every reactor takes it
+
+
+def _install_reactor(module: str) -> IReactor:
+    """Use the same kind of reactor as the daemon.
+
+    :param module: where that is; it has a function ``install``, as every reactor's has.
+    """
+    import_module(module).install()
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it earlier installs another
+
+    return cast(IReactor, reactor)

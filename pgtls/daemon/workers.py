@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 
-import attrs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from pgtls.daemon.cancel_requests import OtherProcess, cancel_answerers
-from pgtls.daemon.shared_counters import ConnectionCounters, counters_file
+from pgtls.daemon.task_handover import Sockets, TaskHandover
 from pgtls.daemon.worker_pipe import Task
 from pgtls.daemon.worker_process import WorkerProcess
 from pgtls.errors import ConfigurationError
-from pgtls.gateway.gateway_configuration import GatewayConfiguration
 from pgtls.gateway.key_holders import KeyHolder, KeyHolders
 from pgtls.transport.reactor import IReactor
 
@@ -46,6 +44,7 @@ class Workers:
 
     :param reactor: Twisted's reactor.
     :param task: what they are to do.
+    :param sockets: the gateways' listening sockets.
     :param stop_requested: tells whether the daemon is to stop, while it does nothing but wait for
         them.
     :param elsewhere: has sessions beside theirs that cancel requests may be for.
@@ -56,16 +55,17 @@ class Workers:
         self,
         reactor: IReactor,
         task: Task,
+        sockets: Sockets,
         stop_requested: Callable[[], bool],
         elsewhere: KeyHolder | None = None,
     ) -> None:
         self._reactor = reactor
         self._elsewhere = elsewhere or KeyHolders()
         self._stop_requested = stop_requested
-        self._counters_file = counters_file(len(task.gateways), task.workers)
-        self._task = attrs.evolve(task, counters=self._counters_file.fileno())
-        self._counters = ConnectionCounters(self._task.counters, len(task.gateways), task.workers)
         self._processes: dict[int, WorkerProcess] = {}
+        self._handover = TaskHandover(task, sockets, self._processes.values)
+        self._counters = self._handover.counters
+        self._number = task.workers
         self._replacements: dict[int, IDelayedCall] = {}
         self._pauses: dict[int, float] = {}
         self._kill_timers: list[IDelayedCall] = []
@@ -80,7 +80,7 @@ class Workers:
         :raises ConfigurationError: one of them cannot work; none is left.
         """
         try:
-            for number in range(self._task.workers):
+            for number in range(self._number):
                 self._start_one(number)
             self._wait_until_ready()
         except (ConfigurationError, OSError) as error:
@@ -104,9 +104,15 @@ class Workers:
 
     def _start_one(self, number: int) -> WorkerProcess:
         others = KeyHolders(lambda: [*self.key_holders(besides=number), self._elsewhere])
-        process = WorkerProcess(
-            self._reactor, self._task, number, self._ended, cancel_answerers(others)
-        )
+        with self._handover.descriptors() as descriptors:
+            process = WorkerProcess(
+                self._reactor,
+                self._handover.task.directory,
+                descriptors,
+                number,
+                self._ended,
+                cancel_answerers(others),
+            )
         self._processes[number] = process
         return process
 
@@ -227,42 +233,25 @@ class Workers:
         """
         return sum(self._counters.of_worker(number) for number in self._processes)
 
-    def replace_configurations(self, configurations: Sequence[GatewayConfiguration]) -> None:
-        """What workers that take the place of others are to serve.
+    async def prepare(self, task: Task, sockets: Sockets) -> list[str]:
+        """Have them get ready for another task; see :meth:`TaskHandover.prepare`.
 
-        :param configurations: of the gateways, in their order.
+        :param task: what they are to do then.
+        :param sockets: the gateways' listening sockets, which stay the caller's.
+        :returns: their mistakes.
         """
-        gateways = tuple(
-            attrs.evolve(shared, configuration=configuration)
-            for shared, configuration in zip(self._task.gateways, configurations, strict=True)
-        )
-        self._task = attrs.evolve(self._task, gateways=gateways)
+        return await self._handover.prepare(task, sockets, ANSWER_TIMEOUT)
 
-    def read_files(self, configurations: Sequence[GatewayConfiguration]) -> Deferred[list[str]]:
-        """Have them read files that have changed.
+    async def use(self) -> list[str]:
+        """Have them do what they have prepared; see :meth:`TaskHandover.use`.
 
-        :param configurations: of the gateways, in their order.
-        :returns: see :meth:`reload`.
+        :returns: the names of those that do not answer.
         """
-        self.replace_configurations(configurations)
-        return self.reload("files")
+        return await self._handover.use(ANSWER_TIMEOUT)
 
-    def reload(self, word: str = "reload") -> Deferred[list[str]]:
-        """Have them read their files again.
-
-        :param word: ``reload``, or ``files`` where routes stay as they are.
-        :returns: fires with their mistakes, at the latest when :data:`ANSWER_TIMEOUT` is over; a
-            worker that has not answered by then is one of the mistakes.
-        """
-        asked = gatherResults([self._reload(process, word) for process in self._processes.values()])
-        return asked.addCallback(
-            lambda answers: list(dict.fromkeys(each for answer in answers for each in answer))
-        )
-
-    def _reload(self, process: WorkerProcess, word: str) -> Deferred[list[str]]:
-        answer = process.reload(word)
-        timer = self._reactor.callLater(ANSWER_TIMEOUT, _give_up, process, answer)
-        return answer.addBoth(_cancelled, timer)
+    def forget(self) -> None:
+        """Have them go on with what they do."""
+        self._handover.forget(ANSWER_TIMEOUT)
 
     def check_alive(self, timeout: float) -> None:
         """Ask each of them whether it is alive. One that does not answer is killed, and replaced.
@@ -315,22 +304,6 @@ class Workers:
 
     def _close(self) -> None:
         self._counters.close()
-        self._counters_file.close()
-
-
-def _give_up(process: WorkerProcess, answer: Deferred[list[str]]) -> None:
-    answer.callback(
-        [
-            f"{process.name} has not answered for {ANSWER_TIMEOUT:g} s: "
-            "it goes on with what it has read before"
-        ]
-    )
-
-
-def _cancelled(answer: list[str], timer: IDelayedCall) -> list[str]:
-    if timer.active():
-        timer.cancel()
-    return answer
 
 
 def _why(process: WorkerProcess) -> list[str]:

@@ -50,6 +50,7 @@ class ExpiryWatch:
 
     :param clock: the reactor.
     :param soon: how long before the end there is a warning.
+    :ivar soon: the same, as it is now.
     :param loaded: tells what the gateway has read.
     :param look: has the upstreams looked at: :meth:`shown` is to be called for each.
     """
@@ -61,7 +62,7 @@ class ExpiryWatch:
         loaded: Callable[[], LoadedGateway],
         look: Callable[[], object],
     ) -> None:
-        self._soon = soon
+        self.soon = soon
         self._loaded = loaded
         self._look = look
         self._shown: dict[tuple[str, str], Validity] = {}
@@ -128,7 +129,7 @@ class ExpiryWatch:
         location = self._loaded().configuration.location
         warned: set[str] = set()
         for each in validities:
-            text = each.warning(self._soon)
+            text = each.warning(self.soon)
             if text is not None and text not in warned:
                 warned.add(text)
                 _log.warn(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Protocol, cast
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from pgtls.errors import ConfigurationError
@@ -19,8 +18,9 @@ from pgtls.gateway.cancel_peers import Peers
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.expiry_watch import Expiry, ExpiryWatch
-from pgtls.gateway.gateway_configuration import GatewaySettings, LoadedGateway
+from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
 from pgtls.gateway.key_holders import KeyHolder
+from pgtls.gateway.listener_port import ListenerPort
 from pgtls.gateway.routed_upstreams import RoutedUpstreams
 from pgtls.gateway.session import SessionContext
 from pgtls.gateway.single_upstream import SingleUpstream
@@ -29,12 +29,10 @@ from pgtls.protocols.connection_info import listener_text
 from pgtls.protocols.connection_log import ConnectionLog
 from pgtls.protocols.interfaces import ISessionObserver
 from pgtls.protocols.observers import Observers
-from pgtls.protocols.places import SHUTTING_DOWN
+from pgtls.protocols.places import SHUTTING_DOWN, ISharedPlaces
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.stages import Client
 from pgtls.tls.validity import EXPIRY_WARNING
-from pgtls.transport.listening import backlog_for, listen
-from pgtls.transport.listening_sockets import server_endpoint
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
@@ -42,13 +40,6 @@ _log = Logger(namespace="pgtls.gateway")
 
 #: Seconds at the end for cancel requests that are on their way.
 CANCELS_TIMEOUT = 2.0
-
-
-class _SocketPort(Protocol):
-    """A port of Twisted's, or of ours: a socket that a reactor reads from."""
-
-    def fileno(self) -> int: ...
-    def stopReading(self) -> None: ...
 
 
 class Gateway(Service):
@@ -59,14 +50,16 @@ class Gateway(Service):
     :param loaded: its configuration, all files read.
     :param shutdown_timeout: seconds that open sessions have to finish when it is stopped.
     :param endpoint: what it listens on; by default what its ``listen`` says.
-    :param connections_everywhere: takes how many connections are open here, and returns how many
-        count towards ``max_connections``: more, where other processes share the port.
+    :param shared_places: counts the sessions of all processes that share the listener; None where
+        this is the only one.
     :param observers: are told what happens to connections, beside the log.
     :param checks_upstream: whether the upstream is looked at once at the start, and the log warns
         of what expires.
     :param expiry_warning: how long before the end of a certificate, an authority or a CRL it does.
     :param elsewhere: has the sessions of other gateways and processes that cancel requests may be
         for.
+    :ivar shutdown_timeout: the parameter.
+    :ivar expiry_watch: what warns of certificates that expire.
     """
 
     def __init__(
@@ -76,7 +69,7 @@ class Gateway(Service):
         *,
         shutdown_timeout: float,
         endpoint: IStreamServerEndpoint | None = None,
-        connections_everywhere: Callable[[int], int] = int,
+        shared_places: ISharedPlaces | None = None,
         observers: Sequence[ISessionObserver] = (),
         checks_upstream: bool = True,
         expiry_warning: timedelta = EXPIRY_WARNING,
@@ -84,9 +77,9 @@ class Gateway(Service):
     ) -> None:
         self._reactor = reactor
         self._loaded = loaded
-        self._shutdown_timeout = shutdown_timeout
-        self._endpoint = endpoint
-        self._connections_everywhere = connections_everywhere
+        self.shutdown_timeout = shutdown_timeout
+        self._port = ListenerPort(reactor, endpoint)
+        self._shared_places = shared_places
         self._checks_upstream = checks_upstream
         self._elsewhere = elsewhere
         self._observers = tuple(observers)
@@ -94,9 +87,8 @@ class Gateway(Service):
         self._log: ConnectionLog | None = None
         self._clients: ClientSides | None = None
         self._factory: PgTLSServerFactory | None = None
-        self._port: IListeningPort | None = None
         self._upstream_check: Deferred[None] = succeed(None)
-        self._expiry = ExpiryWatch(
+        self.expiry_watch = ExpiryWatch(
             reactor, expiry_warning, lambda: self._loaded, partial(self._check_upstream, quiet=True)
         )
 
@@ -108,9 +100,7 @@ class Gateway(Service):
     @property
     def address(self) -> IAddress:
         """Where it listens, once its port is open."""
-        if self._port is None:
-            raise RuntimeError("its port is not open")
-        return self._port.getHost()
+        return self._port.address
 
     @property
     def label(self) -> str:
@@ -121,7 +111,7 @@ class Gateway(Service):
     @property
     def is_open(self) -> bool:
         """Whether its port is open."""
-        return self._port is not None
+        return self._port.is_open
 
     def observe(self, observer: ISessionObserver) -> None:
         """Have one more observer told what happens to connections.
@@ -129,6 +119,11 @@ class Gateway(Service):
         :param observer: from now on; the port is not open yet.
         """
         self._observers = (*self._observers, observer)
+
+    @property
+    def descriptor(self) -> int:
+        """The listening socket's, -1 where there is none."""
+        return self._port.descriptor
 
     @property
     def sessions(self) -> int:
@@ -140,7 +135,7 @@ class Gateway(Service):
 
         :returns: certificates, authorities and CRLs, each once.
         """
-        return self._expiry.expiries()
+        return self.expiry_watch.expiries()
 
     def open_port(self) -> Deferred[None]:
         """Open the port; connections are accepted from the reactor's next turn on.
@@ -174,49 +169,36 @@ class Gateway(Service):
             observers=observers,
             reactor=self._reactor,
         )
-        self._factory.places.everywhere = self._connections_everywhere
+        self._factory.places.shared = self._shared_places
         self._use_peers()
-        return maybeDeferred(self._listen, settings, self._factory).addCallback(self._opened)
+        return self._port.open(settings, self._factory).addCallback(self._opened)
 
-    def _listen(
-        self, settings: GatewaySettings, factory: PgTLSServerFactory
-    ) -> Deferred[IListeningPort]:
-        if self._endpoint is not None:
-            return self._endpoint.listen(factory)
-        endpoint = server_endpoint(self._reactor, settings.listen)
-        backlog = backlog_for(settings.listen, settings.listener.max_connections)
-        return listen(endpoint, factory, self._reactor, backlog)
-
-    def _opened(self, port: IListeningPort) -> None:
-        self._port = port
-        self._label = listener_text(port.getHost())
+    def _opened(self, _: None) -> None:
+        self._label = listener_text(self.address)
 
     def close_port(self) -> Deferred[None]:
         """Accept no more connections; those that are open stay.
 
         :returns: fires when the port is closed.
         """
-        port, self._port = self._port, None
-        return (port.stopListening() if port is not None else None) or succeed(None)
+        return self._port.close()
 
     def leave_port_to_workers(self) -> int:
         """Keep the port open, and accept nothing here.
 
         :returns: the listening socket's descriptor.
         """
-        port = cast(_SocketPort, self._port)  # of a kind that check_shareable() has allowed
-        port.stopReading()
-        return port.fileno()
+        return self._port.leave_to_workers()
 
     def startService(self) -> None:
         """Open the port, unless that has been done; look at the upstream."""
         super().startService()  # type: ignore[no-untyped-call]
-        if self._port is None:
+        if not self._port.is_open:
             self.open_port().addErrback(
                 lambda failure: _log.failure("the port cannot be opened", failure)
             )
         if self._checks_upstream:
-            self._expiry.start()
+            self.expiry_watch.start()
             self._check_upstream()
 
     def _check_upstream(self, *, quiet: bool = False) -> None:
@@ -228,7 +210,7 @@ class Gateway(Service):
         shown = tls.certificates if tls is not None and not tls.by_name else ()
         self._upstream_check = check_upstreams(
             *(self._loaded.upstream, self._loaded.routes, shown),
-            *(context.channel_binding, context.reactor, self._expiry.shown),
+            *(context.channel_binding, context.reactor, self.expiry_watch.shown),
             quiet=quiet,
         )
 
@@ -242,11 +224,11 @@ class Gateway(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._upstream_check.cancel()
-        self._expiry.stop()
+        self.expiry_watch.stop()
         if self._factory is None:
             return self.close_port()
         self._factory.refuse_sessions(SHUTTING_DOWN)
-        drained = self._factory.drain(self._shutdown_timeout)
+        drained = self._factory.drain(self.shutdown_timeout)
         drained.addCallback(lambda _: self._cancels_finished())
         drained.addCallback(lambda _: self._close_tunnel())
         return drained.addCallback(lambda _: self.close_port())
@@ -268,28 +250,45 @@ class Gateway(Service):
             self._factory.abort_all()
 
     def renew(self, loaded: LoadedGateway) -> None:
-        """Serve connections that come from now on with what has been read anew; sessions stay as
-        they are.
+        """Serve connections that come from now on by other settings, or with what has been read
+        anew; sessions stay as they are, and so does the port.
 
-        :param loaded: the same settings with what is in the files now.
+        :param loaded: what is to be served, at the same address.
         """
-        tunnel = self._loaded.ssh_tunnel
+        tunnel, before = self._loaded.ssh_tunnel, self._loaded.configuration
         if tunnel is not None and tunnel is not loaded.ssh_tunnel:
             tunnel.retire()
         self._loaded = loaded
-        if self._factory is not None and self._clients is not None:
-            self._factory.tls = loaded.tls
-            self._factory.policy = loaded.policy
-            router = self._router()
-            self._clients.context = attrs.evolve(
-                self._clients.context, router=router, cancel_routes=router
-            )
-            if self._log is not None:
-                self._log.route_name = _route_name(router)
-            self._use_peers()
+        if self._factory is None or self._clients is None or self._log is None:
+            return
+        settings, router = loaded.configuration.settings, self._router()
+        listener = settings.listener
+        self._factory.renew(loaded.tls, listener, loaded.policy)
+        self._clients.context = attrs.evolve(
+            self._clients.context,
+            router=router,
+            cancel_routes=router,
+            authentication_timeout=listener.authentication_timeout,
+            tls_parameters=settings.tls_parameters,
+        )
+        self._log.route_name = _route_name(router)
+        self._log.log_disconnections = settings.log_disconnections
+        self._port.renew(settings)
+        self._use_peers()
         if self._checks_upstream and self.running:
-            self._expiry.renewed()
-            self._check_upstream(quiet=True)
+            self.expiry_watch.renewed()
+            self._check_upstream(quiet=not _leads_elsewhere(loaded, before))
+
+    def retire(self) -> Deferred[None]:
+        """Accept no more connections; those that are open go on until they end, whenever that is.
+
+        :returns: fires when the port is closed and no connection is left.
+        """
+        self._upstream_check.cancel()
+        self.expiry_watch.stop()
+        drained = self._factory.drain(None) if self._factory is not None else succeed(None)
+        ended = gatherResults([self.close_port(), drained])
+        return ended.addCallback(lambda _: self._close_tunnel())
 
     def _use_peers(self) -> None:
         """The other gateways of the fleet as the settings have them now."""
@@ -334,6 +333,11 @@ class Gateway(Service):
         if loaded.routes or loaded.upstream is None:
             return RoutedUpstreams(self._reactor, loaded.routes, loaded.upstream)
         return SingleUpstream(loaded.upstream)
+
+
+def _leads_elsewhere(loaded: LoadedGateway, before: GatewayConfiguration) -> bool:
+    now = loaded.configuration
+    return (now.upstream, now.routes) != (before.upstream, before.routes)
 
 
 def _route_name(

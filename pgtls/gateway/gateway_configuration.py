@@ -74,6 +74,20 @@ class GatewaySettings:
 
 
 @attrs.frozen
+class OwnCertificate:
+    """The certificate that the daemon has made for gateways that name none.
+
+    :ivar chain: the certificate and its root, in PEM.
+    :ivar file: the certificate's file.
+    :ivar key_file: its private key.
+    """
+
+    chain: bytes
+    file: str
+    key_file: str
+
+
+@attrs.frozen
 class GatewayConfiguration:
     """A gateway's configuration, as far as it is not in files. It can be pickled.
 
@@ -83,8 +97,9 @@ class GatewayConfiguration:
         runs.
     :ivar embedded: whether its upstream is the embedded PostgreSQL.
     :ivar routes: its ``[[gateway.route]]`` tables.
-    :ivar file: the file that it is from; empty where it is from a command line.
-    :ivar number: which of the file's gateways it is, from 1.
+    :ivar number: which of its file's gateways it is, from 1; 0 where it is from a command line.
+    :ivar own_certificate: the certificate that the daemon has made, where the gateway shows that
+        and it has been made.
     """
 
     settings: GatewaySettings
@@ -92,8 +107,8 @@ class GatewayConfiguration:
     upstream: ConnInfo | None = None
     embedded: bool = False
     routes: tuple[RouteSettings, ...] = ()
-    file: str = ""
     number: int = 0
+    own_certificate: OwnCertificate | None = None
 
     @property
     def has_own_upstream(self) -> bool:

@@ -31,13 +31,14 @@ class ConnectionLog(SessionObserver):
 
     :param clock: the reactor.
     :param log_disconnections: whether the end of each session is logged too.
+    :ivar log_disconnections: whether the end of each session is logged too.
     :ivar route_name: says which route a client's session will take; None where there are none.
     """
 
     route_name: Callable[[Client], str | None] | None = None
 
     def __init__(self, clock: IReactorTime, *, log_disconnections: bool = False) -> None:
-        self._log_disconnections = log_disconnections
+        self.log_disconnections = log_disconnections
         self._cancels = LogLimit(clock, _CANCELS_LOGGED, _log_cancels)
         self._drops = LogLimit(clock, 1, _log_drops)
 
@@ -90,7 +91,7 @@ class ConnectionLog(SessionObserver):
 
         :param session: the session.
         """
-        if not self._log_disconnections:
+        if not self.log_disconnections:
             return
         client = address_text(session.client.address)
         who = role_and_database(session.client.startup)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from pgtls.wire.messages import ErrorResponse
 
@@ -50,6 +50,20 @@ class Place(Enum):
 SESSION, REFUSED, CANCEL = Place
 
 
+class ISharedPlaces(Protocol):
+    """Counts the sessions of a listener that several processes serve."""
+
+    def take(self, limit: int) -> bool:
+        """Count a session of this process, unless there are too many already.
+
+        :param limit: how many there may be in all processes.
+        :returns: whether it has been counted.
+        """
+
+    def give_back(self) -> None:
+        """A session of this process is over."""
+
+
 class Places(Generic[C]):
     """Counts a listener's connections, and says which of them may have a session.
 
@@ -58,8 +72,7 @@ class Places(Generic[C]):
     :ivar sessions: connections that have a place, from their first moment on.
     :ivar cancels: connections that have sent a cancel request.
     :ivar refusal: where set, no session begins any more, and this is why; cancel requests go on.
-    :ivar everywhere: takes how many sessions are open here, and gives how many count: the same,
-        unless other processes share the listener.
+    :ivar shared: counts for all processes that share the listener; None where this is the only one.
     """
 
     def __init__(self, limit: int, evict: Callable[[C], None]) -> None:
@@ -67,7 +80,7 @@ class Places(Generic[C]):
         self.sessions: set[C] = set()
         self.cancels: set[C] = set()
         self.refusal: ErrorResponse | None = None
-        self.everywhere: Callable[[int], int] = int
+        self.shared: ISharedPlaces | None = None
         self._evict = evict
         self._refused: dict[C, None] = {}  # the oldest first
         self._handshakes: set[C] = set()  # of those that are refused
@@ -78,9 +91,8 @@ class Places(Generic[C]):
         :param connection: the connection.
         :returns: SESSION, or REFUSED where there is no place for it.
         """
-        if self.refusal is None and self.everywhere(len(self.sessions)) < self.limit:
+        if self.refusal is None and self._take():
             self.sessions.add(connection)
-            self.everywhere(len(self.sessions))
             return SESSION
         if len(self._refused) >= max(self.limit, REFUSED_AT_ONCE):
             oldest = next(iter(self._refused))
@@ -88,6 +100,11 @@ class Places(Generic[C]):
             self._evict(oldest)
         self._refused[connection] = None
         return REFUSED
+
+    def _take(self) -> bool:
+        if self.shared is None:
+            return len(self.sessions) < self.limit
+        return self.shared.take(self.limit)
 
     def refuse(self, response: ErrorResponse, waiting: Iterable[C]) -> None:
         """Begin no session any more.
@@ -107,7 +124,8 @@ class Places(Generic[C]):
         """
         if connection in self.sessions:
             self.sessions.discard(connection)
-            self.everywhere(len(self.sessions))
+            if self.shared is not None:
+                self.shared.give_back()
             return
         self.cancels.discard(connection)
         self._refused.pop(connection, None)

@@ -74,7 +74,7 @@ class PgTLSServerFactory(Factory):
         self.places = Places[PgTLSServerProtocol](
             settings.max_connections, PgTLSServerProtocol.abort
         )
-        self._drained: Deferred[None] | None = None
+        self._drained: list[Deferred[None]] = []
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self.reactor: IReactorTime = reactor  # type: ignore[assignment]
@@ -94,6 +94,26 @@ class PgTLSServerFactory(Factory):
         protocol.factory = self
         return protocol
 
+    def renew(
+        self,
+        tls: IOpenSSLServerConnectionCreator | None,
+        settings: ListenerSettings,
+        policy: IAccessPolicy,
+    ) -> None:
+        """Serve connections that come from now on in another way; those that are open stay as they
+        are.
+
+        :param tls: makes the TLS connections; may be None where ``ssl`` is off.
+        :param settings: as when the factory was made.
+        :param policy: decides which clients may connect.
+        """
+        self.tls = tls or self.tls  # those that have been promised TLS get it
+        self.settings = settings
+        self.proxies = Proxies.of(settings)
+        self.tcp_options = settings.tcp_options
+        self.policy = policy
+        self.places.limit = settings.max_connections
+
     def refuse_sessions(self, response: ErrorResponse) -> None:
         """Begin no session any more. Sessions go on, and so do their cancel requests; a client that
         asks for a new one goes through the negotiation, TLS included, and reads ``response``.
@@ -103,19 +123,22 @@ class PgTLSServerFactory(Factory):
         self.places.refuse(response, [each for each in self.connections if each.negotiating])
         self._check_drained()
 
-    def drain(self, timeout: float) -> Deferred[None]:
+    def drain(self, timeout: float | None) -> Deferred[None]:
         """Wait until every session and every cancel request is over; those that are not in
         ``timeout`` seconds are closed then. So are those that are refused.
 
-        :param timeout: seconds, 0 or more.
+        :param timeout: seconds, 0 or more; None to wait as long as it takes.
         :returns: fires when none is left.
         """
         if not self._in_use():
             self._abort(self.places.refused)
             return succeed(None)
-        self._drained = Deferred()
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        if timeout is None:
+            return drained
         abort = self.reactor.callLater(timeout, self.abort_all)
-        return self._drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
+        return drained.addCallback(lambda _: abort.cancel() if abort.active() else None)
 
     def _in_use(self) -> bool:
         return bool(self.places.sessions or self.places.cancels)
@@ -137,10 +160,11 @@ class PgTLSServerFactory(Factory):
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not self._in_use():
-            drained, self._drained = self._drained, None
+        if self._drained and not self._in_use():
+            waiting, self._drained = self._drained, []
             self._abort(self.places.refused)
-            drained.callback(None)
+            for drained in waiting:
+                drained.callback(None)
 
     def startFactory(self) -> None:
         """It listens: there will be time limits all the time."""

@@ -10,7 +10,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pgtls.policy.hosts_file import read_hosts_file
-from pgtls.tls.host_contexts import HostEntry, LoadedKeys, host_contexts
+from pgtls.tls.host_contexts import HostEntry, host_contexts
+from pgtls.tls.key_file import NO_KEYS, LoadedKeys
 from pgtls.tls.record_size import Connection
 from pgtls.tls.server_context import ServerContext, ServerTLSSettings, server_context
 from pgtls.tls.server_name import ServerNames
@@ -30,11 +31,12 @@ class ServerTLS:
         warns of it; None: somebody else does.
     :param loaded_keys: at a reload, the :attr:`keys` of the one before: private keys whose
         passphrase may not be asked for again stay as they are. None at a start.
+    :param handed_keys: private keys that another process has read: their files are not looked at.
     :ivar certificates: those that it shows: one for each kind of key, of each host.
     :ivar pairs: the same with their chains and private keys. Never shown.
     :ivar by_name: whether they are those of ``hosts_file``.
     :ivar validities: how long its certificates, authorities and CRLs are valid.
-    :ivar keys: the private keys of ``hosts_file``.
+    :ivar keys: the private keys that were read from files, by the path of their file.
     :raises ConfigurationError: a setting or a file cannot be used.
     """
 
@@ -45,16 +47,16 @@ class ServerTLS:
         quiet: bool = False,
         expiry_warning: timedelta | None = EXPIRY_WARNING,
         loaded_keys: LoadedKeys | None = None,
+        handed_keys: LoadedKeys = NO_KEYS,
     ) -> None:
         mistakes: list[str] = []
         hosts = _hosts(settings, mistakes)
         self.by_name = bool(hosts)
-        self.keys: LoadedKeys = {}
         if hosts or mistakes:
-            by_name = host_contexts(settings, hosts, mistakes, loaded_keys)
-            made, self._names, self.keys = by_name.first, by_name.names, by_name.keys
+            by_name = host_contexts(settings, hosts, mistakes, loaded_keys, handed_keys)
+            made, self._names = by_name.first, by_name.names
         else:
-            made = server_context(settings)
+            made = server_context(settings, handed_keys)
             self._names = ServerNames({}, made.context)
         self._take(made)
         ending = warnings(made.validities, expiry_warning) if expiry_warning is not None else []
@@ -65,6 +67,7 @@ class ServerTLS:
     def _take(self, made: ServerContext) -> None:
         self.context = made.context
         self.certificates = made.certificates
+        self.keys: LoadedKeys = made.keys
         self.pairs = made.pairs
         self.validities = tuple(made.validities)
 

@@ -6,16 +6,16 @@ Source: ``be_tls_init`` and ``init_host_context`` of PostgreSQL 19, in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import attrs
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.ciphers import check_dsa_key
-from pgtls.tls.key_file import check_key_matches
+from pgtls.tls.key_file import NO_KEYS, LoadedKeys
 from pgtls.tls.keylog import keylog_to
 from pgtls.tls.openssl import use_key_pair
 from pgtls.tls.passphrase import passphrase
@@ -32,7 +32,7 @@ from pgtls.tls.server_context import (
     take_steps,
 )
 from pgtls.tls.server_name import ServerNames, choose_by_name
-from pgtls.tls.sources import Chain, KeyPair, load_key_pair, missing_file, read_chain
+from pgtls.tls.sources import Chain, KeyPair, load_key_pair, missing_file, with_key
 from pgtls.tls.validity import Kind, Validity, listener_validities, of_certificate
 
 #: Any other client.
@@ -69,10 +69,6 @@ class HostEntry:
     passphrase_reload: bool = False
 
 
-#: Private keys that are in use, by the path of their file.
-LoadedKeys = Mapping[str, crypto.PKey]
-
-
 @attrs.frozen
 class HostContexts:
     """Contexts by host name.
@@ -85,7 +81,7 @@ class HostContexts:
 
     first: ServerContext
     names: ServerNames[SSL.Context]
-    keys: LoadedKeys
+    keys: LoadedKeys = attrs.field(repr=False)
 
 
 def host_contexts(
@@ -93,6 +89,7 @@ def host_contexts(
     hosts: Sequence[HostEntry],
     mistakes: Sequence[str] = (),
     loaded: LoadedKeys | None = None,
+    handed: LoadedKeys = NO_KEYS,
 ) -> HostContexts:
     """Make a context for each host, by rules that are the same for all.
 
@@ -102,6 +99,7 @@ def host_contexts(
     :param mistakes: what has been found to be wrong with them before.
     :param loaded: at a reload, the keys that have been in use so far: where a passphrase command
         may not run again, a key that is encrypted stays as it is.
+    :param handed: keys that another process has read: their files are not looked at.
     :returns: the contexts.
     :raises ConfigurationError: with everything that cannot be used.
     """
@@ -112,10 +110,9 @@ def host_contexts(
     wrong = [*mistakes, *take_steps(first, shared, HANDSHAKE_STEPS)]
     wrong += _check_crls(first, shared, hosts)
     named: dict[str, SSL.Context] = {}
-    keys: dict[str, crypto.PKey] = {}
     contexts: list[SSL.Context] = []
     for host in hosts:
-        made, its_own, common = _host_context(shared, host, keys, loaded)
+        made, its_own, common = _host_context(shared, host, handed, loaded)
         wrong += [f"{host.place}: {mistake}" for mistake in its_own]
         wrong += [mistake for mistake in common if mistake not in wrong]
         named |= dict.fromkeys(host.names, made.context)
@@ -123,6 +120,7 @@ def host_contexts(
         first.certificates.extend(made.certificates)
         first.validities.extend(made.validities)
         first.pairs.extend(made.pairs)
+        first.keys.update(made.keys)
         first.warnings.extend(made.warnings)
     if tls.ssl_keylog_file:
         wrong += take_steps(first, tls, [("ssl_keylog_file", partial(_keylog, contexts))])
@@ -133,7 +131,7 @@ def host_contexts(
     default, nameless = named.pop(DEFAULT, None), named.pop(NO_SNI, None)
     names = ServerNames({name.encode(): named[name] for name in named}, default, nameless)
     choose_by_name(first.context, names)
-    return HostContexts(first, names, keys)
+    return HostContexts(first, names, first.keys)
 
 
 def _check_crls(
@@ -154,15 +152,14 @@ def _check_crls(
 def _host_context(
     shared: ServerTLSSettings,
     host: HostEntry,
-    keys: dict[str, crypto.PKey],
+    handed: LoadedKeys,
     loaded: LoadedKeys | None,
 ) -> tuple[ServerContext, list[str], list[str]]:
     """A host's context.
 
-    :param keys: gets its key.
     :returns: it; what is wrong with what is the host's own, and with what is common to all.
     """
-    made = new_context()
+    made = new_context(handed)
     common = take_steps(made, shared, HANDSHAKE_STEPS)
     tls = attrs.evolve(shared, ssl_ca_file=host.ssl_ca_file)
 
@@ -173,7 +170,7 @@ def _host_context(
         made.certificates.append(pair.chain.certificates[0])
         made.pairs.append(pair)
         made.validities.extend(_validities(pair.chain, host.ssl_cert_file))
-        keys[host.ssl_key_file] = pair.key
+        made.keys[host.ssl_key_file] = pair.key
 
     mistakes = take_steps(made, tls, [("", use_certificate), ("", ask_for_client_certificates)])
     key = missing_file(host.ssl_key_file)
@@ -213,6 +210,8 @@ def _key_pair(made: ServerContext, host: HostEntry, loaded: LoadedKeys | None) -
     :raises ConfigurationError: they cannot be used.
     """
     path = host.ssl_key_file
+    if path in made.handed_keys:
+        return with_key(host.ssl_cert_file, made.handed_keys[path], f'private key file "{path}"')
     ask = partial(passphrase, host.ssl_passphrase_command, path, _WRITE_COMMAND)
     may_ask = loaded is None or host.passphrase_reload
     try:
@@ -225,10 +224,9 @@ def _key_pair(made: ServerContext, host: HostEntry, loaded: LoadedKeys | None) -
         key = loaded.get(path) if loaded is not None else None
         if key is None:
             raise ConfigurationError(f"{what} {reason}") from None
-        chain = read_chain(host.ssl_cert_file)
-        check_key_matches(chain.certificates[0], key, f"{what}, which {reason}")
+        pair = with_key(host.ssl_cert_file, key, f"{what}, which {reason}")
         made.warnings.append(f"{host.place}: {what} {reason}; the key that was loaded stays")
-        return KeyPair(chain, key)
+        return pair
 
 
 def _refuse_to_ask() -> bytes:

@@ -7,28 +7,22 @@ PostgreSQL's documentation, "Connections and Authentication", "SSL"; ``be_tls_in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import attrs
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
 from pgtls.tls.certificate import Certificate
-from pgtls.tls.ciphers import (
-    FORWARD_SECRET,
-    check_dsa_key,
-    set_ciphers,
-    set_ciphersuites,
-)
+from pgtls.tls.ciphers import FORWARD_SECRET, check_dsa_key, set_ciphers, set_ciphersuites
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
 from pgtls.tls.groups import set_groups
+from pgtls.tls.key_file import NO_KEYS, LoadedKeys
 from pgtls.tls.keylog import keylog_to
-from pgtls.tls.openssl import (
-    select_alpn,
-    use_key_pair,
-)
+from pgtls.tls.openssl import select_alpn, use_key_pair
 from pgtls.tls.passphrase import passphrase
 from pgtls.tls.pem import as_file
 from pgtls.tls.revocation import CRLSource, add_crl_directory, add_crl_file, read_crls
@@ -44,6 +38,7 @@ from pgtls.tls.sources import (
     read_pem,
     several,
     several_paths,
+    with_key,
 )
 from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from pgtls.tls.validity import Validity, listener_validities
@@ -112,39 +107,45 @@ class ServerTLSSettings:
 class ServerContext:
     """A context, and what is to be known of it.
 
+    :ivar handed_keys: private keys that another process has read: their files are not looked at.
     :ivar certificates: the server's own, one for each kind of key.
     :ivar pairs: the same with their chains and private keys.
+    :ivar keys: the private keys, by the path of their file.
     :ivar warnings: what an operator should know, a sentence each.
     :ivar validities: how long certificates, authorities and CRLs are valid.
     """
 
     context: SSL.Context
+    handed_keys: LoadedKeys = attrs.field(factory=dict, repr=False)
     certificates: list[Certificate] = attrs.field(factory=list)
     pairs: list[KeyPair] = attrs.field(factory=list, repr=False)
+    keys: dict[str, crypto.PKey] = attrs.field(factory=dict, repr=False)
     warnings: list[str] = attrs.field(factory=list)
     validities: list[Validity] = attrs.field(factory=list)
 
 
-def server_context(tls: ServerTLSSettings) -> ServerContext:
+def server_context(tls: ServerTLSSettings, handed_keys: LoadedKeys = NO_KEYS) -> ServerContext:
     """Make the context.
 
     :param tls: the settings.
+    :param handed_keys: private keys that another process has read.
     :returns: it, and what is to be known of it.
     :raises ConfigurationError: with every setting that cannot be used.
     """
-    made = new_context()
+    made = new_context(handed_keys)
     mistakes = take_steps(made, tls, (*HANDSHAKE_STEPS, *_OWN_STEPS))
     if mistakes:
         raise ConfigurationError(*mistakes)
     return made
 
 
-def new_context() -> ServerContext:
+def new_context(handed_keys: LoadedKeys = NO_KEYS) -> ServerContext:
     """A context that nothing has been done to.
 
+    :param handed_keys: private keys that another process has read.
     :returns: it.
     """
-    return ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD))
+    return ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD), handed_keys)
 
 
 Step = Callable[[ServerContext, ServerTLSSettings], None]
@@ -236,11 +237,18 @@ def _key_pair(
     made: ServerContext, tls: ServerTLSSettings, certificate: CertificateSource, key: KeySource
 ) -> None:
     ask = partial(passphrase, tls.ssl_passphrase_command, key)
-    pair = load_key_pair(certificate, key, ask, der_too=False)
+    path = os.fspath(key) if isinstance(key, str | os.PathLike) else ""
+    handed = made.handed_keys.get(path)
+    if handed is not None:
+        pair = with_key(certificate, handed, f'private key file "{path}"')
+    else:
+        pair = load_key_pair(certificate, key, ask, der_too=False)
     check_dsa_key(pair.key, tls.ssl_ciphers)
     use_key_pair(made.context, pair.chain.pem, pair.key)
     made.certificates.append(pair.chain.certificates[0])
     made.pairs.append(pair)
+    if path:
+        made.keys[path] = pair.key
 
 
 def ask_for_client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:

@@ -266,6 +266,20 @@ def load_key_pair(
     return KeyPair(chain, private_key)
 
 
+def with_key(certificate: CertificateSource, key: crypto.PKey, what: str) -> KeyPair:
+    """A certificate, with its intermediates, and a private key that has been read before.
+
+    :param certificate: the certificate.
+    :param key: the key.
+    :param what: what the key is from, for the error message.
+    :returns: both.
+    :raises ConfigurationError: the certificate cannot be read, or they do not belong together.
+    """
+    chain = read_chain(certificate)
+    check_key_matches(chain.certificates[0], key, what)
+    return KeyPair(chain, key)
+
+
 def _from_cryptography(key: PrivateKeyTypes, certificate: Certificate) -> crypto.PKey:
     """cryptography reads a key whose algorithm is RSASSA-PSS and writes it as plain RSA, with which
     OpenSSL makes no signature for such a certificate. So the algorithm is put back."""

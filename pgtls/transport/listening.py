@@ -9,6 +9,7 @@ for the connections that Twisted accepts where an error is to be dealt with.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import select
 import socket
@@ -94,6 +95,16 @@ def backlog_for(description: str, connections: int) -> int | None:
     if _NAMES_BACKLOG.search(description) or _OPENED_ELSEWHERE.search(description):
         return None
     return max(2 * connections, LEAST_BACKLOG)
+
+
+def set_backlog(descriptor: int, backlog: int) -> None:
+    """Change how many connections may wait; those that do go on waiting.
+
+    :param descriptor: a listening socket's.
+    :param backlog: how many.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        listening.listen(backlog)
 
 
 class Acceptor:

@@ -12,7 +12,7 @@ import re
 import socket
 import stat
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, succeed
@@ -210,29 +210,74 @@ class _SystemdEndpoint:
         return succeed(self._reactor.adoptStreamPort(self._descriptor, family, protocolFactory))
 
 
+_DESCRIPTOR = "descriptor "
+
+
+class Address(NamedTuple):
+    """Where an endpoint string listens.
+
+    :ivar unix_socket: whether on a Unix socket.
+    :ivar name: an IP address, a path, or which of a supervisor's sockets.
+    :ivar port: the number; 0 where the system chooses one, and where there is none.
+    """
+
+    unix_socket: bool
+    name: str
+    port: int = 0
+
+    @property
+    def is_one_socket(self) -> bool:
+        """Whether there can be only one such socket: the port is not one that the system
+        chooses."""
+        return self.unix_socket or self.port > 0 or self.name.startswith(_DESCRIPTOR)
+
+
 class _Asked(Exception):
     """What an endpoint has asked a reactor for."""
 
-    def __init__(self, unix_socket: bool) -> None:
-        self.unix_socket = unix_socket
+    def __init__(self, address: Address) -> None:
+        self.address = address
 
 
 class _AskedReactor:
     """A reactor that opens nothing."""
 
-    def listenTCP(self, *_arguments: Any, **_options: Any) -> None:
+    def listenTCP(
+        self, port: int, _factory: object, _backlog: int = 50, interface: str = "", **_: Any
+    ) -> None:
         """As a reactor's."""
-        raise _Asked(False)
+        raise _Asked(Address(False, interface or "0.0.0.0", port))  # noqa: S104
 
-    listenSSL = listenTCP
-
-    def listenUNIX(self, *_arguments: Any, **_options: Any) -> None:
+    def listenSSL(
+        self, port: int, _factory: object, _context: object, _backlog: int = 50, interface: str = ""
+    ) -> None:
         """As a reactor's."""
-        raise _Asked(True)
+        self.listenTCP(port, _factory, interface=interface)
+
+    def listenUNIX(self, address: Any, *_arguments: Any, **_options: Any) -> None:
+        """As a reactor's."""
+        raise _Asked(Address(True, os.fsdecode(address)))
 
     def adoptStreamPort(self, fd: int, _family: int, _factory: object) -> None:
         """As a reactor's."""
-        raise _Asked(_family_of(fd) == socket.AF_UNIX)
+        raise _Asked(Address(_family_of(fd) == socket.AF_UNIX, f"{_DESCRIPTOR}{fd}"))
+
+
+def listening_address(description: str) -> Address | None:
+    """Where an endpoint string listens; nothing is opened.
+
+    :param description: as for ``serverFromString``; what wraps an endpoint, and options such as
+        ``backlog``, make no difference.
+    :returns: the address; None where the string cannot be used, or opens something else.
+    """
+    failed: list[Failure] = []
+    try:
+        endpoint = endpoint_from_string(_AskedReactor(), description)
+        endpoint.listen(Factory()).addErrback(failed.append)
+    except Exception as error:
+        failed.append(Failure(error))
+    found = [failure.value for failure in failed]
+    return next((each.address for each in found if isinstance(each, _Asked)), None)
 
 
 def is_unix_socket(description: str) -> bool:
@@ -241,10 +286,5 @@ def is_unix_socket(description: str) -> bool:
     :param description: as for ``serverFromString``; one that cannot be used makes none.
     :returns: whether it does.
     """
-    failed: list[Failure] = []
-    try:
-        endpoint = endpoint_from_string(_AskedReactor(), description)
-        endpoint.listen(Factory()).addErrback(failed.append)
-    except Exception as error:
-        failed.append(Failure(error))
-    return any(isinstance(f.value, _Asked) and f.value.unix_socket for f in failed)
+    address = listening_address(description)
+    return address is not None and address.unix_socket

@@ -98,7 +98,8 @@ class Serve(WorkersCase):
         served = [sessions_of(pid) for pid in children(gateway)]
         self.assertEqual(sum(served), 40)
         self.assertTrue(all(served), served)
-        self.assertEqual(sockets(gateway.pid), 1)
+        # The one that listens, and one for each worker to hand over others.
+        self.assertEqual(sockets(gateway.pid), 3)
 
     def test_one_is_the_daemon_itself(self) -> None:
         upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")

@@ -48,16 +48,23 @@ class PlacesTests(SynchronousTestCase):
         self.assertEqual(self.enter(3), [Place.SESSION])
 
     def test_others_count_too(self) -> None:
-        told: list[int] = []
+        class Shared:
+            count = 1  # another process's
 
-        def everywhere(own: int) -> int:
-            told.append(own)
-            return own + 1
+            def take(self, limit: int) -> bool:
+                taken = self.count < limit
+                self.count += taken
+                return taken
 
-        self.places.everywhere = everywhere
+            def give_back(self) -> None:
+                self.count -= 1
+
+        self.places.shared = shared = Shared()
         self.assertEqual(self.enter(1, 2), [Place.SESSION, Place.REFUSED])
+        self.places.leave(2)
+        self.assertEqual(shared.count, 2)
         self.places.leave(1)
-        self.assertEqual(told[-1], 0)
+        self.assertEqual(shared.count, 1)
 
     def test_the_oldest_of_too_many_that_are_refused_goes(self) -> None:
         self.enter(1, 2)

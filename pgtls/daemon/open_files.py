@@ -1,0 +1,36 @@
+"""How many files the process may have open: as many as its clients need."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+
+from twisted.logger import Logger
+
+from pgtls.protocols.places import descriptors
+
+_log = Logger(namespace="pgtls.gateway")
+
+#: File descriptors that the daemon needs besides those for clients: for its status, mostly.
+_SPARE_FILES = 256
+
+
+def allow_open_files(limits: Iterable[int], *, quiet: bool = False) -> None:
+    """Raise the limit of open files as far as the hard limit allows.
+
+    :param limits: ``max_connections`` of each gateway. The daemon needs a few more files.
+    :param quiet: do not log that it is too low: another process does.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = sum(map(descriptors, limits)) + _SPARE_FILES
+    unlimited = hard == resource.RLIM_INFINITY
+    if soft < needed:
+        granted = needed if unlimited else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+        if granted < needed and not quiet:
+            _log.warn(
+                "max_connections needs {needed} open files, the limit is {granted}: raise it "
+                "(ulimit -n, LimitNOFILE=)",
+                needed=needed,
+                granted=granted,
+            )
