@@ -31,6 +31,7 @@ from pgtls.protocols.interfaces import ISessionObserver
 from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import SHUTTING_DOWN, ISharedPlaces
 from pgtls.protocols.server_factory import PgTLSServerFactory
+from pgtls.protocols.server_settings import AuthType
 from pgtls.protocols.stages import Client
 from pgtls.tls.validity import EXPIRY_WARNING
 from pgtls.transport.reactor import IReactor
@@ -208,6 +209,8 @@ class Gateway(Service):
         context, tls = self._clients.context, self._loaded.tls
         # Of certificates by name, each session's is compared when it comes.
         shown = tls.certificates if tls is not None and not tls.by_name else ()
+        if self._loaded.configuration.settings.listener.auth_type is AuthType.SCRAM_SHA_256:
+            shown = ()  # the gateway itself authenticates clients: each connection is bound anew
         self._upstream_check = check_upstreams(
             *(self._loaded.upstream, self._loaded.routes, shown),
             *(context.channel_binding, context.reactor, self.expiry_watch.shown),

@@ -88,6 +88,8 @@ class ClientTests(TwoLegsCase):
             counted = connection.execute("SELECT count(*) FROM t").fetchone()
             self.assertEqual(counted, (100_000,))
         gateway.wait_for_log(r"method=scram-sha-256: user=scramuser")
+        gateway.wait_for_log("upstream: reached")
+        self.assertNotIn("channel binding will fail", gateway.log())
         self.assertNotIn("SCRAM-SHA-256$", gateway.log())
 
     def test_psql_of_other_versions(self) -> None:

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConnectFailed, NegotiationRefused
 from pgtls.gateway.refusal_reason import REASONS, reason_of
-from pgtls.gateway.session import response_for_client
+from pgtls.gateway.response_for_client import response_for_client
 from pgtls.policy.client_identity import ClientCert, ClientName, ClientNotVerified, check_client
 from pgtls.policy.hba_rules import ConnectionRequest, refusal
 from pgtls.protocols.deciding import AUTHENTICATION_TIMEOUT, INTERNAL_ERROR
