@@ -7,6 +7,7 @@ logged if it is still there a moment later.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,14 +117,16 @@ class _Watched:
                 self.seen_at -= wall - newest
             self.changed_at = self.seen_at if is_first else self.changed_at
 
-    def is_due(self, now: float, settled: float) -> bool:
-        """Whether they are to be read again."""
+    def due_at(self, settled: float) -> float:
+        """When they are to be read again; infinity where they are not.
+
+        :param settled: seconds that they must have been as they are.
+        """
         if self.seen is None:
-            return bool(self.mistakes) and now - self.read_at >= self.pause
-        at_rest = now - self.seen_at
+            return self.read_at + self.pause if self.mistakes else math.inf
         if any(self.seen[path] is None for path in self.changed()):
-            return at_rest >= GONE * settled
-        return at_rest >= settled or now - self.changed_at >= PATIENCE * settled
+            return self.seen_at + GONE * settled
+        return min(self.seen_at + settled, self.changed_at + PATIENCE * settled)
 
     def failed(self, outcome: Outcome, now: float, pause: float) -> None:
         """They have been read, and cannot be used."""
@@ -218,9 +221,18 @@ class FileWatch:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if self._runs and self._interval and not self._looks:
-            waits = any(each.seen or not each.is_said for each in self._watched.values())
-            delay = self._settled if waits else self._interval
-            self._timer = self._clock.callLater(delay, self._begin)
+            self._timer = self._clock.callLater(self._next_look(), self._begin)
+
+    def _next_look(self) -> float:
+        """:returns: in how many seconds it is to be taken."""
+        now, settled = self._clock.seconds(), self._settled
+        soonest = now + self._interval
+        for each in self._watched.values():
+            if each.seen is not None:
+                soonest = min(soonest, each.due_at(settled))
+            elif not each.is_said:
+                soonest = min(soonest, each.read_at + settled)
+        return max(soonest - now, settled / 10)
 
     def _begin(self) -> None:
         self._looks = True
@@ -246,7 +258,7 @@ class FileWatch:
             each.look(states, now, wall, before)
             if each.loaded is gateway.loaded:
                 mistakes += each.to_say()
-                if each.is_due(now, self._settled):
+                if each.due_at(self._settled) <= now:
                     due.append(gateway)
         for mistake in dict.fromkeys(mistakes):
             _log.error("not reloaded: {mistake}", mistake=mistake)
