@@ -18,7 +18,7 @@ from pgtls.conninfo.keywords import SSLCertMode
 from pgtls.errors import CertificateNotVerified, ConfigurationError, NegotiationRefused
 from pgtls.tls.ciphers import FORWARD_SECRET, set_ciphers
 from pgtls.tls.keylog import keylog_to
-from pgtls.tls.libpq_files import crl_sources, key_pair_of, password_of, roots_of
+from pgtls.tls.libpq_files import crl_sources, key_pair_of, note_system_roots, password_of, roots_of
 from pgtls.tls.openssl import (
     POSTGRESQL,
     use_key_pair,
@@ -174,6 +174,7 @@ class ClientTLS:
         if given is not None:
             read_roots(given, "certificate file", self._context)
         elif self._conninfo.sslrootcert == "system":
+            note_system_roots()
             self._context.set_default_verify_paths()
         elif roots_of(self._conninfo, self._context) is None:
             return False

@@ -17,6 +17,15 @@ from pgtls.tls.certificate import Certificate
 from pgtls.tls.sources import KeyPair, load_key_pair, read_roots
 from pgtls.wire.attempts import SSLMode
 
+#: Where systems keep their roots: the files that pyOpenSSL looks for.
+_SYSTEM_ROOTS = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+)
+
 _VERIFYING = (SSLMode.VERIFY_CA, SSLMode.VERIFY_FULL)
 
 
@@ -70,6 +79,13 @@ def roots_of(conninfo: ConnInfo, context: SSL.Context | None = None) -> list[Cer
         f"{what}. Either provide the file, use the system's trusted roots with "
         "sslrootcert=system, or change sslmode to disable server certificate verification."
     )
+
+
+def note_system_roots() -> None:
+    """Have the system's roots noted among the files that are read: OpenSSL reads them itself."""
+    for path in (os.environ.get("SSL_CERT_FILE"), *_SYSTEM_ROOTS):
+        if path:
+            exists(path)
 
 
 def key_pair_of(conninfo: ConnInfo) -> KeyPair | None:

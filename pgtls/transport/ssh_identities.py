@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import cast
 
 import attrs
@@ -47,36 +48,42 @@ class Identity:
 
     :ivar public: its public half.
     :ivar sign: signs bytes with the private half.
+    :ivar file: the path of its file, and the hash of what is in there; None for one of the agent's.
     """
 
     public: PublicKey
     sign: Callable[[bytes], Deferred[bytes]]
+    file: tuple[str, bytes] | None = None
 
 
-def identities_from_files(settings: SSHSettings) -> list[Identity]:
+def identities_from_files(settings: SSHSettings, before: Sequence[Identity] = ()) -> list[Identity]:
     """Read the private keys.
 
     :param settings: name them.
+    :param before: at a reload, those that have been read before. Where a file has not changed its
+        key stays, and no passphrase is asked for.
     :returns: the keys. An encrypted one that is not named in the settings, and has no command for
         its passphrase, is left to the agent.
     :raises ConfigurationError: a file cannot be read, other users may read it, or it is no key.
     """
-    found = []
+    found: list[Identity] = []
     mistakes: list[str] = []
     for path in settings.identity_files:
         try:
-            key = _private_key(path, settings)
+            data = read_key_file(path)
+            file = path, sha256(data).digest()
+            same = [each for each in before if each.file == file]
+            key = None if same else _private_key(path, data, settings)
         except ConfigurationError as error:
             mistakes += error.mistakes
         else:
-            found += [] if key is None else [_identity(key)]
+            found += same if key is None else [_identity(key, file)]
     if mistakes:
         raise ConfigurationError(*mistakes)
     return found
 
 
-def _private_key(path: str, settings: SSHSettings) -> Key | None:
-    data = read_key_file(path)
+def _private_key(path: str, data: bytes, settings: SSHSettings) -> Key | None:
     try:
         try:
             key: Key = Key.fromString(data)
@@ -105,9 +112,9 @@ def _private_key(path: str, settings: SSHSettings) -> Key | None:
     return key
 
 
-def _identity(key: Key) -> Identity:
+def _identity(key: Key, file: tuple[str, bytes]) -> Identity:
     public = PublicKey.fromString(key.public().blob(), type="BLOB")
-    return Identity(public, lambda data: succeed(key.sign(data, public.sshType())))
+    return Identity(public, lambda data: succeed(key.sign(data, public.sshType())), file)
 
 
 async def identities_of_agent(reactor: IReactorUNIX) -> tuple[list[Identity], Callable[[], None]]:

@@ -10,6 +10,7 @@ import attrs
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
+from pgtls.reading import exists
 
 SSH_PORT = 22
 
@@ -107,7 +108,7 @@ class SSHSettings:
         if self.ssh_identity_file:
             return (self.ssh_identity_file,)
         paths = (os.path.expanduser(path) for path in reversed(_DEFAULT_KEYS))
-        return tuple(path for path in paths if os.path.exists(path))
+        return tuple(path for path in paths if exists(path))
 
     @property
     def known_hosts_files(self) -> tuple[str, ...]:

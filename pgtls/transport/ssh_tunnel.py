@@ -21,7 +21,7 @@ from pgtls.transport.poller import poller
 from pgtls.transport.reactor import IReactor, has_epoll
 from pgtls.transport.ssh_channel import ForwardedConnection
 from pgtls.transport.ssh_connection import SSHClientConnection
-from pgtls.transport.ssh_identities import identities_from_files, identities_of_agent
+from pgtls.transport.ssh_identities import Identity, identities_from_files, identities_of_agent
 from pgtls.transport.ssh_known_hosts import KnownHosts
 from pgtls.transport.ssh_settings import SSHSettings, parse_ssh_server
 from pgtls.transport.tcp_connection import TCPConnection
@@ -55,6 +55,7 @@ class SSHTunnel:
         self._reactor = reactor
         self._server = parse_ssh_server(settings.upstream_via)
         self._known_hosts = KnownHosts(settings.known_hosts_files)
+        self._identities: list[Identity] = []
         self.read_keys()
         self._connection: SSHClientConnection | None = None
         self._connecting: Deferred[None] | None = None
@@ -69,7 +70,7 @@ class SSHTunnel:
 
         :raises ConfigurationError: one of them cannot be used; those of before stay.
         """
-        self._identities = identities_from_files(self.settings)
+        self._identities = identities_from_files(self.settings, self._identities)
 
     # For a connect attempt ----------------------------------------------------------------------
 

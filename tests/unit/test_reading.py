@@ -196,6 +196,11 @@ class LoaderTests(SynchronousTestCase):
         wanted = {service, *(str(home / name) for name in ("root.crt", "postgresql.crt"))}
         self.assertEqual(wanted - set(noted), set())
 
+    def test_the_systems_roots(self) -> None:
+        with noting() as noted:
+            ClientTLS(ConnInfo.parse("host=db sslrootcert=system", {"HOME": "/nonexistent"}))
+        self.assertIn("/etc/ssl/certs/ca-certificates.crt", noted)
+
     def test_a_named_pipe_in_a_files_place(self) -> None:
         files = Files(Path(self.mktemp()).absolute())
         fifo = str(files.directory / "fifo")
