@@ -11,10 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from pgtls.conninfo.hosts import Host, default_host
 from pgtls.errors import ConfigurationError
+from pgtls.reading import read_file
 
 
 def password_from_file(path: Path, host: Host, database: str, user: str) -> bytes | None:
@@ -29,16 +31,7 @@ def password_from_file(path: Path, host: Host, database: str, user: str) -> byte
     :raises ConfigurationError: others than its owner can read the file, or it is none.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigurationError(f'password file "{path}" is not a plain file')
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigurationError(
-                    f'password file "{path}" has group or world access; '
-                    "permissions should be u=rw (0600) or less"
-                )
-            lines = file.read().split(b"\n")
+        lines = read_file(path, check=partial(_check_private, path)).split(b"\n")
     except OSError:
         return None
     local = host.unix_path is not None and host.host == default_host()
@@ -51,8 +44,15 @@ def password_from_file(path: Path, host: Host, database: str, user: str) -> byte
     return None
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # for a named pipe one would wait
+def _check_private(path: Path, status: os.stat_result) -> None:
+    """:raises ConfigurationError: it is none, or others than its owner can read it."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(f'password file "{path}" is not a plain file')
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigurationError(
+            f'password file "{path}" has group or world access; '
+            "permissions should be u=rw (0600) or less"
+        )
 
 
 def _bytes(text: str) -> bytes:
