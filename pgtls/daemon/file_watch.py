@@ -27,7 +27,7 @@ _log = Logger(namespace="pgtls.gateway")
 
 #: Seconds that files must have been as they are before they are read, if ``reload_interval`` is not
 #: shorter.
-SETTLED = 0.75
+SETTLED = 0.5
 
 #: How many times as long, where one of them is not there any more.
 GONE = 4

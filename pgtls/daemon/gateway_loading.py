@@ -35,7 +35,7 @@ from pgtls.protocols.hba_policy import access_policy
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.reading import noting
 from pgtls.status.status_endpoint import check_status_endpoint
-from pgtls.tls.key_file import NO_KEYS, LoadedKeys
+from pgtls.tls.loaded_keys import NO_KEYS, LoadedKeys
 from pgtls.tls.validity import Validity, upstream_validities
 from pgtls.transport.listening_sockets import endpoint_from_string
 from pgtls.transport.reactor import IReactor

@@ -31,7 +31,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.key_holders import KeyHolder, KeyHolders
-from pgtls.tls.key_file import LoadedKeys
+from pgtls.tls.loaded_keys import LoadedKey, LoadedKeys
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
 
@@ -259,7 +259,10 @@ def _process_activity(reactor: IReactor, directory: str) -> ProcessActivity | No
 
 def _private_keys(keys: Mapping[str, bytes]) -> LoadedKeys:
     """Those that the daemon has handed over."""
-    return {path: crypto.load_privatekey(crypto.FILETYPE_PEM, pem) for path, pem in keys.items()}
+    return {
+        path: LoadedKey(crypto.load_privatekey(crypto.FILETYPE_PEM, pem))
+        for path, pem in keys.items()
+    }
 
 
 def run(worker: int, handover: int, control: int, report: int) -> None:

@@ -11,7 +11,7 @@ from pgtls.daemon.configuration import DaemonSettings
 from pgtls.daemon.worker_pipe import SharedGateway, Task
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
-from pgtls.tls.key_file import NO_KEYS
+from pgtls.tls.loaded_keys import NO_KEYS
 from pgtls.transport.reactor import IReactor
 
 
@@ -79,4 +79,6 @@ class WorkerTasks:
 
 def _private_keys(loaded: LoadedGateway) -> dict[str, bytes]:
     keys = loaded.tls.keys if loaded.tls is not None else NO_KEYS
-    return {path: crypto.dump_privatekey(crypto.FILETYPE_PEM, key) for path, key in keys.items()}
+    return {
+        path: crypto.dump_privatekey(crypto.FILETYPE_PEM, each.key) for path, each in keys.items()
+    }

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from pgtls.policy.hosts_file import read_hosts_file
 from pgtls.tls.host_contexts import HostEntry, host_contexts
-from pgtls.tls.key_file import NO_KEYS, LoadedKeys
+from pgtls.tls.loaded_keys import NO_KEYS, LoadedKeys
 from pgtls.tls.record_size import Connection
 from pgtls.tls.server_context import ServerContext, ServerTLSSettings, server_context
 from pgtls.tls.server_name import ServerNames
@@ -56,7 +56,7 @@ class ServerTLS:
             by_name = host_contexts(settings, hosts, mistakes, loaded_keys, handed_keys)
             made, self._names = by_name.first, by_name.names
         else:
-            made = server_context(settings, handed_keys)
+            made = server_context(settings, handed_keys, loaded_keys)
             self._names = ServerNames({}, made.context)
         self._take(made)
         ending = warnings(made.validities, expiry_warning) if expiry_warning is not None else []

@@ -14,10 +14,8 @@ import attrs
 from OpenSSL import SSL
 
 from pgtls.errors import ConfigurationError
-from pgtls.tls.ciphers import check_dsa_key
-from pgtls.tls.key_file import NO_KEYS, LoadedKeys
 from pgtls.tls.keylog import keylog_to
-from pgtls.tls.openssl import use_key_pair
+from pgtls.tls.loaded_keys import NO_KEYS, LoadedKeys, PairSource
 from pgtls.tls.passphrase import passphrase
 from pgtls.tls.revocation import load_crl_directory
 from pgtls.tls.server_context import (
@@ -28,11 +26,11 @@ from pgtls.tls.server_context import (
     ServerTLSSettings,
     ask_for_client_certificates,
     crls,
-    new_context,
     take_steps,
+    use_pair,
 )
 from pgtls.tls.server_name import ServerNames, choose_by_name
-from pgtls.tls.sources import Chain, KeyPair, load_key_pair, missing_file, with_key
+from pgtls.tls.sources import Chain, missing_file
 from pgtls.tls.validity import Kind, Validity, listener_validities, of_certificate
 
 #: Any other client.
@@ -106,7 +104,7 @@ def host_contexts(
     shared = attrs.evolve(
         tls, ssl_cert_file="", ssl_key_file="", ssl_ca_file="", ssl_passphrase_command=""
     )
-    first = new_context()
+    first = ServerContext()
     wrong = [*mistakes, *take_steps(first, shared, HANDSHAKE_STEPS)]
     wrong += _check_crls(first, shared, hosts)
     named: dict[str, SSL.Context] = {}
@@ -159,18 +157,16 @@ def _host_context(
 
     :returns: it; what is wrong with what is the host's own, and with what is common to all.
     """
-    made = new_context(handed)
+    made = ServerContext(handed_keys=handed, loaded_keys=loaded)
     common = take_steps(made, shared, HANDSHAKE_STEPS)
     tls = attrs.evolve(shared, ssl_ca_file=host.ssl_ca_file)
 
     def use_certificate(made: ServerContext, tls: ServerTLSSettings) -> None:
-        pair = _key_pair(made, host, loaded)
-        check_dsa_key(pair.key, tls.ssl_ciphers)
-        use_key_pair(made.context, pair.chain.pem, pair.key)
-        made.certificates.append(pair.chain.certificates[0])
-        made.pairs.append(pair)
-        made.validities.extend(_validities(pair.chain, host.ssl_cert_file))
-        made.keys[host.ssl_key_file] = pair.key
+        path = host.ssl_key_file
+        ask = partial(passphrase, host.ssl_passphrase_command, path, _WRITE_COMMAND)
+        source = PairSource(host.ssl_cert_file, path, ask, asks_again=host.passphrase_reload)
+        use_pair(made, source, tls, f"{host.place}: ")
+        made.validities.extend(_validities(made.pairs[0].chain, host.ssl_cert_file))
 
     mistakes = take_steps(made, tls, [("", use_certificate), ("", ask_for_client_certificates)])
     key = missing_file(host.ssl_key_file)
@@ -198,36 +194,3 @@ def _use_crls(made: ServerContext, tls: ServerTLSSettings) -> list[str]:
 def _keylog(others: Sequence[SSL.Context], made: ServerContext, tls: ServerTLSSettings) -> None:
     keylog_to(made.context, tls.ssl_keylog_file, *others)
     made.warnings.append(KEYLOG_WARNING.format(tls.ssl_keylog_file))
-
-
-class _Encrypted(ConfigurationError):
-    """A key needs a passphrase, and its command may not run."""
-
-
-def _key_pair(made: ServerContext, host: HostEntry, loaded: LoadedKeys | None) -> KeyPair:
-    """A host's certificate and key.
-
-    :raises ConfigurationError: they cannot be used.
-    """
-    path = host.ssl_key_file
-    if path in made.handed_keys:
-        return with_key(host.ssl_cert_file, made.handed_keys[path], f'private key file "{path}"')
-    ask = partial(passphrase, host.ssl_passphrase_command, path, _WRITE_COMMAND)
-    may_ask = loaded is None or host.passphrase_reload
-    try:
-        return load_key_pair(
-            host.ssl_cert_file, path, ask if may_ask else _refuse_to_ask, der_too=False
-        )
-    except _Encrypted:
-        reason = "cannot be reloaded because it requires a passphrase"
-        what = f'private key file "{path}"'
-        key = loaded.get(path) if loaded is not None else None
-        if key is None:
-            raise ConfigurationError(f"{what} {reason}") from None
-        pair = with_key(host.ssl_cert_file, key, f"{what}, which {reason}")
-        made.warnings.append(f"{host.place}: {what} {reason}; the key that was loaded stays")
-        return pair
-
-
-def _refuse_to_ask() -> bytes:
-    raise _Encrypted("it is encrypted")

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 
 from OpenSSL import SSL, crypto
 
@@ -28,11 +27,6 @@ from pgtls.tls.openssl import key_fits
 from pgtls.tls.pem import is_der, why_nothing
 
 Path = str | os.PathLike[str]
-
-#: Private keys that have been read, by the path of their file.
-LoadedKeys = Mapping[str, crypto.PKey]
-
-NO_KEYS: LoadedKeys = MappingProxyType({})
 
 #: A password, or what asks for it, once and only when the key is encrypted.
 Password = Callable[[], bytes] | bytes | None

@@ -7,12 +7,11 @@ PostgreSQL's documentation, "Connections and Authentication", "SSL"; ``be_tls_in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import attrs
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
@@ -20,8 +19,8 @@ from pgtls.tls.certificate import Certificate
 from pgtls.tls.ciphers import FORWARD_SECRET, check_dsa_key, set_ciphers, set_ciphersuites
 from pgtls.tls.dh import load_builtin_dh_params, load_dh_params
 from pgtls.tls.groups import set_groups
-from pgtls.tls.key_file import NO_KEYS, LoadedKeys
 from pgtls.tls.keylog import keylog_to
+from pgtls.tls.loaded_keys import NO_KEYS, LoadedKey, LoadedKeys, PairSource, load_pair
 from pgtls.tls.openssl import select_alpn, use_key_pair
 from pgtls.tls.passphrase import passphrase
 from pgtls.tls.pem import as_file
@@ -32,13 +31,11 @@ from pgtls.tls.sources import (
     KeyPair,
     KeySource,
     ask_for_certificates_of,
-    load_key_pair,
     missing_file,
     parse_roots,
     read_pem,
     several,
     several_paths,
-    with_key,
 )
 from pgtls.tls.switched_off import forbid_renegotiation_and_compression, forbid_resumption
 from pgtls.tls.validity import Validity, listener_validities
@@ -67,6 +64,9 @@ class ServerTLSSettings:
     )
     ssl_passphrase_command: str = settings.text(
         "", "prints the passphrase of an encrypted key; %p in it stands for a prompt"
+    )
+    ssl_passphrase_command_supports_reload: bool = settings.boolean(
+        False, "whether that command may run at a reload; else an encrypted key stays as it was"
     )
     ssl_ca_file: CertificateSource | Sequence[CertificateSource] = settings.text(
         "", "authorities (CAs) of client certificates; the server then asks for one"
@@ -108,6 +108,7 @@ class ServerContext:
     """A context, and what is to be known of it.
 
     :ivar handed_keys: private keys that another process has read: their files are not looked at.
+    :ivar loaded_keys: at a reload, the private keys that are in use; None at a start.
     :ivar certificates: the server's own, one for each kind of key.
     :ivar pairs: the same with their chains and private keys.
     :ivar keys: the private keys, by the path of their file.
@@ -115,37 +116,34 @@ class ServerContext:
     :ivar validities: how long certificates, authorities and CRLs are valid.
     """
 
-    context: SSL.Context
-    handed_keys: LoadedKeys = attrs.field(factory=dict, repr=False)
+    context: SSL.Context = attrs.field(factory=partial(SSL.Context, SSL.TLS_SERVER_METHOD))
+    handed_keys: LoadedKeys = attrs.field(default=NO_KEYS, repr=False)
+    loaded_keys: LoadedKeys | None = attrs.field(default=None, repr=False)
     certificates: list[Certificate] = attrs.field(factory=list)
     pairs: list[KeyPair] = attrs.field(factory=list, repr=False)
-    keys: dict[str, crypto.PKey] = attrs.field(factory=dict, repr=False)
+    keys: dict[str, LoadedKey] = attrs.field(factory=dict, repr=False)
     warnings: list[str] = attrs.field(factory=list)
     validities: list[Validity] = attrs.field(factory=list)
 
 
-def server_context(tls: ServerTLSSettings, handed_keys: LoadedKeys = NO_KEYS) -> ServerContext:
+def server_context(
+    tls: ServerTLSSettings,
+    handed_keys: LoadedKeys = NO_KEYS,
+    loaded_keys: LoadedKeys | None = None,
+) -> ServerContext:
     """Make the context.
 
     :param tls: the settings.
-    :param handed_keys: private keys that another process has read.
+    :param handed_keys: see :class:`ServerContext`.
+    :param loaded_keys: see :class:`ServerContext`.
     :returns: it, and what is to be known of it.
     :raises ConfigurationError: with every setting that cannot be used.
     """
-    made = new_context(handed_keys)
+    made = ServerContext(handed_keys=handed_keys, loaded_keys=loaded_keys)
     mistakes = take_steps(made, tls, (*HANDSHAKE_STEPS, *_OWN_STEPS))
     if mistakes:
         raise ConfigurationError(*mistakes)
     return made
-
-
-def new_context(handed_keys: LoadedKeys = NO_KEYS) -> ServerContext:
-    """A context that nothing has been done to.
-
-    :param handed_keys: private keys that another process has read.
-    :returns: it.
-    """
-    return ServerContext(SSL.Context(SSL.TLS_SERVER_METHOD), handed_keys)
 
 
 Step = Callable[[ServerContext, ServerTLSSettings], None]
@@ -223,7 +221,9 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     mistakes: list[str] = []
     for certificate, key_source in zip(certificates, keys, strict=True):
         try:
-            _key_pair(made, tls, certificate, key_source)
+            ask = partial(passphrase, tls.ssl_passphrase_command, key_source)
+            may = tls.ssl_passphrase_command_supports_reload
+            use_pair(made, PairSource(certificate, key_source, ask, asks_again=may), tls)
         except ConfigurationError as error:
             mistakes.extend(error.mistakes)
             missing = missing_file(key_source)
@@ -233,22 +233,26 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
         raise ConfigurationError(*mistakes)
 
 
-def _key_pair(
-    made: ServerContext, tls: ServerTLSSettings, certificate: CertificateSource, key: KeySource
+def use_pair(
+    made: ServerContext, source: PairSource, tls: ServerTLSSettings, place: str = ""
 ) -> None:
-    ask = partial(passphrase, tls.ssl_passphrase_command, key)
-    path = os.fspath(key) if isinstance(key, str | os.PathLike) else ""
-    handed = made.handed_keys.get(path)
-    if handed is not None:
-        pair = with_key(certificate, handed, f'private key file "{path}"')
-    else:
-        pair = load_key_pair(certificate, key, ask, der_too=False)
+    """Show a certificate.
+
+    :param made: the context.
+    :param source: where the certificate and its key come from.
+    :param tls: the cipher suites, for a DSA key.
+    :param place: where that is said, to go in front of a warning.
+    :raises ConfigurationError: they cannot be used.
+    """
+    pair, key, warning = load_pair(source, made.handed_keys, made.loaded_keys)
     check_dsa_key(pair.key, tls.ssl_ciphers)
     use_key_pair(made.context, pair.chain.pem, pair.key)
     made.certificates.append(pair.chain.certificates[0])
     made.pairs.append(pair)
-    if path:
-        made.keys[path] = pair.key
+    if source.path:
+        made.keys[source.path] = key
+    if warning:
+        made.warnings.append(f"{place}{warning}")
 
 
 def ask_for_client_certificates(made: ServerContext, tls: ServerTLSSettings) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import attrs
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import globalLogPublisher
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
@@ -330,6 +331,29 @@ class ReloadTests(HostsCase):
             self.assertEqual(self.times_asked(), 1)
             self.assertShown(tls, "locked.example", "locked")
 
+    def said_at_reload(self, tls: ServerTLS) -> tuple[ServerTLS, list[str]]:
+        said: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            said.extend(text for text in [str(event.get("text"))] if CANNOT in text)
+
+        globalLogPublisher.addObserver(observe)
+        try:
+            return self.reload(tls), said
+        finally:
+            globalLogPublisher.removeObserver(observe)
+
+    def test_a_key_that_has_changed_and_cannot_be_read_is_said_once(self) -> None:
+        tls = self.start("off")
+        key = self.issued["locked"].key
+        for changed, expected in ((0, 1), (0, 0), (1, 1), (0, 0)):
+            if changed:  # the same key, encrypted once more
+                self.files.write("locked.key", key.pem(PASSWORD))
+            tls, said = self.said_at_reload(tls)
+            self.assertEqual(len(said), expected)
+            self.assertShown(tls, "locked.example", "locked")
+        self.assertEqual(self.times_asked(), 1)
+
     def test_the_certificate_may_be_a_new_one_for_the_same_key(self) -> None:
         tls = self.start("off")
         renewed = self.root.issue(cn="renewed", key=self.issued["locked"].key)
@@ -355,3 +379,32 @@ class ReloadTests(HostsCase):
         tls = self.start("off")
         self.issue("locked")
         self.assertShown(self.reload(tls), "locked.example", "locked")
+
+
+class ListenerReloadTests(ReloadTests):
+    """The same for the listener's own certificate."""
+
+    def start(self, reload: str) -> ServerTLS:
+        command = f"echo asked >> {self.asked}; echo {PASSWORD}"
+        self.own = ServerTLSSettings(
+            ssl_cert_file=self.file("locked.crt"),
+            ssl_key_file=self.file("locked.key"),
+            ssl_passphrase_command=command,
+            ssl_passphrase_command_supports_reload=reload == "on",
+        )
+        return ServerTLS(self.own)
+
+    def reload(self, before: ServerTLS) -> ServerTLS:
+        return ServerTLS(self.own, loaded_keys=before.keys)
+
+    def test_a_new_host_whose_key_needs_a_passphrase(self) -> None:
+        """Hosts are none of it."""
+
+    def test_another_key_file(self) -> None:
+        tls = self.start("off")
+        self.issue("other", PASSWORD)
+        self.own = attrs.evolve(
+            self.own, ssl_cert_file=self.file("other.crt"), ssl_key_file=self.file("other.key")
+        )
+        error = self.assertRaises(ConfigurationError, self.reload, tls)
+        self.assertIn(f'private key file "{self.file("other.key")}" {CANNOT}', str(error))
