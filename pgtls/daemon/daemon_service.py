@@ -81,7 +81,7 @@ class Daemon(MultiService):
         self._served.elsewhere = self.key_holder
         self._served.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._served.add_first(load_all(reactor, configuration))
-        self._file_watch = watch_files(reactor, self._directory, self._served)
+        self._file_watch = watch_files(*(reactor, self._directory, self._served, self._files_read))
         self._reloads = InTurn(self._reload)
 
     def _make_status(self, settings: DaemonSettings) -> DaemonStatus:
@@ -291,6 +291,10 @@ class Daemon(MultiService):
             self._status.reloaded(())
         _log.info("reloaded: new connections get what is in the files now")
         return True
+
+    def _files_read(self, mistakes: Sequence[str]) -> None:
+        if self._status is not None:
+            self._status.reloaded(mistakes or self._file_watch.mistakes)
 
     def _not_reloaded(self, mistakes: Sequence[object]) -> None:
         self._reload_mistake = str(mistakes[0])

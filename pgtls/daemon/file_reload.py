@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from functools import partial
 
@@ -25,12 +25,18 @@ from pgtls.transport.reactor import IReactor
 _log = Logger(namespace="pgtls.gateway")
 
 
-def watch_files(reactor: IReactor, directory: str, served: ServedGateways) -> FileWatch:
+def watch_files(
+    reactor: IReactor,
+    directory: str,
+    served: ServedGateways,
+    reloaded: Callable[[Sequence[str]], object],
+) -> FileWatch:
     """Make the watch over the files of a daemon's gateways.
 
     :param reactor: Twisted's reactor.
     :param directory: where the names of files count from.
     :param served: the gateways.
+    :param reloaded: is told the mistakes of each reload; none where it was good.
     :returns: the watch, not started.
     """
 
@@ -43,6 +49,7 @@ def watch_files(reactor: IReactor, directory: str, served: ServedGateways) -> Fi
         lambda: served.served if served.running else [],
         lambda changed: Deferred.fromCoroutine(read(changed)),
         partial(in_background, reactor),
+        reloaded,
     )
 
 

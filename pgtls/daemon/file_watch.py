@@ -30,10 +30,10 @@ _log = Logger(namespace="pgtls.gateway")
 SETTLED = 0.5
 
 #: How many times as long, where one of them is not there any more.
-GONE = 4
+GONE = 6
 
 #: After how many times as long files are read that never come to rest.
-PATIENCE = 2
+PATIENCE = 3
 
 #: The longest pause before files with a mistake are read once more, although they are the same.
 LONGEST_PAUSE = 600.0
@@ -156,6 +156,7 @@ class FileWatch:
         Its Deferred fires with the outcome for each; with None for one that has been given other
         settings meanwhile.
     :param in_background: does the looking, which may take long.
+    :param reloaded: is told what there was to log: the mistakes, none where a change was good.
     :param wall_clock: where files have their times from.
     """
 
@@ -166,6 +167,7 @@ class FileWatch:
         gateways: Callable[[], Sequence[Gateway]],
         read_again: Callable[[Sequence[Gateway]], Deferred[list[Outcome | None]]],
         in_background: IBackground,
+        reloaded: Callable[[Sequence[str]], object] = lambda mistakes: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
@@ -173,6 +175,7 @@ class FileWatch:
         self._gateways = gateways
         self._read_again = read_again
         self._in_background = in_background
+        self._reloaded = reloaded
         self._wall_clock = wall_clock
         self._looked_at = wall_clock()
         self._watched: dict[Gateway, _Watched] = {}
@@ -262,6 +265,8 @@ class FileWatch:
                     due.append(gateway)
         for mistake in dict.fromkeys(mistakes):
             _log.error("not reloaded: {mistake}", mistake=mistake)
+        if mistakes:
+            self._reloaded(list(dict.fromkeys(mistakes)))
         if due and self._runs:
             await self._read(due)
 
@@ -289,6 +294,7 @@ class FileWatch:
                 "reloaded: {changes}: new connections get what is in the files now",
                 changes=_changes(list(dict.fromkeys(changed))),
             )
+            self._reloaded(())
 
 
 def _changes(files: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from pgtls.daemon import file_watch
 from pgtls.daemon.file_watch import LONGEST_PAUSE, FileWatch, Outcome
 from pgtls.gateway.gateway import Gateway
 from pgtls.reading import FilesRead, state_of
@@ -60,6 +61,8 @@ class WatchCase(SynchronousTestCase):
     """A watch, a clock, and files."""
 
     def setUp(self) -> None:
+        for name, value in (("SETTLED", 0.75), ("GONE", 4), ("PATIENCE", 2)):
+            self.patch(file_watch, name, value)
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.crt, self.key = self.write("crt", "1"), self.write("key", "1")
@@ -68,6 +71,7 @@ class WatchCase(SynchronousTestCase):
         self.clock = Clock()
         self.wall = 0.0
         self.looks = 0
+        self.reloads: list[Sequence[str]] = []
         self.events: list[LogEvent] = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
@@ -77,6 +81,7 @@ class WatchCase(SynchronousTestCase):
             lambda: cast(Sequence[Gateway], self.gateways),
             self.read_again,
             self.in_background,
+            self.reloads.append,
             lambda: self.clock.seconds() + self.wall,
         )
         self.watch.start()
@@ -221,6 +226,7 @@ class MistakeTests(WatchCase):
         self.pass_seconds(12)
         self.assertEqual(len(self.said()), 1)
         self.assertEqual(self.watch.mistakes, [])
+        self.assertEqual(self.reloads, [["crt is bad"], ()])
 
     def test_once_for_each_change(self) -> None:
         for _ in range(3):
