@@ -98,8 +98,9 @@ class ExpiryWatch:
             route=route,
             upstream=host.place,
         )
-        self._shown[route, host.place] = validity
-        self._warn([validity])
+        if self._shown.get((route, host.place)) != validity:
+            self._shown[route, host.place] = validity
+            self._warn([validity])
 
     def expiries(self) -> list[Expiry]:
         """What has an end.
@@ -122,7 +123,7 @@ class ExpiryWatch:
         return list(found)
 
     def _look_again(self) -> None:
-        self._warn(self._loaded().validities)
+        self._warn([*self._loaded().validities, *self._shown.values()])
         self._look()
 
     def _warn(self, validities: Iterable[Validity]) -> None:

@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -101,10 +102,11 @@ def check_upstreams(
 
     async def check_in_turn() -> None:
         for route, endpoint in waiting:
-            check = _check(endpoint, shown, binding, partial(noted, route))
+            note = partial(noted, route)
+            check = _check(endpoint, shown, binding, note)
             checking = Deferred.fromCoroutine(check).addTimeout(TIMEOUT, clock)
             try:
-                tls = await checking
+                tls, reached = await checking
             except CancelledError:
                 return
             except Exception as error:
@@ -113,6 +115,7 @@ def check_upstreams(
             else:
                 if not quiet:
                     _found(_name(route), tls)
+                await _note_others(endpoint, reached, note, clock)
 
     turns = [Deferred.fromCoroutine(check_in_turn()) for _ in range(min(AT_ONCE, len(upstreams)))]
     return DeferredList(turns).addCallback(lambda _: None)
@@ -184,7 +187,7 @@ async def _check(
     shown: Sequence[Certificate],
     binding: ChannelBinding,
     noted: Callable[[Host, Certificate], None],
-) -> NegotiatedTLS | None:
+) -> tuple[NegotiatedTLS | None, Host | None]:
     check, reached = await _connected(upstream)
     tls = check.tls
     if tls is not None and tls.certificate is not None:
@@ -193,7 +196,24 @@ async def _check(
         if reached is not None:
             noted(reached, tls.certificate)
     await check.gone
-    return tls
+    return tls, reached
+
+
+async def _note_others(
+    upstream: PgTLSClientEndpoint,
+    reached: Host | None,
+    noted: Callable[[Host, Certificate], None],
+    clock: IReactorTime,
+) -> None:
+    """An upstream's other hosts, which sessions come to some other time, show certificates too.
+    That one of them cannot be reached is nothing to warn of."""
+    for host in upstream.conninfo.hosts:
+        if reached is None or host.unix_path is not None or host.place == reached.place:
+            continue
+        session = upstream.for_session(host, any_session=True)
+        check = Deferred.fromCoroutine(_check(session, (), ChannelBinding(), noted))
+        with contextlib.suppress(Exception):
+            await check.addTimeout(TIMEOUT, clock)
 
 
 def _found(name: str, tls: NegotiatedTLS | None) -> None:

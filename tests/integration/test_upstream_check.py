@@ -32,7 +32,11 @@ class UpstreamCheck(GatewayCase):
 
     def test_the_end_of_the_certificate_that_it_shows(self) -> None:
         server = postgres(17, ssl=True)
-        upstream = f"host=localhost hostaddr={HOST} port={server.port} sslmode=require"
+        other = postgres(18)
+        upstream = (
+            f"host=plain,localhost hostaddr={HOST},{HOST} port={other.port},{server.port} "
+            "sslmode=prefer"
+        )
         gateway = self.gateway("--upstream", upstream, "--expiry-warning", "36500")
         gateway.wait_for_log(
             rf'warn\] upstream localhost:{server.port}: certificate "CN=localhost" expires at .* '

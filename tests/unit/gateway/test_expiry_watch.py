@@ -106,6 +106,19 @@ class ExpiryWatchTests(SynchronousTestCase):
             r"\(shown by the server\): connections that verify it fail$",
         )
 
+    def test_what_an_upstream_shows_is_said_once_a_day_too(self) -> None:
+        self.watch.start()
+        host, certificate = Host("db", "", 5432), self.certificate(1)
+        for _ in range(2):
+            self.watch.shown("", host, certificate)
+        self.assertEqual(len(self.said()), 1)
+        self.clock.advance(DAY)
+        self.watch.shown("", host, certificate)
+        self.assertEqual(len(self.said()), 1)
+        self.watch.shown("", host, self.certificate(2))
+        self.assertEqual(len(self.said()), 1)
+        self.watch.stop()
+
     def test_all_that_ends(self) -> None:
         self.load(
             validity("CN=db", timedelta(days=200)), validity("CN=ca", timedelta(days=2), Kind.CA)
