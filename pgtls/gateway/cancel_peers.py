@@ -11,17 +11,17 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.gateway.cancel_connection import CANCEL_TIMEOUT, CancelConnection, CancelConnections
-from pgtls.gateway.key_holders import first_yes
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.log_limit import PERIOD, LogLimit
 from pgtls.protocols.places import CANCELS_AT_ONCE
@@ -29,8 +29,6 @@ from pgtls.transport.dial import TIMEOUT_EXPIRED
 from pgtls.transport.name_resolution import known_place, places
 from pgtls.transport.reactor import IReactor
 from pgtls.wire.messages import PEER_HAS_NOT, PEER_HAS_SESSION, CancelRequest
-
-T = TypeVar("T")
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -62,23 +60,55 @@ def host_and_port(place: str) -> tuple[str, int]:
 class _Question(CancelConnection):
     """Asks a peer.
 
-    :ivar answer: fires with whether the peer has the session; None where it has not said so.
+    :ivar sent: whether it has been asked.
+    :ivar answer: fires with what it says; with nothing where it closes.
     """
 
     def __init__(self, packet: bytes) -> None:
         super().__init__(packet)
+        self.sent = False
         self.answer: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
+
+    def connectionMade(self) -> None:
+        """Send it."""
+        self.sent = True
+        super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
         """The answer; what a server that is no gateway says is none."""
         if not self.answer.called:
             self.answer.callback(data[:1])
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """There may have been no answer."""
         if not self.answer.called:
             self.answer.callback(b"")
         super().connectionLost(reason)
+
+
+class _Round:
+    """A request, and the connections to peers that are being made for it.
+
+    :ivar packet: the request.
+    :ivar found: whether a peer has the session.
+    """
+
+    def __init__(self, request: CancelRequest) -> None:
+        self.packet = request.for_peers
+        self.found = False
+        self._connecting: list[Deferred[IProtocol]] = []
+
+    def connect(self, endpoint: PgTLSClientEndpoint, question: _Question) -> Deferred[IProtocol]:
+        """Ask one, unless it need not be asked any more."""
+        connecting = endpoint.connect(CancelConnections.forProtocol(lambda: question))
+        self._connecting.append(connecting)
+        return connecting
+
+    def has_session(self) -> None:
+        """A peer has it: those that have not been asked yet are not asked."""
+        self.found = True
+        for each in self._connecting:
+            each.cancel()
 
 
 class Peer:
@@ -104,21 +134,28 @@ class Peer:
         """How many addresses it has had lately, at least 1."""
         return max(1, len(self._addresses[1]))
 
-    async def pass_on(self, request: CancelRequest) -> bool | None:
-        """Ask each of its addresses, at the same time: a name may be that of several gateways.
+    async def pass_on(self, asking: _Round) -> bool | None:
+        """Ask each of its addresses, at the same time: a name may be that of several gateways. One
+        that cannot be connected to does not count where another one answers.
 
-        :param request: a client's.
+        :param asking: a client's request.
         :returns: whether it had the session, and has passed the request on; None where it has not
             answered.
         """
-        looked_up = Deferred.fromCoroutine(self._hosts())
+        looked_up = Deferred.fromCoroutine(self._hosts()).addTimeout(PEER_TIMEOUT, self._reactor)
         try:
-            hosts = await looked_up.addTimeout(PEER_TIMEOUT, self._reactor)
+            hosts = await looked_up
         except (PgTLSError, DeferredTimeout) as error:
             self._failed(error)
             return None
-        packet = request.for_peers
-        return await first_yes([Deferred.fromCoroutine(self._ask(host, packet)) for host in hosts])
+        asked = [Deferred.fromCoroutine(self._ask(host, asking)) for host in hosts]
+        said = await gatherResults(asked, consumeErrors=True)
+        errors = [each for each in said if isinstance(each, Exception)]
+        answers = [each for each in said if not isinstance(each, Exception)]
+        if errors and not answers:
+            self._failed(errors[0])
+            return None
+        return True if True in answers else None if None in answers else False
 
     async def _hosts(self) -> list[Host]:
         (host,) = self._endpoint.conninfo.hosts
@@ -130,28 +167,31 @@ class Peer:
             self._addresses = now, found
         return found
 
-    async def _ask(self, host: Host, packet: bytes) -> bool | None:
-        question = _Question(packet)
-        answered = Deferred.fromCoroutine(self._answer(host, question))
+    async def _ask(self, host: Host, asking: _Round) -> bool | Exception | None:
+        """:returns: the answer, None for none; or why it could not be asked."""
+        if asking.found:
+            return False
+        question = _Question(asking.packet)
+        connecting = asking.connect(self._endpoint.for_session(host), question)
+        answering = Deferred.fromCoroutine(_answered(connecting, question))
         try:
-            said = await answered.addTimeout(PEER_TIMEOUT, self._reactor)
+            said = await answering.addTimeout(PEER_TIMEOUT, self._reactor)
             if said == PEER_HAS_SESSION:
+                asking.has_session()
                 await question.done.addTimeout(CANCEL_TIMEOUT + PEER_TIMEOUT, self._reactor)
                 return True
+        except CancelledError:
+            return False
         except (PgTLSError, DeferredTimeout) as error:
+            if not question.sent:
+                return error
             self._failed(error)
             return None
         question.transport.loseConnection()
-        if said != PEER_HAS_NOT:
-            self._failed(ConnectFailed("it takes none: is it a gateway that has peers as well?"))
-            return None
-        return False
-
-    async def _answer(self, host: Host, question: _Question) -> bytes:
-        await self._endpoint.for_session(host).connect(
-            CancelConnections.forProtocol(lambda: question)
-        )
-        return await question.answer
+        if said == PEER_HAS_NOT:
+            return False
+        self._failed(ConnectFailed("it takes none: is it a gateway that has peers as well?"))
+        return None
 
     def _failed(self, error: Exception) -> None:
         if self._failures.allows():
@@ -172,6 +212,11 @@ class Peer:
     def stop(self) -> None:
         """Log at once what has been counted."""
         self._failures.stop()
+
+
+async def _answered(connecting: Deferred[IProtocol], question: _Question) -> bytes:
+    await connecting
+    return await question.answer
 
 
 class Peers:
@@ -197,24 +242,22 @@ class Peers:
     def _size(self) -> int:
         return sum(peer.size for peer in self._peers)
 
-    def pass_on(self, request: CancelRequest) -> Deferred[bool | None]:
-        """Ask all of them, at the same time.
+    async def pass_on(self, request: CancelRequest) -> bool | None:
+        """Ask all of them, at the same time, and wait for each that has been asked: a request that
+        came twice to one gateway must not come after the client goes on.
 
         :param request: a client's.
-        :returns: fires with whether one of them had the session, and has passed the request on;
-            with None where none of them had, and one has not answered. Never fails.
+        :returns: whether one of them had the session, and has passed the request on; None where
+            none of them had, and one has not answered.
         """
-        return first_yes([self._pass_on(peer, request) for peer in self._peers])
-
-    def _pass_on(self, peer: Peer, request: CancelRequest) -> Deferred[bool | None]:
-        size = peer.size
+        asking, size = _Round(request), self._size
         self.open += size
-
-        def over(answer: T) -> T:
+        try:
+            asked = [Deferred.fromCoroutine(peer.pass_on(asking)) for peer in self._peers]
+            answers = await gatherResults(asked, consumeErrors=True)
+        finally:
             self.open -= size
-            return answer
-
-        return Deferred.fromCoroutine(peer.pass_on(request)).addBoth(over)
+        return True if True in answers else None if None in answers else False
 
     def stop(self) -> None:
         """Log at once what has been counted."""

@@ -73,9 +73,9 @@ class Elsewhere:
     def have_room(self) -> bool:
         return True
 
-    def pass_on(self, request: CancelRequest) -> Deferred[bool | None]:
+    async def pass_on(self, request: CancelRequest) -> bool | None:
         self.asked.append(request.key)
-        return succeed(self.answer)
+        return self.answer
 
     def stop(self) -> None:
         pass
