@@ -180,7 +180,7 @@ def _load(
     with mistakes.at(gateway.location):
         if gateway.has_own_upstream:
             gateway = _with_upstream(gateway)
-            upstream = upstream_endpoint(reactor, gateway.upstream, tunnel)
+            upstream = upstream_endpoint(reactor, gateway.upstream, tunnel, gateway.preface)
     routes = loaded_routes(reactor, gateway, mistakes, tunnel)
     if policy is None:
         return []
@@ -196,6 +196,10 @@ def _load(
 
 def _with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
     """:raises ConfigurationError: its upstream's connection string cannot be used."""
+    if gateway.embedded and gateway.preface:
+        raise ConfigurationError(
+            "upstream_proxy_protocol: the embedded PostgreSQL takes no PROXY headers"
+        )
     if gateway.upstream is not None or gateway.embedded:
         return gateway
     return attrs.evolve(gateway, upstream=_parsed_upstream(gateway.settings.upstream))
@@ -245,13 +249,17 @@ def _missing_socket(path: str | None) -> bool:
 
 
 def upstream_endpoint(
-    reactor: IReactor, conninfo: ConnInfo | None, tunnel: SSHTunnel | None = None
+    reactor: IReactor,
+    conninfo: ConnInfo | None,
+    tunnel: SSHTunnel | None = None,
+    preface: bytes = b"",
 ) -> PgTLSClientEndpoint | None:
     """What connects to the server, its files read.
 
     :param reactor: Twisted's reactor.
     :param conninfo: the server; None for the embedded PostgreSQL before it runs.
     :param tunnel: what it is reached through; None for this machine's network.
+    :param preface: see :class:`~pgtls.protocols.endpoint.PgTLSClientEndpoint`.
     :returns: the endpoint; None as above.
     :raises ConfigurationError: a file cannot be used.
     """
@@ -259,7 +267,7 @@ def upstream_endpoint(
         return None
     if tunnel is not None:
         check_reachable(conninfo)
-    endpoint = PgTLSClientEndpoint(reactor, conninfo, way=tunnel)
+    endpoint = PgTLSClientEndpoint(reactor, conninfo, way=tunnel, preface=preface)
     endpoint.check()
     return endpoint
 

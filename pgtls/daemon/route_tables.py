@@ -133,7 +133,11 @@ def loaded_routes(
         security = security_of(parsed.upstream.example())
         shared = first.get(security)
         upstream = RouteUpstream(
-            reactor, parsed.upstream, shared.tls if shared else None, way=tunnel
+            reactor,
+            parsed.upstream,
+            shared.tls if shared else None,
+            way=tunnel,
+            preface=gateway.preface,
         )
         first.setdefault(security, upstream.endpoint)
         if tunnel is not None:

@@ -134,7 +134,11 @@ class CancelForwarder:
         self._failures = LogLimit(clock, _FAILURES_LOGGED, _log_failures)
 
     def forward(
-        self, request: CancelRequest, routes: CancelRoutes, sni: str | None
+        self,
+        request: CancelRequest,
+        routes: CancelRoutes,
+        sni: str | None,
+        header: bytes | None = None,
     ) -> Deferred[None]:
         """Pass a client's CancelRequest on, over a connection as well protected as the session's
         own. The session is looked for here, in the daemon's other processes, by the host name, at
@@ -143,15 +147,17 @@ class CancelForwarder:
         :param request: the client's.
         :param routes: where requests go.
         :param sni: the host name that the client asks for; None for none, or no TLS.
+        :param header: a PROXY header with the client's address, in place of one that names no
+            client; None where servers get none.
         :returns: fires when the server has taken it, or could not, or where too many are on their
             way already and it is dropped; never fails.
         """
         known = self.keys.backends(request.key)
         if known:
-            return self._noted(self._send(request, _renewed(known, routes), known=True))
+            return self._noted(self._send(request, _renewed(known, routes), header, known=True))
         if self._searches >= SEARCHES_AT_ONCE:
             return self._dropped()
-        return self._noted(Deferred.fromCoroutine(self._look_for(request, routes, sni)))
+        return self._noted(Deferred.fromCoroutine(self._look_for(request, routes, sni, header)))
 
     def forward_for_peer(
         self, request: CancelRequest, routes: CancelRoutes, answer: Callable[[bytes], None]
@@ -166,7 +172,7 @@ class CancelForwarder:
         known = self.keys.backends(request.key)
         if known:
             answer(PEER_HAS_SESSION)
-            return self._noted(self._send(request, _renewed(known, routes), known=True))
+            return self._noted(self._send(request, _renewed(known, routes), None, known=True))
         if self._searches >= SEARCHES_AT_ONCE:
             return self._dropped()
         return self._noted(Deferred.fromCoroutine(self._look_for_peer(request, answer)))
@@ -182,7 +188,7 @@ class CancelForwarder:
         if not known:
             return succeed(False)
         request = CancelRequest.build(key)
-        sent = self._noted(self._send(request, _renewed(known, routes), known=True))
+        sent = self._noted(self._send(request, _renewed(known, routes), None, known=True))
         return sent.addCallback(lambda _: True)
 
     def finished(self) -> Deferred[None]:
@@ -213,7 +219,11 @@ class CancelForwarder:
             finished.callback(None)
 
     async def _look_for(
-        self, request: CancelRequest, routes: CancelRoutes, sni: str | None
+        self,
+        request: CancelRequest,
+        routes: CancelRoutes,
+        sni: str | None,
+        header: bytes | None,
     ) -> None:
         found = await self._search(request.key)
         if found:
@@ -235,7 +245,7 @@ class CancelForwarder:
                 _log.warn("cancel request not passed on: no session here has its key")
             return
         hosts = upstream.conninfo.hosts
-        await self._send(request, [Backend(upstream, host) for host in hosts], known=False)
+        await self._send(request, [Backend(upstream, host) for host in hosts], header, known=False)
 
     async def _look_for_peer(self, request: CancelRequest, answer: Callable[[bytes], None]) -> None:
         found = await self._search(request.key)
@@ -252,13 +262,19 @@ class CancelForwarder:
             self._searches -= 1
 
     def _send(
-        self, request: CancelRequest, targets: Sequence[Backend], *, known: bool
+        self,
+        request: CancelRequest,
+        targets: Sequence[Backend],
+        header: bytes | None,
+        *,
+        known: bool,
     ) -> Deferred[None]:
         count = len(targets)
         if not self._has_room(count, known=known):
             return self._dropped()
         self._count(count, known=known)
-        sent = gatherResults([self._sent(each.endpoint, each.host, request) for each in targets])
+        endpoints = [each.endpoint.for_session(each.host, preface=header) for each in targets]
+        sent = gatherResults([self._sent(endpoint, request) for endpoint in endpoints])
         return sent.addCallback(lambda _: self._count(-count, known=known))
 
     def _dropped(self) -> Deferred[None]:
@@ -279,10 +295,8 @@ class CancelForwarder:
         else:
             self._unknown += connections
 
-    def _sent(
-        self, upstream: PgTLSClientEndpoint, host: Host, request: CancelRequest
-    ) -> Deferred[None]:
-        sending = Deferred.fromCoroutine(send_cancel(upstream.for_session(host=host), request.raw))
+    def _sent(self, upstream: PgTLSClientEndpoint, request: CancelRequest) -> Deferred[None]:
+        sending = Deferred.fromCoroutine(send_cancel(upstream, request.raw))
         return sending.addTimeout(CANCEL_TIMEOUT, self._clock).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:

@@ -12,6 +12,7 @@ from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.session import Session, SessionContext
+from pgtls.gateway.upstream_header import upstream_header
 from pgtls.protocols.connection_info import server_name
 from pgtls.protocols.deciding import EARLY_LIMIT
 from pgtls.protocols.interfaces import IPostgreSQLSession
@@ -65,7 +66,10 @@ class ClientSide(RelaySide):
             passed_on = cancels.forward_for_peer(request, routes, self.transport.write)
         else:
             sni = server_name(self.transport) if tls is not None else None
-            passed_on = cancels.forward(request, routes, sni)
+            header = None
+            if self._context.sends_headers:
+                header = upstream_header(self.transport, tls, sni)
+            passed_on = cancels.forward(request, routes, sni, header)
         passed_on.addCallback(lambda _: self.close_when_read())
 
     def server_connected(self) -> None:

@@ -160,6 +160,7 @@ class Gateway(Service):
                 settings.tls_parameters,
                 CancelForwarder(self._reactor, self._elsewhere),
                 observers,
+                bool(self._loaded.configuration.preface),
             )
         )
         self._factory = PgTLSServerFactory(
@@ -273,6 +274,7 @@ class Gateway(Service):
             cancel_routes=router,
             authentication_timeout=listener.authentication_timeout,
             tls_parameters=settings.tls_parameters,
+            sends_headers=bool(loaded.configuration.preface),
         )
         self._log.route_name = _route_name(router)
         self._log.log_disconnections = settings.log_disconnections

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +20,7 @@ from pgtls.protocols.server_tls import ServerTLS
 from pgtls.reading import FilesRead
 from pgtls.tls.validity import Validity
 from pgtls.transport.ssh_settings import SSHSettings
+from pgtls.wire.proxy_header_writer import LOCAL_HEADER
 
 if TYPE_CHECKING:
     from pgtls.transport.ssh_tunnel import SSHTunnel
@@ -30,6 +32,13 @@ _HOST_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECA
 def _check_host_name(name: str) -> None:
     if not _HOST_NAME.fullmatch(name) or len(name) > 255:
         raise ValueError('host names such as "db.example.com" or "*.example.com"')
+
+
+class UpstreamProxyProtocol(StrEnum):
+    """The ``upstream_proxy_protocol`` setting."""
+
+    OFF = "off"
+    V2 = "v2"
 
 
 @attrs.frozen
@@ -62,6 +71,11 @@ class GatewaySettings:
     peers: tuple[str, ...] = settings.several(
         "other gateways of a fleet, as host:port: cancel requests may be for sessions of theirs",
         check=host_and_port,
+    )
+    upstream_proxy_protocol: UpstreamProxyProtocol = settings.choice(
+        UpstreamProxyProtocol.OFF,
+        "begin each connection to the server with a PROXY header that names the client; for "
+        "proxies, PostgreSQL itself takes none",
     )
     tls_parameters: bool = settings.boolean(
         False, "tell the server about the client's TLS, in settings: pgtls.client_dn and others"
@@ -109,6 +123,12 @@ class GatewayConfiguration:
     routes: tuple[RouteSettings, ...] = ()
     number: int = 0
     own_certificate: OwnCertificate | None = None
+
+    @property
+    def preface(self) -> bytes:
+        """What connections to the servers begin with where they are not a client's own."""
+        sends = self.settings.upstream_proxy_protocol is UpstreamProxyProtocol.V2
+        return LOCAL_HEADER if sends else b""
 
     @property
     def has_own_upstream(self) -> bool:

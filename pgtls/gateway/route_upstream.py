@@ -31,6 +31,7 @@ class RouteUpstream:
     :param template: its connection string.
     :param tls: what to use as TLS, where another route has the same parameters; None to make it.
     :param way: how to get to hosts; None for this machine's own.
+    :param preface: see :class:`~pgtls.protocols.endpoint.PgTLSClientEndpoint`.
     :ivar takes_label: whether ``\1`` is in the connection string.
     :ivar endpoint: connects to the server; with ``\1``, an example, which is never connected to.
     """
@@ -41,12 +42,15 @@ class RouteUpstream:
         template: ConnInfoTemplate,
         tls: Callable[[], ClientTLS] | None = None,
         way: WayToHosts | None = None,
+        preface: bytes = b"",
     ) -> None:
         self._reactor = reactor
         self._way = way
         self._template = template
         self.takes_label = template.takes_label
-        self.endpoint = PgTLSClientEndpoint(reactor, template.example(), tls=tls, way=way)
+        self.endpoint = PgTLSClientEndpoint(
+            reactor, template.example(), tls=tls, way=way, preface=preface
+        )
 
     @property
     def place(self) -> str:
@@ -71,7 +75,11 @@ class RouteUpstream:
         if self.takes_label:
             conninfo = self._template.fill(label)
             endpoint = PgTLSClientEndpoint(
-                self._reactor, conninfo, tls=self.endpoint.tls, way=self._way
+                self._reactor,
+                conninfo,
+                tls=self.endpoint.tls,
+                way=self._way,
+                preface=self.endpoint.preface,
             )
         return Upstream(endpoint, route, database_of(endpoint.conninfo))
 

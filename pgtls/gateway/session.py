@@ -31,6 +31,7 @@ from pgtls.gateway.response_for_client import response_for_client
 from pgtls.gateway.scram_login import OUT_OF_DATE, ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
 from pgtls.gateway.tls_parameters import tls_parameters
+from pgtls.gateway.upstream_header import upstream_header
 from pgtls.protocols.connect_attempt import ConnectOutcome
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.connection_log import role_and_database
@@ -66,6 +67,7 @@ class SessionContext:
     :ivar tls_parameters: whether the server is told of the client's TLS.
     :ivar cancels: passes CancelRequests on, and knows the open sessions by their keys.
     :ivar observers: are told what happens.
+    :ivar sends_headers: whether servers get PROXY headers.
     :ivar server_sides: makes the connections to the server.
     :ivar deadlines: the time limits of sessions.
     """
@@ -78,6 +80,7 @@ class SessionContext:
     tls_parameters: bool
     cancels: CancelForwarder
     observers: Observers
+    sends_headers: bool = False
     server_sides: ServerSides = attrs.field(init=False)
     deadlines: Deadlines = attrs.field(init=False)
 
@@ -213,10 +216,18 @@ class Session:
             self._refuse(Stage.ROUTE, response, error.reason)
             return
         self._endpoint = chosen.endpoint
-        self._attempt = chosen.endpoint.attempt(
+        self._attempt = self._with_header(chosen.endpoint).attempt(
             self._context.server_sides, startup, self._found, keys=self.client.scram
         )
         self._attempt.begin()
+
+    def _with_header(self, endpoint: PgTLSClientEndpoint) -> PgTLSClientEndpoint:
+        """With a PROXY header that names the client, where the server gets one."""
+        if not self._context.sends_headers:
+            return endpoint
+        client = self.client
+        header = upstream_header(self._side.transport, client.tls, client.sni, client.proxy)
+        return endpoint.for_session(preface=header)
 
     def _startup_for(self, chosen: Upstream) -> StartupMessage:
         """:raises ProtocolViolation: the client's message has no room for what is to be in it."""

@@ -95,6 +95,7 @@ class PgTLSClientProtocol(Protocol):
     :param observe: is told what happens, as it happens.
     :param ended: is called once, with the outcome.
     :param reactor: Twisted's reactor.
+    :param preface: goes in front of everything.
     :ivar authentication: what watches the application's connection until AuthenticationOk, where
         the connection string requires something of the server; None else. An application whose
         server asks for what is not allowed loses its connection for
@@ -113,6 +114,7 @@ class PgTLSClientProtocol(Protocol):
         observe: Callable[[Event], None],
         ended: Callable[[NegotiationOutcome], None],
         reactor: IReactor,
+        preface: bytes = b"",
     ) -> None:
         self._negotiation = negotiation
         self._host = host
@@ -121,6 +123,7 @@ class PgTLSClientProtocol(Protocol):
         self._application_factory = application_factory
         self._observe = observe
         self._reactor = reactor
+        self._preface = preface
         self._tls: ClientTLS | None = None
         self._handshaking = False
         self._lookup: Deferred[None] | None = None  # while it goes on
@@ -144,6 +147,8 @@ class PgTLSClientProtocol(Protocol):
         except NegotiationRefused as error:
             self._perform(self._negotiation.connected(error))
         else:
+            if self._preface:
+                self.transport.write(self._preface)
             self._perform(self._negotiation.connected())
 
     def dataReceived(self, data: bytes) -> None:

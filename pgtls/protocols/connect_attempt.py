@@ -56,6 +56,7 @@ class ConnectAttempt:
     :param observe: is told what happens, as it happens.
     :param factory: the application's.
     :param ended: is called once, with the outcome.
+    :param preface: goes in front of everything on each connection.
     :ivar reached: the host that it ended at, with the address that it has; None before.
     :ivar errors: what failed so far, in turn.
     :ivar authentication: what watches that connection until AuthenticationOk, where the connection
@@ -78,6 +79,7 @@ class ConnectAttempt:
         observe: Callable[[Event], None],
         factory: IProtocolFactory,
         ended: Callable[[ConnectOutcome], None],
+        preface: bytes = b"",
     ) -> None:
         self._reactor = reactor
         self._conninfo = conninfo
@@ -89,6 +91,7 @@ class ConnectAttempt:
         self.reached: Host | None = None
         self.authentication: AuthenticationCheck | None = None
         self._factory = factory
+        self._preface = preface
         self._hosts = iter(self._shuffled(conninfo.hosts))
         self._addresses: Iterator[Host] = iter(())
         self.errors: list[PgTLSError] = []
@@ -201,6 +204,7 @@ class ConnectAttempt:
             self._observe,
             self._connection_ended,
             self._reactor,
+            self._preface,
         )
         timeout = conninfo.connect_timeout or TCP_TIMEOUT
         connecting = self._way.dial(self._address, protocol, timeout)

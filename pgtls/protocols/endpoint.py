@@ -53,6 +53,9 @@ class PgTLSClientEndpoint:
     :param observe: is told what happens, as it happens.
     :param tls: what to use as TLS, in place of what the connection string asks for.
     :param way: how to get to the hosts, such as an SSH server; None for this machine's own.
+    :param preface: goes in front of everything on each connection, before SSLRequest and direct
+        TLS: a PROXY header.
+    :ivar preface: the same.
     :raises ConfigurationError: the connection string cannot be used.
     """
 
@@ -68,11 +71,13 @@ class PgTLSClientEndpoint:
         observe: Callable[[Event], None] = lambda event: None,
         tls: Callable[[], ClientTLS] | None = None,
         way: WayToHosts | None = None,
+        preface: bytes = b"",
     ) -> None:
         self._reactor = reactor
         if isinstance(conninfo, str):
             conninfo = ConnInfo.parse(conninfo, os.environ)
         self.conninfo = conninfo
+        self.preface = preface
         self._startup = startup
         self._observe = observe
         self._make_tls = tls or partial(
@@ -85,19 +90,26 @@ class PgTLSClientEndpoint:
         self._login: Login | None = None
 
     def for_session(
-        self, host: Host | None = None, *, any_session: bool = False
+        self,
+        host: Host | None = None,
+        *,
+        any_session: bool = False,
+        preface: bytes | None = None,
     ) -> PgTLSClientEndpoint:
         """The same endpoint for one session, or for just one of the hosts. What has been made for
         TLS is shared, and recently resolved names.
 
         :param host: one of the hosts, whatever ``target_session_attrs`` says; None for all.
         :param any_session: whether ``target_session_attrs`` does not count.
+        :param preface: in place of the endpoint's own; None for that.
         :returns: the endpoint.
         """
         session = PgTLSClientEndpoint.__new__(PgTLSClientEndpoint)
         session.__dict__.update(self.__dict__)
         session._make_tls = self.tls
         session._last = None
+        if preface is not None:
+            session.preface = preface
         hosts = self.conninfo.hosts if host is None else (host,)
         if host is not None or any_session:
             session.conninfo = replace(
@@ -204,6 +216,7 @@ class PgTLSClientEndpoint:
             observe,
             factory,
             ended,
+            self.preface,
         )
 
     def _inspect_for_all(self, host: Host) -> Deferred[Inspected]:

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.wire.proxy_header import (
+    TLV,
     InvalidProxyHeader,
+    NoProxyHeader,
+    ProxiedTLS,
     ProxyAddress,
     ProxyHeader,
+    begins_like_header,
     crc32c,
 )
 from pgtls.wire.proxy_header_reader import ProxyHeaderReader
+from pgtls.wire.proxy_header_writer import LOCAL_HEADER, encode, encode_tls
 from tests.unit.wire.test_messages import pieces
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -115,6 +120,34 @@ class Version2Tests(SynchronousTestCase):
         self.assertRaises(InvalidProxyHeader, read, good.replace(b"postgresql", b"postgresqL"))
         self.assertRaises(InvalidProxyHeader, read, v2(0x11, IPV4 + tlv(3, b"")))
 
+    def test_one_checksum(self) -> None:
+        """Each takes time, and a header has room for thousands."""
+        self.assertRaises(InvalidProxyHeader, read, v2(0x11, IPV4 + tlv(3, bytes(4)) * 2))
+
+    def test_what_the_proxy_says_of_tls(self) -> None:
+        inside = tlv(0x21, b"TLSv1.3") + tlv(0x7F, b"unknown") + tlv(0x22, b"alice \xc3\xa9")
+        field = tlv(0x20, b"\x07\0\0\0\0" + inside)
+        header = read(v2(0x11, IPV4 + field + tlv(2, b"db.example.com") + tlv(5, b"\xff7")))
+        assert header is not None
+        self.assertEqual(
+            header.tls, ProxiedTLS(7, 0, version="TLSv1.3", common_name="alice \u00e9")
+        )
+        self.assertEqual(header.authority, "db.example.com")
+        self.assertEqual(header.unique_id, "\\xff7")
+
+    def test_whether_a_certificate_was_verified(self) -> None:
+        for client, verify, verified in ((1, 0, False), (3, 0, True), (5, 0, True), (7, 1, False)):
+            self.assertEqual(ProxiedTLS(client, verify).verified, verified)
+
+    def test_what_is_wrong_in_fields(self) -> None:
+        for field in (
+            tlv(0x20, bytes(4)),
+            tlv(0x20, bytes(5) + b"\x21"),
+            tlv(0x20, bytes(5) + b"\x21\0\7TLSv1."),
+            tlv(5, bytes(129)),
+        ):
+            self.assertRaises(InvalidProxyHeader, read, v2(0x11, IPV4 + field))
+
     def test_what_is_wrong(self) -> None:
         for data in (
             v2(0x11, IPV4[:-1]),
@@ -152,7 +185,13 @@ class PieceTests(SynchronousTestCase):
 
     def test_none_at_all_is_seen_at_once(self) -> None:
         for data in (b"\0\0\0\x08", b"\x16", b"PROXX", b"\r\n\r\r", b"Q"):
-            self.assertRaises(InvalidProxyHeader, read, data)
+            self.assertRaises(NoProxyHeader, read, data)
+
+    def test_whether_there_may_be_one(self) -> None:
+        for data in (*self.headers, V1[:4], b"\r\n\r\n"):
+            self.assertTrue(begins_like_header(data))
+        for data in (b"\0\0\0\x08", b"\x16\3\1\2", b"PROX\0", b"PROXIES", b"\r\n\r\n\r\n"):
+            self.assertFalse(begins_like_header(data))
 
     @given(st.sampled_from(headers), st.binary(min_size=1), st.integers(0, 40))
     def test_garbage_is_refused_or_waited_for(self, header: bytes, garbage: bytes, at: int) -> None:
@@ -162,3 +201,56 @@ class PieceTests(SynchronousTestCase):
         except InvalidProxyHeader:
             return
         self.assertLess(len(reader.rest), 70_000)
+
+
+class WritingTests(SynchronousTestCase):
+    """What is written is read as it was."""
+
+    def again(self, header: ProxyHeader) -> ProxyHeader:
+        """With the checksum left out, which is verified on the way."""
+        found = read(encode(header))
+        assert found is not None
+        self.assertEqual(found.tlvs[-1][0], TLV.CRC32C)
+        return ProxyHeader(2, found.local, found.source, found.destination, found.tlvs[:-1])
+
+    def test_every_family(self) -> None:
+        for source, destination in (
+            (CLIENT, SERVER),
+            (ProxyAddress("2001:db8::7", 1), ProxyAddress("2001:db8::1", 65535)),
+            (ProxyAddress("/run/a", None), ProxyAddress("", None)),
+            (None, None),
+        ):
+            header = ProxyHeader(2, source=source, destination=destination, tlvs=((5, b"id"),))
+            self.assertEqual(self.again(header), header)
+
+    def test_mixed_families(self) -> None:
+        header = ProxyHeader(2, source=CLIENT, destination=ProxyAddress("::1", 5432))
+        self.assertEqual(self.again(header).source, ProxyAddress("::ffff:192.0.2.7", 56324))
+        header = ProxyHeader(2, source=CLIENT, destination=ProxyAddress("/run/a", None))
+        self.assertEqual(self.again(header), ProxyHeader(2))
+
+    def test_addresses_as_sockets_have_them(self) -> None:
+        """An IPv6 socket's IPv4 client, and one with a zone."""
+        mapped, own = ProxyAddress("::ffff:192.0.2.7", 1), ProxyAddress("::ffff:192.0.2.1", 2)
+        header = self.again(ProxyHeader(2, source=mapped, destination=own))
+        self.assertEqual(header.source, ProxyAddress("192.0.2.7", 1))
+        zone = ProxyAddress("fe80::1%eth0", 1)
+        header = self.again(ProxyHeader(2, source=zone, destination=zone))
+        self.assertEqual(header.source, ProxyAddress("fe80::1", 1))
+
+    def test_local(self) -> None:
+        self.assertEqual(encode(ProxyHeader(2, local=True)), LOCAL_HEADER)
+        self.assertEqual(read(LOCAL_HEADER), ProxyHeader(2, local=True))
+
+    def test_tls(self) -> None:
+        tls = ProxiedTLS(7, 0, "TLSv1.3", "alice", "TLS_AES_256_GCM_SHA384", "RSA-SHA256", "EC256")
+        fields = ((TLV.SSL, encode_tls(tls)),)
+        self.assertEqual(self.again(ProxyHeader(2, tlvs=fields)).tls, tls)
+
+    def test_names_that_are_too_long_are_left_out(self) -> None:
+        self.assertEqual(encode_tls(ProxiedTLS(1, 1, common_name="x" * 257)), b"\1\0\0\0\1")
+
+    def test_a_path_that_is_too_long_is_left_out(self) -> None:
+        long = ProxyAddress("/" * 109, None)
+        header = self.again(ProxyHeader(2, source=long, destination=long))
+        self.assertEqual(header.source, ProxyAddress("", None))
