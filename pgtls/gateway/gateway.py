@@ -38,7 +38,6 @@ from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
 
-
 #: Seconds at the end for cancel requests that are on their way.
 CANCELS_TIMEOUT = 2.0
 

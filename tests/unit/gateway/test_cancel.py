@@ -31,7 +31,7 @@ class Server:
         self.got: list[bytes] = []
         self._open: list[IProtocol] = []
 
-    def for_session(self, host: Host) -> Server:
+    def for_session(self, host: Host, *, preface: bytes | None) -> Server:
         return self
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
