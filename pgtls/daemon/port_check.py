@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.transport.listening_sockets import endpoint_from_string
+from pgtls.transport.socket_table import sockets, tcp_address
 
 
 def why_not_opened(error: BaseException | None) -> str:
@@ -61,6 +62,8 @@ class _NothingOpened:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> NoReturn:
         """Bind a socket, close it again."""
+        if sockets.is_inherited(tcp_address(interface, port)):
+            raise _WouldOpen
         family = socket.AF_INET6 if ":" in interface else socket.AF_INET
         with socket.socket(family) as unused:
             unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

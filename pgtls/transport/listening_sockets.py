@@ -6,23 +6,17 @@ what it asks the reactor for, whatever wraps it (``haproxy:unix:...``), and not 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
-import stat
-from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
-from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorSocket,
-    IReactorUNIX,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
@@ -30,7 +24,8 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.transport.socket_table import sockets
+from pgtls.transport.opened_sockets import SocketFile, UNIXPort, open_tcp, remove_stale_files
+from pgtls.transport.socket_table import sockets, tcp_address, unix_address
 
 #: An endpoint string of a socket of systemd's, and what separates its arguments.
 _SYSTEMD = re.compile(r"(?P<haproxy>haproxy:)?systemd:(?P<arguments>.*)", re.DOTALL)
@@ -45,28 +40,6 @@ HAPROXY = "haproxy:"
 _BACKLOG = 4096
 
 
-class _AdoptedUNIXPort(unix.Port):
-    """A Unix socket that a supervisor has opened, and keeps: its file, the file's permissions and
-    the length of the queue are not ours to change."""
-
-    def __init__(
-        self, adopted: socket.socket, factory: IProtocolFactory, reactor: IReactorSocket
-    ) -> None:
-        super().__init__(cast(Any, adopted.getsockname()), factory, reactor=reactor)
-        self._adopted = adopted
-
-    def startListening(self) -> None:
-        cast(Any, self.factory).doStart()
-        self.connected = True
-        self.socket = self._adopted
-        self.fileno = self._adopted.fileno  # type: ignore[method-assign]
-        self.numberAccepts = 100
-        self.startReading()  # type: ignore[no-untyped-call]
-
-    def connectionLost(self, reason: Failure) -> None:
-        tcp.Port.connectionLost(self, reason)  # not unix.Port's, which removes the file
-
-
 def _family_of(descriptor: int) -> socket.AddressFamily:
     """``systemd:domain=INET`` may get an IPv6 socket, which takes IPv4 too: systemd's default."""
     with socket.socket(fileno=os.dup(descriptor)) as adopted:
@@ -74,8 +47,9 @@ def _family_of(descriptor: int) -> socket.AddressFamily:
 
 
 class _ListeningReactor:
-    """A reactor that leaves a supervisor's sockets as they are, and takes no notice of lock files
-    of processes that have gone."""
+    """A reactor whose listening sockets are in the table: :mod:`pgtls.transport.socket_table`. It
+    leaves a supervisor's as they are, and takes no notice of lock files of processes that have
+    gone."""
 
     def __init__(self, reactor: IReactorSocket) -> None:
         self._reactor = reactor
@@ -87,61 +61,56 @@ class _ListeningReactor:
         """As the reactor's; of which family the socket is the socket says."""
         family = _family_of(fd)
         if family == socket.AF_UNIX:
-            adopted = socket.fromfd(fd, family, socket.SOCK_STREAM)
-            adopted.setblocking(False)
-            port = _AdoptedUNIXPort(adopted, factory, self._reactor)
-            port.startListening()
-            return cast(IListeningPort, port)
+            return self._unix_port(socket.fromfd(fd, family, socket.SOCK_STREAM), factory, None)
         opened: Any = self._reactor.adoptStreamPort(fd, family, factory)
         opened.socket.listen(_BACKLOG)  # Twisted has made it 50
         return cast(IListeningPort, opened)
 
-    def listenUNIX(
-        self, address: Any, factory: Any, *arguments: Any, **options: Any
+    def _unix_port(
+        self, listening: socket.socket, factory: IProtocolFactory, file: SocketFile | None
+    ) -> IListeningPort:
+        listening.setblocking(False)
+        port = UNIXPort(listening, factory, self._reactor, file)
+        port.startListening()
+        return cast(IListeningPort, port)
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """As the reactor's."""
-        _remove_stale_files(os.fsdecode(address))
-        reactor = cast(IReactorUNIX, self._reactor)
-        return reactor.listenUNIX(address, factory, *arguments, **options)
+        address = tcp_address(interface, port)
+        inherited = sockets.take(address)
+        with (
+            open_tcp(port, interface, backlog)
+            if inherited is None
+            else socket.socket(fileno=inherited)
+        ) as listening:
+            opened: Any = self._reactor.adoptStreamPort(
+                listening.fileno(), listening.family, factory
+            )
+        sockets.opened(address, opened)
+        return cast(IListeningPort, opened)
 
-
-def _remove_stale_files(path: str) -> None:
-    """Remove a socket on which no process listens, and its lock file. The process that this one
-    names may be another one now: the only one of a container is number 1 each time.
-
-    :raises CannotListenError: a process listens, or a file cannot be removed.
-    """
-    lock = f"{path}.lock"
-    left = [path] * _is_socket(path) + [lock] * os.path.islink(lock)
-    if path.startswith("\0") or not left:
-        return
-    if not _is_listened_on(path):
-        try:
-            for name in left:
-                os.unlink(name)
-        except OSError as error:
-            reason = f'"{error.filename}" cannot be removed: {error.strerror}'
-            raise CannotListenError(None, path, OSError(error.errno, reason)) from error
-    elif lock in left:
-        reason = f'process {os.readlink(lock)} listens there, as its lock file "{lock}" says'
-        raise CannotListenError(None, path, OSError(errno.EADDRINUSE, reason))
-
-
-def _is_listened_on(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        client.setblocking(False)
-        try:
-            client.connect(path)
-        except OSError as error:
-            # Otherwise a process listens whose queue is full, or which takes no connection from us.
-            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
-    return True
-
-
-def _is_socket(path: str) -> bool:
-    with suppress(OSError):
-        return stat.S_ISSOCK(os.lstat(path).st_mode)
-    return False
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        """As the reactor's."""
+        path = os.fsdecode(address)
+        inherited = sockets.take(unix_address(path))
+        file = SocketFile(path, locked=bool(wantPID), ours=inherited is None)
+        if inherited is None:
+            remove_stale_files(path)
+            listening = file.open(backlog, mode)
+        else:
+            listening = socket.socket(fileno=inherited)
+        opened = self._unix_port(listening, factory, file)
+        sockets.opened(unix_address(path), cast(Any, opened))
+        return opened
 
 
 def server_endpoint(reactor: IReactorSocket, description: str) -> IStreamServerEndpoint:

@@ -138,10 +138,10 @@ class OurUnixSocket(GatewayCase):
     def test_a_file_that_is_no_socket_stays(self) -> None:
         self.path.write_text("somebody's")
         self.addCleanup(self.path.unlink)
-        self.addCleanup(self.lock.unlink)  # Twisted leaves it where it cannot bind
         with self.assertRaisesRegex(GatewayFailed, "Address already in use"):
             self.start()
         self.assertEqual(self.path.read_text(), "somebody's")
+        self.assertFalse(self.lock.is_symlink())
 
     def test_a_lock_of_one_that_runs_is_named(self) -> None:
         first = self.start()
