@@ -67,6 +67,7 @@ class Daemon(MultiService):
         self._reactor = reactor
         self._stop_requested = stop_requested
         self._ready = ready
+        self._left = False
         self._reload_mistake = ""
         self._configuration = configuration
         settings = configuration.daemon
@@ -104,27 +105,15 @@ class Daemon(MultiService):
         not among them, whether they have sessions or not."""
         return self._served.served
 
-    def listening_sockets(self) -> dict[str, int]:
-        """The listening sockets, for a process that is to take them over.
-
-        :returns: the descriptor of each, by the endpoint string that it was opened by.
-        """
-        return {g.loaded.configuration.settings.listen: g.descriptor for g in self.gateways}
-
     @property
     def sessions(self) -> int:
         """How many connections of clients are open, in all processes."""
         return self._served.sessions
 
     @property
-    def summary(self) -> str:
-        """A line about what it does, and what was wrong at its last reload."""
-        sessions = f"{_counted(self.sessions, 'session')} open"
-        if not self.running:
-            return f"draining: {sessions}"
-        gateways = f"{_counted(len(self.gateways), 'gateway')}, {sessions}"
-        mistake = self._reload_mistake or "; ".join(self._file_watch.mistakes[:1])
-        return f"{gateways}; last reload failed: {mistake}" if mistake else gateways
+    def mistake(self) -> str:
+        """What was wrong when files were read last; empty where nothing was."""
+        return self._reload_mistake or "; ".join(self._file_watch.mistakes[:1])
 
     def check_workers(self, timeout: float) -> None:
         """Ask the workers whether they are alive; those that do not answer are replaced.
@@ -303,6 +292,14 @@ class Daemon(MultiService):
         for mistake in mistakes:
             _log.error("not reloaded: {mistake}", mistake=mistake)
 
+    def leave_listeners(self) -> None:
+        """Another process serves the listeners from now on. What is open goes on, until
+        :meth:`stopService` ends it."""
+        self._left = True
+        self._served.close_ports()
+        if self._status is not None:
+            self._status.leave()
+
     def stopService(self) -> Deferred[None]:
         """Begin no more sessions, let those that are open finish for ``shutdown_timeout``, then
         close them. The ports stay open until then, for their cancel requests.
@@ -318,7 +315,7 @@ class Daemon(MultiService):
         self._file_watch.stop()
         timeout = self._settings.shutdown_timeout
         count = self.sessions
-        ended = self._served.stop_workers(timeout)
+        ended = self._served.stop_workers(timeout, leave=self._left)
         if count:
             _log.info("{count} sessions have {timeout:g} s to finish", count=count, timeout=timeout)
         if ended is not None:
@@ -332,7 +329,3 @@ class Daemon(MultiService):
     def end_sessions(self) -> None:
         """Close all that :meth:`stopService` waits for, at once."""
         self._served.end_sessions()
-
-
-def _counted(number: int, things: str) -> str:
-    return f"{number} {things}" if number == 1 else f"{number} {things}s"

@@ -102,6 +102,12 @@ class DaemonStatus:
         self._service.start()
         return self._service.address
 
+    def leave(self) -> None:
+        """Another process shows its status from now on: close the port."""
+        service, self._service = self._service, None
+        if service is not None:
+            service.stop()
+
     def stop(self) -> Deferred[None]:
         """Close the port; nothing is counted any more.
 

@@ -12,9 +12,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from pgtls import settings
+from pgtls.daemon import predecessor
 from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration, DaemonSettings
-from pgtls.daemon.pid_file import pid_file_to_use
+from pgtls.daemon.pid_file import PidFile, pid_file_to_use
 from pgtls.daemon.process import DaemonProcess, IDaemonReactor
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewaySettings
@@ -47,6 +48,11 @@ class Options(usage.Options):
         *([field.name.replace("_", "-"), None, None, _help(field)] for field in _FIELDS),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.pid_file = PidFile()
+        self.chroot = ""
+
     def postOptions(self) -> None:
         """See to twistd's pid file, before twistd does.
 
@@ -55,12 +61,19 @@ class Options(usage.Options):
         twistd: dict[str, object] | None = self.parent
         if twistd is None or "pidfile" not in twistd:  # twist, which has none
             return
+        before = predecessor.predecessor
         try:
             twistd["pidfile"] = pid_file_to_use(
-                str(twistd["pidfile"] or ""), foreground=bool(twistd["nodaemon"])
+                str(twistd["pidfile"] or ""),
+                foreground=bool(twistd["nodaemon"]),
+                predecessor=before.process if before is not None else None,
             )
         except ConfigurationError as error:
             raise CannotStart(error) from None
+        if before is not None and os.geteuid() != 0:  # which has given up its rights already
+            twistd["uid"] = twistd["gid"] = None
+        self.chroot = str(twistd["chroot"] or "")
+        self.pid_file = PidFile(twistd, before.pid_file if before is not None else None)
 
     def opt_help(self) -> None:
         """Display this help and exit."""
@@ -96,6 +109,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     try:
-        return DaemonProcess(cast(IDaemonReactor, reactor), options.configuration())
+        return DaemonProcess(
+            cast(IDaemonReactor, reactor),
+            options.configuration(),
+            options.pid_file,
+            chroot=options.chroot,
+        )
     except ConfigurationError as error:
         raise CannotStart(error) from None

@@ -16,19 +16,26 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pgtls.daemon import predecessor
+from pgtls.daemon.cancel_requests import cancel_answerers
 from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.open_files import allow_open_files
+from pgtls.daemon.pid_file import PidFile
 from pgtls.daemon.reactor_waiting import dedicate
 from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS, Handler, signals
+from pgtls.daemon.successor import Program
 from pgtls.daemon.systemd_notify import SystemdNotify
 from pgtls.daemon.systemd_service import SystemdService
+from pgtls.daemon.takeover import Takeover
 from pgtls.daemon.text_log import speed_up_text_logs
+from pgtls.daemon.upgrade import Upgrade
 from pgtls.daemon.workers import END_TIMEOUT, START_TIMEOUT
 from pgtls.transport.reactor import IReactor
+from pgtls.transport.socket_table import sockets
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -51,16 +58,42 @@ class DaemonProcess(Service):
 
     :param reactor: Twisted's reactor.
     :param configuration: what to run.
+    :param pid_file: twistd's.
+    :param chroot: where twistd is to change its root to; empty for nowhere.
     :raises ConfigurationError: with every mistake.
     """
 
-    def __init__(self, reactor: IDaemonReactor, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        reactor: IDaemonReactor,
+        configuration: Configuration,
+        pid_file: PidFile | None = None,
+        *,
+        chroot: str = "",
+    ) -> None:
         self._reactor = reactor
+        self._pid_file = pid_file = pid_file or PidFile()
+        self._chroot = chroot
         self._configuration = configuration
         self._daemon = Daemon(reactor, configuration, self._stop_requested, self._ready)
-        self._systemd = SystemdService(reactor, SystemdNotify.taken_from(os.environ), self._daemon)
+        notify = SystemdNotify.taken_from(os.environ)
+        self._systemd = SystemdService(reactor, notify, self._daemon)
+        program = Program.of_this_process(notify.environment())
+        self._takeover = Takeover(
+            *(reactor, predecessor.predecessor, sockets, pid_file),
+            *(self._daemon.predecessors, self._systemd.ready),
+        )
+        self._upgrade = Upgrade(
+            *(reactor, program, sockets, pid_file, self._takeover.older),
+            *(cancel_answerers(self._daemon.key_holder), self._leave),
+        )
         self._undo = ExitStack()
         self._stop_signalled = False
+
+    def privilegedStartService(self) -> None:
+        """Do what the process may soon have no right to."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._pid_file.open()
 
     def startService(self) -> None:
         """Make the process ready, and start the daemon.
@@ -81,12 +114,14 @@ class DaemonProcess(Service):
                 dedicate(self._reactor)
             allow_open_files(g.settings.listener.max_connections for g in gateways)
             self._reactor.callWhenRunning(self._handle_signals)
+            self._takeover.begin()
             undo.callback(self._systemd.stop)
             if settings.workers > 1 or settings.embedded:
                 self._systemd.starting(START_TIMEOUT + END_TIMEOUT)
             try:
                 self._daemon.startService()
-            except CannotStart:
+            except CannotStart as error:
+                self._takeover.failed(error.mistakes)
                 if not self._reactor.running:
                     self._reactor.iterate(0)  # ports that were open close in the reactor's turn
                 raise
@@ -98,7 +133,10 @@ class DaemonProcess(Service):
         :returns: fires when it is done.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        self._upgrade.cancel()
         stopped = self._daemon.stopService()
+        if self._upgrade.done:
+            return stopped.addBoth(self._stopped)
         settings = self._configuration.daemon
         last = _EMBEDDED_STOP_TIMEOUT if settings.embedded else END_TIMEOUT
         self._systemd.stopping(settings.shutdown_timeout + END_TIMEOUT + last)
@@ -109,7 +147,7 @@ class DaemonProcess(Service):
         return result
 
     def _ready(self) -> None:
-        self._systemd.ready()
+        self._takeover.ready()
 
     def _stop_requested(self) -> bool:
         return self._stop_signalled or signals.stop_requested()
@@ -117,7 +155,10 @@ class DaemonProcess(Service):
     def _handle_signals(self) -> None:
         if self.running:
             handlers: dict[int, Handler] = dict.fromkeys(STOP_SIGNALS, self._stop)
-            signals.handle(handlers | {signal.SIGHUP: self._reload, signal.SIGUSR1: self._rotate})
+            handlers[signal.SIGHUP] = self._reload
+            handlers[signal.SIGUSR1] = self._rotate
+            handlers[signal.SIGUSR2] = self._start_upgrade
+            signals.handle(handlers)
 
     def _restore_signals(self) -> None:
         if not self._stop_signalled:  # otherwise the process ends, whatever comes now
@@ -143,11 +184,32 @@ class DaemonProcess(Service):
     def _rotate(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(rotate_log_files)
 
+    def _start_upgrade(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._upgrade_daemon)
+
+    def _upgrade_daemon(self) -> None:
+        obstacle = ""
+        if not self.running and not self._upgrade.done:
+            obstacle = "this process is being stopped"
+        elif self._configuration.daemon.embedded:
+            obstacle = "the embedded PostgreSQL ends with this process: restart it instead"
+        elif self._chroot:
+            obstacle = "with twistd --chroot the program cannot be started anew"
+        self._upgrade.start(obstacle)
+
+    def _leave(self, process: int) -> None:
+        """Another process serves: finish what is open."""
+        self._takeover.leave()
+        self._systemd.leave(process)
+        _log.info("process {process} serves from now on, in place of this one", process=process)
+        self._daemon.leave_listeners()
+        self._reactor.stop()
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         """The first time in good order; the second time at once."""
-        if self.running and not self._stop_signalled:
+        if self._stop_signalled or not (self.running or self._upgrade.done):
+            self._reactor.callFromThread(self._daemon.end_sessions)
+        elif not self._upgrade.done:  # which stops it in good order already
             stop = self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm
             stop(number, frame)
-        else:
-            self._reactor.callFromThread(self._daemon.end_sessions)
         self._stop_signalled = True

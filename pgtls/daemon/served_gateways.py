@@ -110,7 +110,7 @@ class ServedGateways(MultiService):
         mistakes.check()
 
     def close_ports(self) -> None:
-        """Close those that are open: the daemon cannot start."""
+        """Close those that are open: the daemon cannot start, or another process serves them."""
         for gateway in self._served:
             gateway.close_port()
 
@@ -233,15 +233,16 @@ class ServedGateways(MultiService):
         )
         gateway.retire().addCallback(_retired, gateway)
 
-    def stop_workers(self, timeout: float) -> Deferred[None] | None:
+    def stop_workers(self, timeout: float, *, leave: bool) -> Deferred[None] | None:
         """Let the workers begin no more sessions, and end when those that are open have.
 
         :param timeout: seconds that sessions have.
+        :param leave: whether another process serves the listeners.
         :returns: fires when none is left; None where there are none.
         """
         if self.workers is None:
             return None
-        return self.workers.stop(timeout).addCallback(self._workers_stopped)
+        return self.workers.stop(timeout, leave=leave).addCallback(self._workers_stopped)
 
     def _workers_stopped(self, _: None) -> None:
         self.workers = None

@@ -13,8 +13,8 @@ from types import FrameType
 #: What ends the daemon.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-#: What has it read its files again, and rotate its log.
-OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
+#: What has it read its files again, rotate its log, and start the program that takes its place.
+OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Handler = Callable[[int, FrameType | None], object]
 

@@ -57,6 +57,20 @@ class SystemdNotify:
         no service manager watches."""
         return None if self._watchdog is None else self._watchdog / 2
 
+    def environment(self) -> dict[str, str]:
+        """What a process that is to take this one's place needs to speak for the service.
+
+        :returns: environment variables.
+        """
+        if not self.used:
+            return {}
+        watchdog = (
+            {}
+            if self._watchdog is None
+            else {"WATCHDOG_USEC": str(int(self._watchdog * 1_000_000))}
+        )
+        return {"NOTIFY_SOCKET": self._address, **watchdog}
+
     def ready(self, status: str) -> None:
         """The daemon serves; also at the end of a reload, whether it succeeded or not.
 

@@ -6,6 +6,7 @@ hangs is seen by the daemon in the same time, and replaced; the other workers' s
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -21,9 +22,19 @@ _LOOK = 2.0
 class ReportedDaemon(Protocol):
     """What systemd is told of."""
 
+    running: int
+
     @property
-    def summary(self) -> str:
-        """A line about what it does."""
+    def mistake(self) -> str:
+        """What was wrong when files were read last."""
+
+    @property
+    def gateways(self) -> Sized:
+        """What it runs."""
+
+    @property
+    def sessions(self) -> int:
+        """How many connections of clients are open."""
 
     def check_workers(self, timeout: float) -> None:
         """Replace those that do not answer.
@@ -92,6 +103,15 @@ class SystemdService:
         self._notify.stopping(self._status())
         self._notify.extend_timeout(seconds)
 
+    def leave(self, process: int) -> None:
+        """Another process is the service's main one from now on: this one says nothing more.
+
+        :param process: its process id.
+        """
+        self.stop()
+        self._serving = False
+        self._notify.new_main_process(process)
+
     def stop(self) -> None:
         """Say nothing more."""
         loops, self._loops = self._loops, []
@@ -110,9 +130,22 @@ class SystemdService:
             self._daemon.check_workers(2 * interval)
 
     def _look(self) -> None:
-        if self._daemon.summary != self._last_status:
-            self._notify.status(self._status())
+        before = self._last_status
+        if self._status() != before:
+            self._notify.status(self._last_status)
 
     def _status(self) -> str:
-        self._last_status = self._daemon.summary
-        return self._last_status
+        daemon = self._daemon
+        status = f"{_counted(daemon.sessions, 'session')} open"
+        if not daemon.running:
+            status = f"draining: {status}"
+        else:
+            status = f"{_counted(len(daemon.gateways), 'gateway')}, {status}"
+            if daemon.mistake:
+                status += f"; last reload failed: {daemon.mistake}"
+        self._last_status = status
+        return status
+
+
+def _counted(number: int, things: str) -> str:
+    return f"{number} {things}" if number == 1 else f"{number} {things}s"

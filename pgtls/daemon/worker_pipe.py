@@ -3,7 +3,8 @@
 The daemon gives a worker its task, in a file without a name, with the listening sockets
 (:mod:`pgtls.daemon.handover`): one before it is started, others later on. It asks it to ``prepare``
 such a task, which is answered with the mistakes, and then to ``use`` it, or to ``forget`` it
-(:mod:`pgtls.daemon.pipe_requests`). The word ``stop`` is the end, and so is the end of this pipe.
+(:mod:`pgtls.daemon.pipe_requests`). The word ``stop`` is the end, and so is the end of this pipe;
+``leave`` stands for it where another process serves the listeners.
 
 The worker sends lines: its log, each event as Twisted's JSON, which begins with ``{``; and a word
 with a value in JSON: ``ready``; ``failed`` with the mistakes; ``stopping``, in answer to ``stop``.

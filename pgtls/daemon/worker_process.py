@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
+from pgtls.daemon.exit_status import described
 from pgtls.daemon.handover import hand_over
 from pgtls.daemon.pipe_requests import Answerer, PipeRequests, RequestFailed
 from pgtls.daemon.worker import SIGNALS
@@ -155,9 +156,12 @@ class WorkerProcess:
             )
             self.kill()
 
-    def stop(self) -> None:
-        """Have it end when its sessions have."""
-        self._control.write("stop")
+    def stop(self, *, leave: bool) -> None:
+        """Have it end when its sessions have.
+
+        :param leave: whether it is to leave the listeners to another process.
+        """
+        self._control.write("leave" if leave else "stop")
 
     def kill(self) -> None:
         """End it at once."""
@@ -168,10 +172,7 @@ class WorkerProcess:
 
         :returns: how it ended.
         """
-        code = self._popen.wait()
-        if code < 0:
-            return f"was ended by signal {-code} ({signal.Signals(-code).name})"
-        return f"exited with status {code}"
+        return described(self._popen.wait())
 
     def close(self) -> None:
         """Wait for its end, and close its pipes, where the reactor does not know of them yet."""

@@ -146,6 +146,8 @@ class Worker(MultiService):
 
     def _told(self, line: bytes) -> None:
         if not self._requests.receive(line):
+            for gateway in self._gateways.values() if line == b"leave" else ():
+                gateway.close_port()
             self.end()
 
     def _prepare(self, message: object) -> list[str]:

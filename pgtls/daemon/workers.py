@@ -261,9 +261,10 @@ class Workers:
         for process in self._processes.values() if self._stopped is None else ():
             process.check_alive(timeout)
 
-    def stop(self, timeout: float) -> Deferred[None]:
+    def stop(self, timeout: float, *, leave: bool = False) -> Deferred[None]:
         """Let them begin no more sessions, and end when those that are open have.
 
+        :param leave: whether another process serves the listeners.
         :param timeout: seconds that sessions have. A worker that has not ended
             :data:`END_TIMEOUT` seconds after them is killed; and one that does not answer and has
             no session, after :data:`ANSWER_TIMEOUT`.
@@ -278,7 +279,7 @@ class Workers:
             self._reactor.callLater(timeout + END_TIMEOUT, self.kill),
         ]
         for process in self._processes.values():
-            process.stop()
+            process.stop(leave=leave)
         if not self._processes:
             self._all_ended(stopped)
         return stopped

@@ -121,11 +121,6 @@ class Gateway(Service):
         self._observers = (*self._observers, observer)
 
     @property
-    def descriptor(self) -> int:
-        """The listening socket's, -1 where there is none."""
-        return self._port.descriptor
-
-    @property
     def sessions(self) -> int:
         """How many connections of clients are open in this process."""
         return len(self._factory.connections) if self._factory is not None else 0
@@ -230,7 +225,8 @@ class Gateway(Service):
         self.expiry_watch.stop()
         if self._factory is None:
             return self.close_port()
-        self._factory.refuse_sessions(SHUTTING_DOWN)
+        if self._port.stays_open():  # otherwise another process accepts connections
+            self._factory.refuse_sessions(SHUTTING_DOWN)
         drained = self._factory.drain(self.shutdown_timeout)
         drained.addCallback(lambda _: self._cancels_finished())
         drained.addCallback(lambda _: self._close_tunnel())

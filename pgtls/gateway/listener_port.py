@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
 )
 
 from pgtls.gateway.gateway_configuration import GatewaySettings
-from pgtls.transport.listening import backlog_for, listen, set_backlog
+from pgtls.transport.listening import backlog_for, is_opened_elsewhere, listen, set_backlog
 from pgtls.transport.listening_sockets import server_endpoint
 from pgtls.transport.reactor import IReactor
 
@@ -37,6 +37,7 @@ class ListenerPort:
         self._endpoint = endpoint
         self._port: IListeningPort | None = None
         self._backlog: int | None = None
+        self._is_systemds = False
 
     @property
     def is_open(self) -> bool:
@@ -62,6 +63,7 @@ class ListenerPort:
         :param factory: makes a protocol for each connection.
         :returns: fires when it is open, and fails with what the endpoint says.
         """
+        self._is_systemds = is_opened_elsewhere(settings.listen)
         return maybeDeferred(self._listen, settings, factory).addCallback(self._opened)
 
     def _listen(
@@ -93,6 +95,16 @@ class ListenerPort:
         """
         cast(_SocketPort, self._port).stopReading()  # of a kind that check_shareable() has allowed
         return self.descriptor
+
+    def stays_open(self) -> bool:
+        """Whether it stays open while the sessions end. One of systemd's does not: it is closed,
+        and clients wait in its queue for the next start.
+
+        :returns: True if it does.
+        """
+        if self._is_systemds:
+            self.close()
+        return self.is_open
 
     def close(self) -> Deferred[None]:
         """Accept no more connections; those that are open stay.

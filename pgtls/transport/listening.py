@@ -92,9 +92,18 @@ def backlog_for(description: str, connections: int) -> int | None:
         the string names a number, or something else opens the socket. The kernel has a limit of its
         own (``net.core.somaxconn``).
     """
-    if _NAMES_BACKLOG.search(description) or _OPENED_ELSEWHERE.search(description):
+    if _NAMES_BACKLOG.search(description) or is_opened_elsewhere(description):
         return None
     return max(2 * connections, LEAST_BACKLOG)
+
+
+def is_opened_elsewhere(description: str) -> bool:
+    """Whether an endpoint string means a socket that systemd opens.
+
+    :param description: the endpoint string.
+    :returns: True if so.
+    """
+    return _OPENED_ELSEWHERE.search(description) is not None
 
 
 def set_backlog(descriptor: int, backlog: int) -> None:

@@ -143,6 +143,9 @@ class UNIXPort(unix.Port):
         """
         if self.file is not None:
             self.file.remove()
+        # Twisted would shut it down, for every process that has it.
+        self.socket = socket.socket(socket.AF_UNIX)
+        self._listening.close()
         tcp.Port.connectionLost(self, reason)  # not unix.Port's, which removes the file
 
 

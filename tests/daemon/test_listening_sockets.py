@@ -46,6 +46,8 @@ class SystemdsUnixSocket(GatewayCase):
                 psycopg.connect(conninfo).close()
             self.assertEqual(path.stat().st_mode & 0o777, 0o660)
             gateway.stop()
+            with closing(socket.socket(socket.AF_UNIX)) as client:
+                client.connect(str(path))  # who waits for the next gateway
         self.assertTrue(path.is_socket())
 
     def test_of_one_process(self) -> None:

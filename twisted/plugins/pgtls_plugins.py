@@ -27,15 +27,18 @@ class GatewayMaker(ServiceMaker):
     """Sees to signals from the moment on in which Twisted asks for the options of ``pgtls``. A
     SIGHUP must not end a daemon that is not ready yet; a SIGINT must, and Python's
     KeyboardInterrupt may be lost while modules are imported. It is also the moment to take
-    systemd's sockets: Twisted would give them away for one use."""
+    systemd's sockets, which Twisted would give away for one use, and those of a process whose place
+    this one takes."""
 
     @property
     def options(self) -> object:
         """The options of the command line."""
+        from pgtls.daemon.predecessor import look_for_predecessor  # noqa: PLC0415
         from pgtls.daemon.signals import OTHER_SIGNALS, signals  # noqa: PLC0415
         from pgtls.transport.socket_table import sockets  # noqa: PLC0415
 
         sockets.take_systemds(os.environ)
+        look_for_predecessor(os.environ, sockets)
         signals.keep(*OTHER_SIGNALS)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -15,9 +15,11 @@ from pgtls.daemon.systemd_service import SystemdService
 
 
 class ADaemon:
-    summary = "1 gateways, 0 sessions open"
-
     def __init__(self) -> None:
+        self.running = 1
+        self.mistake = ""
+        self.gateways = [object()]
+        self.sessions = 0
         self.checked: list[float] = []
 
     def check_workers(self, timeout: float) -> None:
@@ -57,7 +59,7 @@ class Systemd(SynchronousTestCase):
         first, watchdog = self.said()
         self.assertEqual(
             first,
-            {"READY": "1", "STATUS": self.daemon.summary, "MAINPID": str(os.getpid())},
+            {"READY": "1", "STATUS": "1 gateway, 0 sessions open", "MAINPID": str(os.getpid())},
         )
         self.assertEqual(watchdog, {"WATCHDOG": "1"})
 
@@ -76,9 +78,15 @@ class Systemd(SynchronousTestCase):
         self.ready()
         self.clock.advance(2)
         self.assertEqual(self.said(), [])
-        self.daemon.summary = "1 gateways, 7 sessions open"
+        self.daemon.sessions = 7
         self.clock.pump([2, 2])
-        self.assertEqual(self.said(), [{"STATUS": "1 gateways, 7 sessions open"}])
+        self.assertEqual(self.said(), [{"STATUS": "1 gateway, 7 sessions open"}])
+        self.daemon.mistake, self.daemon.sessions = "it is wrong", 1
+        self.clock.pump([2, 2])
+        self.assertEqual(
+            self.said(),
+            [{"STATUS": "1 gateway, 1 session open; last reload failed: it is wrong"}],
+        )
 
     def test_a_reload_ends_in_ready(self) -> None:
         self.ready()
@@ -110,7 +118,7 @@ class Systemd(SynchronousTestCase):
         reload: Deferred[None] = Deferred()
         self.service.reload(reload)
         self.said()
-        self.daemon.summary = "draining: 3 sessions open"
+        self.daemon.running, self.daemon.sessions = 0, 3
         self.service.stopping(30)
         self.assertEqual(
             self.said(),
