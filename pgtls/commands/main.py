@@ -12,6 +12,10 @@ _COMMANDS = {
         "write_auth_file:auth_file",
         "Write the SCRAM secrets of roles into an auth_file.",
     ),
+    "check": (
+        "check:check",
+        "Say what a start or a reload with a configuration would say.",
+    ),
     "client-conf": (
         "signing:client_conf",
         "Print client.conf for the users of this site (step 1 of 4).",
@@ -98,7 +102,8 @@ def main() -> None:
 
     A server behind an SSH server: tunnel.
 
-    A gateway's configuration: hba says who may connect, route where to.
+    A gateway's configuration: check says what is wrong with it, hba who may connect, and route
+    where to.
 
     A gateway that runs: top shows what it does.
 

@@ -103,6 +103,13 @@ class Configuration:
     mistakes: Mistakes = attrs.field(factory=Mistakes)
     file: Path | None = None
 
+    def copy(self) -> Configuration:
+        """The same, to which other mistakes may be added.
+
+        :returns: a copy.
+        """
+        return attrs.evolve(self, mistakes=self.mistakes.copy())
+
     def read_again(self) -> Configuration:
         """The configuration that its file has now.
 

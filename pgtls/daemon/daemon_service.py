@@ -219,7 +219,7 @@ class Daemon(MultiService):
             settings = gateway.loaded.configuration.settings
             certificate = None
             if uses_default_certificate(settings):
-                with contextlib.chdir(self._directory):
+                with contextlib.suppress(ConfigurationError), contextlib.chdir(self._directory):
                     certificate = daemons_certificate(self._settings.state_dir)
             embedded = self._embedded is not None and not settings.upstream
             print_listening(gateway.address, settings, certificate, embedded=embedded)

@@ -15,6 +15,7 @@ from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.listener_keys import ListenerKey, check_addresses, listener_keys
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.own_certificate import (
+    certificate_so_far,
     check_without_certificate,
     daemons_certificate,
     own_certificate,
@@ -73,7 +74,7 @@ def load_all(
     for key, gateway in zip(keys, configuration.gateways, strict=True):
         settings = gateway.settings
         with mistakes.at(gateway.location):
-            _check_listen(reactor, settings.listen, daemon.workers)
+            _check_listen(reactor, settings.listen, daemon.workers, offline=offline)
         is_embedded = bool(daemon.embedded) and not settings.upstream
         gateway = attrs.evolve(  # noqa: PLW2901
             gateway, embedded=is_embedded, upstream=embedded if is_embedded else None
@@ -84,7 +85,9 @@ def load_all(
             makes_certificate=not offline,
         )
     check_status(configuration, mistakes)
-    if mistakes.found and not offline:
+    if offline:
+        check_ports([g.settings.listen for g in configuration.gateways], mistakes, binds=False)
+    elif mistakes.found:
         opened = [
             g.settings.listen
             for key, g in zip(keys, configuration.gateways, strict=True)
@@ -167,12 +170,14 @@ def _load(
     with mistakes.at(gateway.location):
         if not uses_default_certificate(gateway.settings) or gateway.own_certificate is not None:
             tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
-        elif mistakes.found or not makes_certificate:
-            check_without_certificate(gateway.settings.listener.tls)
         else:
-            made = daemons_certificate(state_dir)
-            gateway = attrs.evolve(gateway, own_certificate=own_certificate(made))
-            tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
+            makes = makes_certificate and not mistakes.found
+            made = daemons_certificate(state_dir) if makes else certificate_so_far(state_dir)
+            if made is None:
+                check_without_certificate(gateway.settings.listener.tls)
+            else:
+                gateway = attrs.evolve(gateway, own_certificate=own_certificate(made))
+                tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
     with mistakes.at(gateway.location):
         policy = access_policy(gateway.settings.listener, reactor, tls)
     with mistakes.at(gateway.location):
@@ -299,11 +304,13 @@ def _of_upstream(conninfo: ConnInfo, place: str, route: str = "") -> list[Validi
     ]
 
 
-def _check_listen(reactor: IReactor, description: str, workers: int) -> None:
+def _check_listen(reactor: IReactor, description: str, workers: int, *, offline: bool) -> None:
     try:
         endpoint_from_string(reactor, description)
     except (ValueError, TypeError, LookupError, OSError) as error:
         if isinstance(error, LookupError) and "systemd:" in description:
+            if offline:  # systemd passes it to the daemon only
+                return
             raise ConfigurationError(
                 f'listen: "{description}" needs a socket that systemd has opened, and none with '
                 "this number or name was passed (LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID in the "

@@ -19,6 +19,16 @@ class Mistakes:
         self.found: list[str] = []
         self._settings: dict[str, set[str]] = {}
 
+    def copy(self) -> Mistakes:
+        """The same so far.
+
+        :returns: a copy.
+        """
+        other = Mistakes()
+        other.found = list(self.found)
+        other._settings = {location: set(names) for location, names in self._settings.items()}
+        return other
+
     def add(self, mistake: str, *, setting: str = "", location: str = "") -> None:
         """There is a mistake.
 

@@ -16,6 +16,7 @@ from pgtls.daemon import predecessor
 from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration, DaemonSettings
 from pgtls.daemon.pid_file import PidFile, pid_file_to_use
+from pgtls.daemon.privileges import DaemonUser, made_by
 from pgtls.daemon.process import DaemonProcess, IDaemonReactor
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewaySettings
@@ -108,12 +109,12 @@ def makeService(options: Options) -> IService:
     """The service that ``twistd pgtls`` runs."""
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    try:
+    def make(configuration: Configuration) -> DaemonProcess:
         return DaemonProcess(
-            cast(IDaemonReactor, reactor),
-            options.configuration(),
-            options.pid_file,
-            chroot=options.chroot,
+            cast(IDaemonReactor, reactor), configuration, options.pid_file, chroot=options.chroot
         )
+
+    try:
+        return made_by(DaemonUser(options.parent), options.configuration(), make)
     except ConfigurationError as error:
         raise CannotStart(error) from None

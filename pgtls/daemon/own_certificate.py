@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pgtls.daemon.state import DefaultCertificate, default_certificate, state_directory
+from pgtls.daemon.state import (
+    DefaultCertificate,
+    check_state_directory,
+    default_certificate,
+    state_directory,
+)
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewaySettings, OwnCertificate
 from pgtls.protocols.server_tls import ServerTLS, names_hosts
@@ -48,6 +53,17 @@ def daemons_certificate(state_dir: str) -> DefaultCertificate:
             return default_certificate(state_directory(state_dir or None))
     except OSError as error:
         raise ConfigurationError(f"state directory: {error}") from error
+
+
+def certificate_so_far(state_dir: str) -> DefaultCertificate | None:
+    """The same, where it is there and will do. Nothing is made.
+
+    :param state_dir: as the settings have it.
+    :returns: its files; None where it would be made.
+    :raises ConfigurationError: the directory or a file in it cannot be used.
+    """
+    with not_noting():
+        return check_state_directory(state_dir or None)
 
 
 def own_certificate(made: DefaultCertificate) -> OwnCertificate:

@@ -32,13 +32,15 @@ def why_not_opened(error: BaseException | None) -> str:
     return str(reason)
 
 
-def check_ports(listen: Iterable[str], mistakes: Mistakes) -> None:
+def check_ports(listen: Iterable[str], mistakes: Mistakes, *, binds: bool = True) -> None:
     """See which ports could not be opened; none of them is.
 
     :param listen: endpoint strings.
     :param mistakes: takes a sentence for each that could not.
+    :param binds: whether one that another process has, or that this user may not have, is one of
+        them. Otherwise only addresses count that the machine does not have, and directories.
     """
-    reactor = _NothingOpened()
+    reactor = _NothingOpened(binds)
     for description in listen:
         with suppress(Exception):  # not an endpoint string, which has been said
             endpoint = endpoint_from_string(reactor, description)
@@ -58,6 +60,9 @@ class _WouldOpen(Exception):
 class _NothingOpened:
     """A reactor as far as Twisted's endpoints listen with it; it opens nothing."""
 
+    def __init__(self, binds: bool) -> None:
+        self._binds = binds
+
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> NoReturn:
@@ -67,7 +72,7 @@ class _NothingOpened:
         family = socket.AF_INET6 if ":" in interface else socket.AF_INET
         with socket.socket(family) as unused:
             unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            unused.bind((interface, port))
+            unused.bind((interface, port if self._binds else 0))
         raise _WouldOpen
 
     def listenUNIX(

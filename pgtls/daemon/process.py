@@ -91,9 +91,18 @@ class DaemonProcess(Service):
         self._stop_signalled = False
 
     def privilegedStartService(self) -> None:
-        """Do what the process may soon have no right to."""
+        """Do what the process may soon have no right to: open ports, for one thing.
+
+        :raises CannotStart: the daemon cannot be started.
+        """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._pid_file.open()
+        try:
+            self._daemon.privilegedStartService()
+        except CannotStart:
+            if not self._reactor.running:
+                self._reactor.iterate(0)  # ports that were open close in the reactor's turn
+            raise
 
     def startService(self) -> None:
         """Make the process ready, and start the daemon.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 
@@ -19,9 +21,17 @@ from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.key_holders import KeyHolder
+from pgtls.transport.listening_sockets import listening_address
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
+
+#: The ports that only root may open.
+_LOW_PORTS = 1024
+_NEEDS_RIGHTS = (
+    " (a port below 1024: only a start by root, or with CAP_NET_BIND_SERVICE, opens it; after "
+    "twistd --uid that takes a restart)"
+)
 
 
 class ServedGateways(MultiService):
@@ -258,7 +268,11 @@ class ServedGateways(MultiService):
 def _open_port(gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
     def not_opened(failure: Failure) -> None:
         listen = gateway.loaded.configuration.settings.listen
-        mistakes.add(f"{listen}: {why_not_opened(failure.value)}")
+        address = listening_address(listen)
+        reason = why_not_opened(failure.value)
+        if reason == os.strerror(errno.EACCES) and address and 0 < address.port < _LOW_PORTS:
+            reason += _NEEDS_RIGHTS
+        mistakes.add(f"{listen}: {reason}")
 
     return gateway.open_port().addErrback(not_opened)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pgtls.certs.files import locked, make_directory
+from pgtls.certs.files import locked, make_directory, refuse_foreign
 from pgtls.certs.names import general_names
 from pgtls.certs.server_files import names_of, write_server_files
 from pgtls.errors import ConfigurationError
@@ -48,7 +48,7 @@ def state_directory(option: str | None = None, environ: Mapping[str, str] = os.e
     :returns: its path.
     :raises ConfigurationError: it cannot be made, is another user's, or is writable for others.
     """
-    directory = _chosen(option, environ)
+    directory = chosen_directory(option, environ)
     try:
         make_directory(directory, 0o700)
     except ConfigurationError as error:
@@ -58,7 +58,44 @@ def state_directory(option: str | None = None, environ: Mapping[str, str] = os.e
     return directory
 
 
-def _chosen(option: str | None, environ: Mapping[str, str]) -> Path:
+def check_state_directory(
+    option: str | None = None, environ: Mapping[str, str] = os.environ
+) -> DefaultCertificate | None:
+    """See whether :func:`state_directory` and :func:`default_certificate` would succeed. Nothing is
+    made.
+
+    :param option: as there.
+    :param environ: as there.
+    :returns: the certificate that is there and would be used; None where one would be made.
+    :raises ConfigurationError: they would fail.
+    """
+    directory = chosen_directory(option, environ)
+    try:
+        if os.path.lexists(directory):
+            refuse_foreign(directory)
+        present = _present(directory, _wanted())
+        if present is not None:
+            return _described(directory, present, created=False)
+        existing = next(each for each in (directory, *directory.parents) if each.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f'no certificate can be made in "{directory}": "{existing}" cannot be written to'
+            )
+    except ConfigurationError as error:
+        raise ConfigurationError(*(f"state directory: {each}" for each in error.mistakes)) from None
+    except OSError as error:
+        raise ConfigurationError(f"state directory: {error}") from error
+    return None
+
+
+def chosen_directory(option: str | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Which directory :func:`state_directory` takes; it need not be there.
+
+    :param option: as there.
+    :param environ: as there.
+    :returns: its path.
+    :raises ConfigurationError: there is none to take.
+    """
     if option:
         return Path(option).expanduser().absolute()
     # systemd names every StateDirectory= of the unit, the first one first.
@@ -86,7 +123,7 @@ def default_certificate(state_dir: Path, names: Sequence[str] = ()) -> DefaultCe
     :returns: the certificate's files.
     :raises ConfigurationError: a name or a file cannot be used.
     """
-    wanted = [*_LOOPBACK, *_usable(socket.gethostname()), *names]
+    wanted = [*_wanted(), *names]
     general_names(wanted)
     certificate = _present(state_dir, wanted)
     if certificate:
@@ -105,6 +142,10 @@ def default_certificate(state_dir: Path, names: Sequence[str] = ()) -> DefaultCe
             f'no certificate can be made in state directory "{state_dir}": {error.strerror}'
         ) from error
     return _described(state_dir, certificate, created=created)
+
+
+def _wanted() -> list[str]:
+    return [*_LOOPBACK, *_usable(socket.gethostname())]
 
 
 def _described(state_dir: Path, certificate: Certificate, *, created: bool) -> DefaultCertificate:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import os
 import stat
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 from OpenSSL import SSL
 
 from pgtls.errors import ConfigurationError
 
 Path = str | os.PathLike[str]
+
+_looks_only: ContextVar[bool] = ContextVar("looks_only", default=False)
+
+
+@contextmanager
+def making_no_keylog() -> Iterator[None]:
+    """See whether files can be had while the block runs, and make none that is not there.
+
+    :returns: the context manager.
+    """
+    token = _looks_only.set(True)
+    try:
+        yield
+    finally:
+        _looks_only.reset(token)
 
 
 def keylog_to(context: SSL.Context, path: Path, *others: SSL.Context) -> None:
@@ -42,6 +59,12 @@ def _open(path: Path) -> int:
     # O_NONBLOCK: to open a FIFO would wait for its reader.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     name = os.fspath(path)
+    if _looks_only.get() and not os.path.lexists(path):
+        if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f'could not open SSL key log file "{name}": it cannot be made in its directory'
+            )
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:

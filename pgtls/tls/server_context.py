@@ -213,12 +213,18 @@ def _dh_params(made: ServerContext, tls: ServerTLSSettings) -> None:
         load_builtin_dh_params(made.context)
 
 
+_PAIR = "ssl_cert_file, ssl_key_file: "
+
+
 def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
     certificates = several_paths(tls.ssl_cert_file)
     keys = several_paths(tls.ssl_key_file)
-    if len(certificates) != len(keys) or not certificates:
-        raise ConfigurationError("both must name a file, and as many of them")
     mistakes: list[str] = []
+    if len(certificates) != len(keys) or not certificates:
+        for source in (*certificates, *keys):
+            if missing := missing_file(source):
+                mistakes.append(f'file "{missing}" does not exist')
+        raise ConfigurationError(f"{_PAIR}both must name a file, and as many of them", *mistakes)
     for certificate, key_source in zip(certificates, keys, strict=True):
         try:
             ask = partial(passphrase, tls.ssl_passphrase_command, key_source)
@@ -230,7 +236,7 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
             if missing and missing_file(certificate):
                 mistakes.append(f'private key file "{missing}" does not exist')
     if mistakes:
-        raise ConfigurationError(*mistakes)
+        raise ConfigurationError(*(f"{_PAIR}{mistake}" for mistake in mistakes))
 
 
 def use_pair(
@@ -340,7 +346,7 @@ HANDSHAKE_STEPS: tuple[NamedStep, ...] = (
 
 #: Certificates, the server's and its clients'.
 _OWN_STEPS: tuple[NamedStep, ...] = (
-    ("ssl_cert_file, ssl_key_file", _certificates),
+    ("", _certificates),
     ("ssl_ca_file", ask_for_client_certificates),
     ("", _revocation),
     ("ssl_keylog_file", _keylog),
