@@ -268,8 +268,11 @@ class Daemon(MultiService):
             self._not_reloaded([error])
             return False
         self._file_watch.interval = plan.settings.reload_interval
-        for name in plan.needs_restart:
-            _log.warn("{setting} is not changed by a reload: it needs a restart", setting=name)
+        if plan.needs_restart:
+            _log.warn(
+                "not changed by a reload, since that needs a restart: {settings}",
+                settings=", ".join(plan.needs_restart),
+            )
         if self.running:
             self._print_listening(gateway for gateway in served if gateway not in before)
         if hung:

@@ -83,14 +83,20 @@ class DaemonUser:
         if not os.path.lexists(directory):
             make_directory(directory, 0o700)
         try:
-            status = directory.lstat()
-            if stat.S_ISDIR(status.st_mode):
-                for each in directory.iterdir():
-                    self._own(each, os.O_NONBLOCK)
-                if not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    self._own(directory, os.O_DIRECTORY)
+            self._own_tree(directory)
         except OSError as error:
             raise ConfigurationError(f"state directory: {error}") from error
+
+    def _own_tree(self, directory: Path) -> None:
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return  # which is refused later, and why
+        for each in directory.iterdir():
+            if stat.S_ISDIR(each.lstat().st_mode):
+                self._own_tree(each)
+            else:
+                self._own(each, os.O_NONBLOCK)
+        self._own(directory, os.O_DIRECTORY)
 
     def _own(self, path: Path, flags: int) -> None:
         """Give away what is root's. Not what has other names too: somebody may have made a hard

@@ -1,0 +1,58 @@
+"""What root makes for the user that the daemon will belong to."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tempfile
+from pathlib import Path
+from unittest import skipUnless
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pgtls.daemon.privileges import DaemonUser
+from pgtls.daemon.state import default_certificate, state_directory
+
+
+@skipUnless(os.geteuid() == 0, "only root can give something away")
+class DaemonUserTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        # Not below trial's directory, which need not be open to everybody.
+        directory = tempfile.TemporaryDirectory(dir="/tmp")
+        self.addCleanup(directory.cleanup)
+        os.chmod(directory.name, 0o755)
+        self.directory = Path(directory.name) / "state"
+        self.nobody = pwd.getpwnam("nobody")
+        self.user = DaemonUser({"uid": self.nobody.pw_uid, "gid": None})
+
+    def make(self) -> None:
+        default_certificate(state_directory(str(self.directory)))
+
+    def owners(self) -> set[tuple[int, int]]:
+        made = [self.directory, *self.directory.rglob("*")]
+        return {(each.lstat().st_uid, each.lstat().st_gid) for each in made}
+
+    def test_what_is_made_is_that_users(self) -> None:
+        "".encode("idna")  # which that user might not be allowed to import
+        before = (os.geteuid(), os.getegid(), os.getgroups())
+        self.user.own_directory(self.directory)
+        with self.user.rights():
+            self.make()
+        self.assertEqual(self.owners(), {(self.nobody.pw_uid, self.nobody.pw_gid)})
+        self.assertEqual((os.geteuid(), os.getegid(), os.getgroups()), before)
+
+    def test_what_root_has_made_becomes_that_users(self) -> None:
+        self.make()
+        shared = self.directory.parent / "shared"
+        shared.touch()
+        os.link(shared, self.directory / "linked")
+        (self.directory / "symbolic").symlink_to(shared)
+        self.user.own_directory(self.directory)
+        self.assertEqual(shared.stat().st_uid, 0)
+        for name in ("linked", "symbolic"):
+            (self.directory / name).unlink()
+        self.assertEqual(self.owners(), {(self.nobody.pw_uid, self.nobody.pw_gid)})
+
+    def test_without_uid_nothing_changes(self) -> None:
+        for twistd in (None, {"uid": None, "gid": None}, {"uid": 0, "gid": 0}):
+            self.assertFalse(DaemonUser(twistd).is_another)
