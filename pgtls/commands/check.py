@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgtls.commands.reporting import json_option, report
-from pgtls.daemon.check import Checked, check_configuration
+from pgtls.daemon.configuration_check import Checked, check_configuration
 from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.route_upstream import places
 from pgtls.text import printable

@@ -30,6 +30,7 @@ from pgtls.tls.sources import (
     CertificateSource,
     KeyPair,
     KeySource,
+    absent_files,
     ask_for_certificates_of,
     missing_file,
     parse_roots,
@@ -127,9 +128,7 @@ class ServerContext:
 
 
 def server_context(
-    tls: ServerTLSSettings,
-    handed_keys: LoadedKeys = NO_KEYS,
-    loaded_keys: LoadedKeys | None = None,
+    tls: ServerTLSSettings, handed_keys: LoadedKeys = NO_KEYS, loaded_keys: LoadedKeys | None = None
 ) -> ServerContext:
     """Make the context.
 
@@ -213,18 +212,14 @@ def _dh_params(made: ServerContext, tls: ServerTLSSettings) -> None:
         load_builtin_dh_params(made.context)
 
 
-_PAIR = "ssl_cert_file, ssl_key_file: "
-
-
 def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
+    named = "ssl_cert_file, ssl_key_file: "
     certificates = several_paths(tls.ssl_cert_file)
     keys = several_paths(tls.ssl_key_file)
-    mistakes: list[str] = []
     if len(certificates) != len(keys) or not certificates:
-        for source in (*certificates, *keys):
-            if missing := missing_file(source):
-                mistakes.append(f'file "{missing}" does not exist')
-        raise ConfigurationError(f"{_PAIR}both must name a file, and as many of them", *mistakes)
+        absent = absent_files(*certificates, *keys)
+        raise ConfigurationError(f"{named}both must name a file, and as many of them", *absent)
+    mistakes: list[str] = []
     for certificate, key_source in zip(certificates, keys, strict=True):
         try:
             ask = partial(passphrase, tls.ssl_passphrase_command, key_source)
@@ -236,7 +231,7 @@ def _certificates(made: ServerContext, tls: ServerTLSSettings) -> None:
             if missing and missing_file(certificate):
                 mistakes.append(f'private key file "{missing}" does not exist')
     if mistakes:
-        raise ConfigurationError(*(f"{_PAIR}{mistake}" for mistake in mistakes))
+        raise ConfigurationError(*(f"{named}{mistake}" for mistake in mistakes))
 
 
 def use_pair(

@@ -316,6 +316,15 @@ def several_paths(value: _Source | Sequence[_Source]) -> list[_Source]:
     return several(value)
 
 
+def absent_files(*sources: CertificateSource | KeySource) -> list[str]:
+    """What is to be said of files that are not there.
+
+    :param sources: certificates and keys.
+    :returns: a sentence for each.
+    """
+    return [f'file "{path}" does not exist' for path in map(missing_file, sources) if path]
+
+
 def missing_file(source: CertificateSource | KeySource) -> str:
     """The file that a source names, if it is not there.
 
