@@ -18,6 +18,10 @@ from typing import NamedTuple
 Path = str | os.PathLike[str]
 
 
+class NotRegular(OSError):
+    """What is to be read is a named pipe, a socket or a device."""
+
+
 class FileState(NamedTuple):
     """What tells whether a file is another one than before, or has another content.
 
@@ -103,7 +107,7 @@ def _check_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise NotRegular(errno.EINVAL, "it is no regular file")
 
 
 def read_file(

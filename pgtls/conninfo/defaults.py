@@ -15,7 +15,7 @@ from pathlib import Path
 from pgtls.conninfo.grammar import require_c_string
 from pgtls.conninfo.keywords import ENVIRONMENT, OPTIONS, SESSION_VARIABLES
 from pgtls.errors import ConfigurationError
-from pgtls.reading import exists, read_file
+from pgtls.reading import NotRegular, exists, read_file
 from pgtls.wire.attempts import SSLMode
 
 #: Bytes of a line, without its end, that are too many for libpq's buffer.
@@ -128,6 +128,8 @@ def _read_section(path: Path, service: str) -> dict[str, str] | None:
     """The parameters of one section, None where the file has no such section."""
     try:
         lines = read_file(path).split(b"\n")
+    except NotRegular as error:
+        raise ConfigurationError(f'service file "{path}": {error.strerror}') from None
     except (OSError, ValueError):
         raise ConfigurationError(f'service file "{path}" not found') from None
     header = b"[" + service.encode("utf-8", "surrogateescape") + b"]"

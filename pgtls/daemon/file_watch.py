@@ -38,7 +38,7 @@ PATIENCE = 3
 #: The longest pause before files with a mistake are read once more, although they are the same.
 LONGEST_PAUSE = 600.0
 
-#: How many changed files a message names, and how many bytes of each.
+#: How many mistakes or changed files a message names, and how many bytes of a file's name.
 _NAMED = 3
 _NAME_LIMIT = 200
 
@@ -263,12 +263,18 @@ class FileWatch:
                 mistakes += each.to_say()
                 if each.due_at(self._settled) <= now:
                     due.append(gateway)
-        for mistake in dict.fromkeys(mistakes):
-            _log.error("not reloaded: {mistake}", mistake=mistake)
-        if mistakes:
-            self._reloaded(list(dict.fromkeys(mistakes)))
+        self._say(list(dict.fromkeys(mistakes)))
         if due and self._runs:
             await self._read(due)
+
+    def _say(self, mistakes: list[str]) -> None:
+        """Log mistakes, in one line: they are of one change, and may be one for each host."""
+        if mistakes:
+            named = "; ".join(mistakes[:_NAMED])
+            if len(mistakes) > _NAMED:
+                named += f"; and {len(mistakes) - _NAMED} more"
+            _log.error("not reloaded: {mistake}", mistake=named, mistakes=mistakes)
+            self._reloaded(mistakes)
 
     def _watched_of(self, gateway: Gateway) -> _Watched:
         before = self._watched.get(gateway)

@@ -219,7 +219,10 @@ class LoaderTests(SynchronousTestCase):
             if parameter == "sslrootcert":
                 conninfo = ConnInfo.parse(f"{client} sslrootcert={fifo}", environ)
             self.refused(ClientTLS, conninfo)
-        self.refused(ConnInfo.parse, "service=db", environ | {"PGSERVICEFILE": fifo})
+        error = self.assertRaises(
+            ConfigurationError, ConnInfo.parse, "service=db", environ | {"PGSERVICEFILE": fifo}
+        )
+        self.assertEqual(str(error), f'service file "{fifo}": it is no regular file')
         for load in (load_auth_file, IdentMap.load, lambda path: load_hba_file(path, list)):
             self.refused(load, fifo)
 

@@ -228,6 +228,17 @@ class MistakeTests(WatchCase):
         self.assertEqual(self.watch.mistakes, [])
         self.assertEqual(self.reloads, [["crt is bad"], ()])
 
+    def test_all_of_a_change_are_one_line(self) -> None:
+        gateway = FakeGateway(*(self.write(f"file{number}", "1") for number in range(5)))
+        self.gateways[:] = [gateway]
+        for number in range(5):
+            self.write(f"file{number}", "bad")
+        self.pass_seconds(12)
+        self.assertEqual(
+            self.said(),
+            ["not reloaded: file0 is bad; file1 is bad; file2 is bad; and 2 more"],
+        )
+
     def test_once_for_each_change(self) -> None:
         for _ in range(3):
             self.write("crt", "bad")
