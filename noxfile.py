@@ -95,6 +95,13 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Inputs that break a parser: 20 s for each; ``-- -s 600 hba ident``: longer, and some."""
+    session.install(".[fuzz]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Which lines the tests run in their own process; fails below the floor."""
     session.install(".[dev]")

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pgtls.errors import ConfigurationError
+from pgtls.text import printable
 
 
 class Mistakes:
     """Collects mistakes, so that the first one does not hide the others.
 
-    :ivar found: each in one sentence, with its location in front.
+    :ivar found: each in one sentence, with its location in front. What a terminal would not show,
+        but carry out, is escaped: files may have been written by somebody else.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,7 @@ class Mistakes:
             then, since that may only follow from the default in its place.
         :param location: where that setting stands.
         """
-        self.found.append(mistake)
+        self.found.append(printable(mistake, None))
         if setting:
             self._settings.setdefault(location, set()).add(setting)
 
@@ -63,7 +65,7 @@ class Mistakes:
             known = self._settings.get(location, ())
             for mistake in error.mistakes:
                 if not any(re.search(rf"\b{re.escape(name)}\b", mistake) for name in known):
-                    self.found.append(f"{location}{mistake}")
+                    self.found.append(printable(f"{location}{mistake}", None))
 
     def check(self) -> None:
         """End here if anything is wrong.
