@@ -18,7 +18,6 @@ from pgtls.protocols.deciding import EARLY_LIMIT
 from pgtls.protocols.interfaces import IPostgreSQLSession
 from pgtls.protocols.stages import Client
 from pgtls.tls.tls_info import NegotiatedTLS
-from pgtls.transport.relay_transport import can_half_close
 from pgtls.transport.tls_layer import TruncatedTLS
 from pgtls.wire.messages import CancelRequest
 
@@ -121,7 +120,7 @@ class ClientSide(RelaySide):
         know, and ends the session when it has given them."""
         self._end_received = True
         other = self._other
-        if other is None or not can_half_close(other.transport):
+        if other is None or not other.can_half_close:
             self.transport.loseConnection()
             return
         other.transport.unregisterProducer()

@@ -6,7 +6,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from pgtls.transport.relay_transport import IRelayTransport, IStreamTransport
+from pgtls.transport.relay_transport import (
+    IRelayTransport,
+    IStreamTransport,
+    can_half_close,
+    own_transport,
+)
 
 #: Seconds that one side may take to read what is left for it when the other side is gone.
 DRAIN_TIMEOUT = 60.0
@@ -30,8 +35,7 @@ class RelaySide(Protocol):
 
     def connectionMade(self) -> None:
         """The connection is there."""
-        if IRelayTransport.providedBy(self.transport):
-            self._own = self.transport
+        self._own = own_transport(self.transport)
 
     def count_bytes(self) -> None:
         """Count what comes from now on; without this nothing is."""
@@ -97,6 +101,11 @@ class RelaySide(Protocol):
         """From now on there are DRAIN_TIMEOUT seconds to read what was written."""
         if self._drain is None:
             self._drain = self._reactor.callLater(DRAIN_TIMEOUT, self._drained)
+
+    @property
+    def can_half_close(self) -> bool:
+        """Whether its peer can be told that no more will come, and go on sending."""
+        return self._own is not None or can_half_close(self.transport)
 
     def notice_end(self) -> None:
         """Have the end of this side's peer noticed also while nothing is read from it, because the

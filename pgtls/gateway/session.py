@@ -46,7 +46,7 @@ from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.traffic import Traffic
 from pgtls.wire.messages import ErrorResponse, StartupMessage
 from pgtls.wire.scram import StaleSecret
-from pgtls.wire.session_attributes import TargetSessionAttrs
+from pgtls.wire.session_attributes import ANY
 from pgtls.wire.startup_parameters import with_database, with_tls_parameters
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class Session:
             watch = AuthenticationWatch(check, self._side, server, self._refused)
         self.host = host = attempt.reached
         self._server = server
-        backend, target = None, TargetSessionAttrs.ANY
+        backend, target = None, ANY
         if self._endpoint is not None and host is not None:
             backend = Backend(self._endpoint, host)
             target = self._endpoint.conninfo.target_session_attrs

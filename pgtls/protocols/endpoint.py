@@ -32,7 +32,7 @@ from pgtls.wire.attempts import SSLMode
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
 from pgtls.wire.scram import KeySource as ScramKeySource
-from pgtls.wire.session_attributes import TargetSessionAttrs
+from pgtls.wire.session_attributes import ANY
 
 
 @implementer(IStreamClientEndpoint)
@@ -112,9 +112,7 @@ class PgTLSClientEndpoint:
             session.preface = preface
         hosts = self.conninfo.hosts if host is None else (host,)
         if host is not None or any_session:
-            session.conninfo = replace(
-                self.conninfo, hosts=hosts, target_session_attrs=TargetSessionAttrs.ANY
-            )
+            session.conninfo = replace(self.conninfo, hosts=hosts, target_session_attrs=ANY)
         return session
 
     def tls(self) -> ClientTLS:
@@ -177,6 +175,8 @@ class PgTLSClientEndpoint:
         :param keys: SCRAM's keys of the role in ``startup``, where they are known.
         :returns: the attempt, not yet begun.
         """
+        if self.conninfo.target_session_attrs is ANY:
+            return self._connect_attempt(protocolFactory, startup, ended, self._observe)
         login = None
         if startup is not None and self.conninfo.user is None:
             login = SessionLogin(self.conninfo, startup, keys)
@@ -203,10 +203,19 @@ class PgTLSClientEndpoint:
         observe: Callable[[Event], None],
         inspect_host: Inspect,
     ) -> Attempt:
-        if self.conninfo.target_session_attrs is not TargetSessionAttrs.ANY:
+        if self.conninfo.target_session_attrs is not ANY:
             return SessionSearch(
                 self._reactor, self, startup, inspect_host, observe, factory, ended
             )
+        return self._connect_attempt(factory, startup, ended, observe)
+
+    def _connect_attempt(
+        self,
+        factory: IProtocolFactory,
+        startup: StartupMessage | None,
+        ended: Callable[[ConnectOutcome], None],
+        observe: Callable[[Event], None],
+    ) -> ConnectAttempt:
         return ConnectAttempt(
             self._reactor,
             self.conninfo,

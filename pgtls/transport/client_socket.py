@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import pwd
 import socket
 import struct
@@ -29,9 +30,12 @@ def set_tcp_options(connection: socket.socket, conninfo: ConnInfo) -> None:
     :param conninfo: the connection string.
     :raises ConnectFailed: the system does not accept a value.
     """
-    if connection.family == socket.AF_UNIX:
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
         return
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not conninfo.keepalives:
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

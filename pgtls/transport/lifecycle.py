@@ -255,16 +255,20 @@ class Lifecycle:
             self._watch(self._interest | WRITABLE)
         else:
             self._change(SENT)
-            self._end_sending()
+            self._finish()
 
     def _end_sending(self) -> None:
+        self._finish()
+        half_closeable = self._half_closeable()
+        if half_closeable is not None:
+            half_closeable.writeConnectionLost()
+
+    def _finish(self) -> None:
+        """Half-close now."""
         self._close_notified = True
         self._layer.finish()
         if self._layer.unsent:
             self._watch(self._interest | WRITABLE)
-        half_closeable = self._half_closeable()
-        if half_closeable is not None:
-            half_closeable.writeConnectionLost()
 
     def abortConnection(self) -> None:
         """Close at once, with a reset."""
@@ -304,9 +308,9 @@ class Lifecycle:
 
     def _half_closeable(self) -> IHalfCloseableProtocol | None:
         protocol = self.protocol
-        if IHalfCloseableProtocol.providedBy(protocol):
-            return protocol
-        return IHalfCloseableProtocol(protocol, None) if _adapts(type(protocol)) else None
+        if _adapts(type(protocol)) or IHalfCloseableProtocol.providedBy(protocol):
+            return IHalfCloseableProtocol(protocol, None)
+        return None
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is over: close the socket, and tell the protocol.

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgtls.transport.accepting import accept
 from pgtls.transport.addresses import socket_address
 from pgtls.transport.connection import Connection
 from pgtls.transport.poller import poller
@@ -144,14 +145,13 @@ class Acceptor:
         :raises OSError: the system has no more descriptors, for example.
         """
         try:
-            connection, address = self._socket.accept()
+            connection, address = accept(self._socket, self._family)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             if error.errno in _OF_THE_CONNECTION:
                 return True
             raise
-        connection.setblocking(False)
         peer = socket_address(self._family, address)
         protocol = self._factory.buildProtocol(peer)
         if protocol is None:

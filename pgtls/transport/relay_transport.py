@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import cast
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -90,6 +92,23 @@ class IRelayTransport(IStreamTransport):
         :returns: as the kernel counts it; None over a Unix socket, on a system that does not count,
             and when it is closed unless :meth:`keep_traffic` was called before.
         """
+
+
+@cache
+def _are_own(kind: type) -> bool:
+    """Whether a class is one of :mod:`pgtls.transport`: instances need not be asked then."""
+    return bool(IRelayTransport.implementedBy(kind))
+
+
+def own_transport(transport: ITransport) -> IRelayTransport | None:
+    """A transport, if it is one of pgtls's own.
+
+    :param transport: a protocol's.
+    :returns: the same; None where it is another one.
+    """
+    if _are_own(type(transport)) or IRelayTransport.providedBy(transport):
+        return cast(IRelayTransport, transport)
+    return None
 
 
 def can_half_close(transport: ITransport) -> bool:

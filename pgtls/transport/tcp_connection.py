@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import cache
 from typing import Any, cast
 
 from OpenSSL import SSL
@@ -153,8 +154,9 @@ class TCPConnection(Connection):
     def _completed(self, handshake: Handshake) -> Exception | None:
         self._layer = layer = handshake.secured(idle_memory(self.reactor))
         self._update_direct()
-        if IHandshakeListener.providedBy(self.protocol):
-            self.protocol.handshakeCompleted()
+        protocol = self.protocol
+        if _listens(type(protocol)) or IHandshakeListener.providedBy(protocol):
+            cast(IHandshakeListener, protocol).handshakeCompleted()
         if not self.connected:
             return None
         if self.disconnecting:
@@ -200,6 +202,19 @@ class TCPConnection(Connection):
         self._abort(reason)
 
 
+# What classes say of all their instances need not be asked of each.
+
+
+@cache
+def _listens(protocol: type) -> bool:
+    return bool(IHandshakeListener.implementedBy(protocol))
+
+
+@cache
+def _makes_servers_connections(factory: type) -> bool:
+    return bool(IOpenSSLServerConnectionCreator.implementedBy(factory))
+
+
 #: What a connection provides with TLS on it: as directlyProvides() would find out each time anew.
 _WITH_TLS = Provides(TCPConnection, ISSLTransport)
 
@@ -207,7 +222,9 @@ _WITH_TLS = Provides(TCPConnection, ISSLTransport)
 def _connection(factory: ContextFactory, client: bool, transport: TCPConnection) -> SSL.Connection:
     """What does TLS for a transport, and knows which end it is."""
     asking: Any = transport  # in place of Twisted's own TLS protocol, of which it has what is used
-    if client and IOpenSSLClientConnectionCreator.providedBy(factory):
+    if not client and _makes_servers_connections(type(factory)):
+        tls = cast(IOpenSSLServerConnectionCreator, factory).serverConnectionForTLS(asking)
+    elif client and IOpenSSLClientConnectionCreator.providedBy(factory):
         tls = factory.clientConnectionForTLS(asking)
     elif not client and IOpenSSLServerConnectionCreator.providedBy(factory):
         tls = factory.serverConnectionForTLS(asking)

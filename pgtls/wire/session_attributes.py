@@ -115,6 +115,10 @@ class TargetSessionAttrs(StrEnum):
         return None
 
 
+#: In Python 3.11 each look at an enumeration's member by its class is a call.
+ANY = TargetSessionAttrs.ANY
+
+
 def query_failed(query: str) -> str:
     """The reason to try another host where a query fails.
 

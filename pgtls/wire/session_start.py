@@ -23,7 +23,7 @@ from pgtls.wire.message_stream import (
     MessageStream,
 )
 from pgtls.wire.messages import MAX_CANCEL_KEY_LENGTH, ErrorResponse
-from pgtls.wire.session_attributes import SessionAttributes, TargetSessionAttrs
+from pgtls.wire.session_attributes import ANY, SessionAttributes, TargetSessionAttrs
 
 #: The messages that are held, with the greatest length word that makes sense for each.
 _LIMITS = {
@@ -59,14 +59,14 @@ class SessionStart:
     def __init__(
         self,
         edit: Callable[[bytes], bytes] | None = None,
-        target: TargetSessionAttrs = TargetSessionAttrs.ANY,
+        target: TargetSessionAttrs = ANY,
     ) -> None:
         self.key = b""
         self.error: ErrorResponse | None = None
         self._edit = edit
         self._target = target
         limits = _LIMITS
-        if target is not TargetSessionAttrs.ANY:
+        if target is not ANY:
             self._attributes = SessionAttributes()
             limits = _WITH_PARAMETERS
         self._messages = MessageStream(limits, self._whole)
@@ -93,7 +93,7 @@ class SessionStart:
         """One of those that are held."""
         if kind == READY_FOR_QUERY:
             self._messages.done = True
-            if self._target is not TargetSessionAttrs.ANY:
+            if self._target is not ANY:
                 self.mismatch = self._target.mismatch(self._attributes)
             return message if self.mismatch is None else b""
         content = message[HEADER_SIZE:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import socket
 from pathlib import Path
 
 from OpenSSL import SSL
@@ -60,6 +61,12 @@ def foreign_private(path: Path) -> set[str]:
         and not node.attr.startswith("__")
         and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
     }
+
+
+class PythonTests(SynchronousTestCase):
+    def test_the_private_name_of_socket_is_there(self) -> None:
+        self.assertTrue(hasattr(socket.socket, "_accept"))
+        self.assertEqual(foreign_private(PACKAGE / "transport/accepting.py"), {"_accept"})
 
 
 class PyOpenSSLTests(SynchronousTestCase):

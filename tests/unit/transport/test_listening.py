@@ -252,7 +252,7 @@ class Accepting(SynchronousTestCase):
             def setsockopt(self, *_: int) -> None:
                 pass
 
-            def accept(self) -> None:
+            def accept(self) -> None:  # as a Python has it whose private names are others
                 raise OSError(number, os.strerror(number))
 
         return Acceptor(Listening(), Factory(), reactor)  # type: ignore[arg-type]
