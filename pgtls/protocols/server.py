@@ -36,6 +36,7 @@ from pgtls.protocols.stages import Authenticate, Client, Decision, Refuse, Refus
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.tls.verify_failures import failure_of
 from pgtls.transport.deadlines import Deadline
+from pgtls.transport.half_close import half_closeable
 from pgtls.transport.relay_transport import INegotiableTransport, unread
 from pgtls.wire.messages import CancelRequest, ErrorResponse, StartupMessage
 from pgtls.wire.negotiation import Send
@@ -139,7 +140,7 @@ class PgTLSServerProtocol(Protocol):
     def __conform__(self, interface: object) -> object:
         """Half-closes are the application's, if it knows what to do about them."""
         if interface is IHalfCloseableProtocol and self._application is not None:
-            return IHalfCloseableProtocol(self._application, None)
+            return half_closeable(self._application)
         return None
 
     def handshakeCompleted(self) -> None:

@@ -7,12 +7,10 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IAddress,
-    IHalfCloseableProtocol,
     IProtocol,
     IReactorTime,
 )
@@ -22,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.transport.addresses import socket_address
+from pgtls.transport.half_close import half_closeable
 from pgtls.transport.outgoing import Outgoing
 from pgtls.transport.plaintext import Plaintext
 from pgtls.transport.poller import Poller
@@ -251,7 +250,7 @@ class Lifecycle:
         if not self._change(HALF_CLOSE):
             return
         self._direct = False
-        if self._unsent() or self._half_closeable() is not None:
+        if self._unsent() or half_closeable(self.protocol) is not None:
             self._watch(self._interest | WRITABLE)
         else:
             self._change(SENT)
@@ -259,9 +258,9 @@ class Lifecycle:
 
     def _end_sending(self) -> None:
         self._finish()
-        half_closeable = self._half_closeable()
-        if half_closeable is not None:
-            half_closeable.writeConnectionLost()
+        told = half_closeable(self.protocol)
+        if told is not None:
+            told.writeConnectionLost()
 
     def _finish(self) -> None:
         """Half-close now."""
@@ -293,24 +292,18 @@ class Lifecycle:
     def _end_of_reading(self) -> None:
         """The peer will send no more: a protocol that can live with that is told, else it is the
         end."""
-        half_closeable = self._half_closeable()
-        if half_closeable is None:
+        told = half_closeable(self.protocol)
+        if told is None:
             self._layer.close_notify()
             self.connectionLost(_DONE)
             return
         self._watch(self._interest & ~READABLE)
         self._read_ended = True
         try:
-            half_closeable.readConnectionLost()
+            told.readConnectionLost()
         except Exception:
             _log.failure("unhandled error in a connection")
             self.connectionLost(Failure())
-
-    def _half_closeable(self) -> IHalfCloseableProtocol | None:
-        protocol = self.protocol
-        if _adapts(type(protocol)) or IHalfCloseableProtocol.providedBy(protocol):
-            return IHalfCloseableProtocol(protocol, None)
-        return None
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is over: close the socket, and tell the protocol.
@@ -342,10 +335,3 @@ class Lifecycle:
                 self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the peer is gone
-
-
-@lru_cache(maxsize=64)
-def _adapts(kind: type) -> bool:
-    """Whether a protocol may be adapted to an interface that it does not provide; to try it costs
-    more than the rest of a connection's end."""
-    return hasattr(kind, "__conform__")
