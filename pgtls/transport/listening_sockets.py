@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -88,7 +89,8 @@ class _ListeningReactor:
             opened: Any = self._reactor.adoptStreamPort(
                 listening.fileno(), listening.family, factory
             )
-        sockets.opened(address, opened)
+        if isinstance(opened, Port):  # a reactor in memory has others
+            sockets.opened(address, opened)
         return cast(IListeningPort, opened)
 
     def listenUNIX(

@@ -193,7 +193,7 @@ class ListenerTests(HostsCase):
         settings = {"ssl_sni": "on", "hosts_file": self.path}
         endpoint = parser.parseStreamServer(reactor, "tcp", "0", **settings)
         self.successResultOf(endpoint.listen(Factory()))
-        _, factory, *_ = reactor.tcpServers[0]
+        _, _, factory = reactor.adoptedPorts[0]
         self.assertShown(factory.tls, "a.example", "a")
         self.hosts("a.example a.crt\n")
         error = self.assertRaises(
