@@ -18,6 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from pgtls.daemon.state import RENEWAL
+from pgtls.gateway.expiry_watch import DAY
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.reading import FilesRead, FileState, state_of
@@ -69,6 +71,7 @@ class _Watched:
 
     :ivar loaded: what the gateway serves with.
     :ivar files: the states that they had when they were read the last time.
+    :ivar renew_at: when they are to be read although they are the same.
     :ivar mistakes: what was wrong with them then.
     :ivar is_said: whether that has been logged.
     :ivar changes: the files that had changed then, and have not been used since.
@@ -81,6 +84,7 @@ class _Watched:
 
     loaded: LoadedGateway
     files: FilesRead
+    renew_at: float = math.inf
     mistakes: Sequence[str] = ()
     is_said: bool = True
     changes: list[str] = attrs.field(factory=list)
@@ -123,7 +127,7 @@ class _Watched:
         :param settled: seconds that they must have been as they are.
         """
         if self.seen is None:
-            return self.read_at + self.pause if self.mistakes else math.inf
+            return self.read_at + self.pause if self.mistakes else self.renew_at
         if any(self.seen[path] is None for path in self.changed()):
             return self.seen_at + GONE * settled
         return min(self.seen_at + settled, self.changed_at + PATIENCE * settled)
@@ -280,7 +284,20 @@ class FileWatch:
         before = self._watched.get(gateway)
         if before is not None and before.loaded is gateway.loaded:
             return before
-        return _Watched(gateway.loaded, gateway.loaded.files)
+        loaded = gateway.loaded
+        return _Watched(loaded, loaded.files, self._clock.seconds() + self._until_renewal(loaded))
+
+    def _until_renewal(self, loaded: LoadedGateway) -> float:
+        """:returns: seconds until the certificate is to be renewed that the daemon makes itself,
+        which is done where it is read; no less than a day, since it may not end any later then."""
+        own = loaded.configuration.own_certificate
+        if own is None:
+            return math.inf
+        ends = [v.not_after for v in loaded.validities if v.file == own.file and v.not_after]
+        soonest = min((end - RENEWAL for end in ends), default=None)
+        if soonest is None:
+            return math.inf
+        return max(soonest.timestamp() - self._wall_clock(), DAY)
 
     async def _read(self, due: Sequence[Gateway]) -> None:
         watched = self._watched
@@ -304,6 +321,8 @@ class FileWatch:
 
 
 def _changes(files: Sequence[str]) -> str:
+    if not files:
+        return "the gateway's own certificate was near its end"
     named = [f'"{log_name(name, _NAME_LIMIT)}"' for name in files[:_NAMED]]
     if len(files) > _NAMED:
         named.append(f"{len(files) - _NAMED} more")

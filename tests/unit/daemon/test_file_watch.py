@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from pgtls.daemon import file_watch
 from pgtls.daemon.file_watch import LONGEST_PAUSE, FileWatch, Outcome
 from pgtls.gateway.gateway import Gateway
+from pgtls.gateway.gateway_configuration import (
+    GatewayConfiguration,
+    GatewaySettings,
+    OwnCertificate,
+)
 from pgtls.reading import FilesRead, state_of
+from pgtls.tls.validity import Validity
 
 INTERVAL = 10.0
 
@@ -26,6 +33,8 @@ class Loaded:
     """What a gateway serves with, as far as the watch looks at it."""
 
     files: FilesRead
+    configuration: GatewayConfiguration = GatewayConfiguration(GatewaySettings())
+    validities: tuple[Validity, ...] = ()
 
 
 class FakeGateway:
@@ -325,6 +334,34 @@ class GatewayTests(WatchCase):
         self.write("other", "2")
         self.pass_seconds(12)
         self.assertEqual((self.gateway.reads, other.reads), (0, 1))
+
+
+class OwnCertificateTests(WatchCase):
+    """The certificate that the daemon makes itself: it is renewed where it is read."""
+
+    def loaded(self, days: float) -> Loaded:
+        own = OwnCertificate(b"", "server.crt", "server.key")
+        end = datetime.fromtimestamp(self.clock.seconds(), UTC) + timedelta(days=days)
+        return Loaded(
+            self.gateway.states(),
+            GatewayConfiguration(GatewaySettings(), own_certificate=own),
+            (Validity("it", "server.crt", None, end, "x"),),
+        )
+
+    def test_thirty_days_before_its_end(self) -> None:
+        self.gateway.loaded = self.loaded(days=33)
+        for day in range(6):
+            self.assertEqual(self.gateway.reads, 0 if day < 3 else 1)
+            self.clock.pump([1000.0] * 86 + [400.0])
+        (line,) = self.said()
+        self.assertIn("reloaded: the gateway's own certificate", line)
+
+    def test_once_a_day_where_that_is_over(self) -> None:
+        self.gateway.loaded = self.loaded(days=1)
+        self.clock.pump([1000.0] * 86)
+        self.assertEqual(self.gateway.reads, 0)
+        self.clock.pump([1000.0] * 2)
+        self.assertEqual(self.gateway.reads, 1)
 
 
 class TimerTests(WatchCase):
