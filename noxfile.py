@@ -88,6 +88,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """What must survive when things fail, with figures; minutes. Linux, root, HAProxy, curl."""
+    session.install(".[test]")
+    names = session.posargs or ("tests.faults.fleet",)
+    # In a network namespace of its own, which goes with it.
+    session.run("unshare", "-n", "python", "-m", "twisted.trial", *names, external=True)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """The gateway beside its peers; takes a quarter of an hour."""
     session.install(".[test]")

@@ -84,6 +84,10 @@ class _Inspection(ServerDialogue):
         return ConnectFailed(f"{why}{query_failed(query)}")
 
 
+class _Quiet(Factory):
+    noisy = False
+
+
 async def inspect(
     clock: IReactorTime,
     endpoint: PgTLSClientEndpoint,
@@ -101,7 +105,7 @@ async def inspect(
     inspection = _Inspection(login, target)
     connected: Deferred[ConnectOutcome] = Deferred(lambda _: attempt.cancel())
     attempt = endpoint.attempt(
-        Factory.forProtocol(lambda: inspection), login.startup, connected.callback
+        _Quiet.forProtocol(lambda: inspection), login.startup, connected.callback
     )
     attempt.begin()
     outcome = await connected

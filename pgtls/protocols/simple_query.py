@@ -54,6 +54,10 @@ class _Query(ServerDialogue):
         self.query(self._sql)
 
 
+class _Quiet(Factory):
+    noisy = False
+
+
 async def simple_query(reactor: IReactor, conninfo: ConnInfo, sql: str) -> list[Row]:
     """Log in, send one query, and close.
 
@@ -70,7 +74,7 @@ async def simple_query(reactor: IReactor, conninfo: ConnInfo, sql: str) -> list[
         raise ConfigurationError("name a user: user= in CONNINFO, or PGUSER")
     endpoint = PgTLSClientEndpoint(reactor, conninfo, startup=startup)
     query = _Query(Login(conninfo, startup), sql)
-    await endpoint.connect(Factory.forProtocol(lambda: query))
+    await endpoint.connect(_Quiet.forProtocol(lambda: query))
     query.host = endpoint.reached
     query.ended.addTimeout(TIMEOUT, reactor)
     try:

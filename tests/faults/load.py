@@ -1,0 +1,93 @@
+"""The clients of a fleet: short connections one after the other, and long sessions.
+
+``python load.py CONNINFO THREADS SESSIONS``: prints one line when all of it goes on; and for each
+line of its input what has happened until then, in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+import psycopg
+
+PAUSE = 0.05
+"""Seconds between two queries of a long session."""
+
+
+class Load:
+    """All clients, and what they have seen."""
+
+    def __init__(self, conninfo: str) -> None:
+        self.conninfo = conninfo
+        self.stop = threading.Event()
+        self.lock = threading.Lock()
+        self.connections = 0
+        self.failures: list[tuple[float, str]] = []
+        self.lost: list[tuple[float, str]] = []
+        self.longest = 0.0
+        self.last_failure = 0.0
+
+    def short(self) -> None:
+        """Connect, ask, close."""
+        while not self.stop.is_set():
+            began = time.time()
+            try:
+                with psycopg.connect(self.conninfo) as connection:
+                    connection.execute("SELECT 1")
+            except psycopg.Error as error:
+                with self.lock:
+                    self.failures.append((time.time(), str(error).strip()[-200:]))
+                time.sleep(0.05)
+            else:
+                with self.lock:
+                    self.connections += 1
+                    self.longest = max(self.longest, time.time() - began)
+
+    def long(self, ready: threading.Barrier) -> None:
+        """One session for all the time."""
+        connection = psycopg.connect(self.conninfo, autocommit=True)
+        ready.wait()
+        try:
+            while not self.stop.is_set():
+                connection.execute("SELECT 1")
+                time.sleep(PAUSE)
+        except psycopg.Error as error:
+            with self.lock:
+                self.lost.append((time.time(), str(error).strip()[-200:]))
+
+    def report(self) -> dict[str, Any]:
+        """What has happened until now."""
+        with self.lock:
+            times = [when for when, _ in self.failures]
+            return {
+                "connections": self.connections,
+                "failures": len(self.failures),
+                "failing_seconds": round(max(times) - min(times), 1) if times else 0,
+                "reasons": sorted({why for _, why in self.failures}),
+                "lost": len(self.lost),
+                "lost_reasons": sorted({why for _, why in self.lost}),
+                "longest": round(self.longest, 2),
+            }
+
+
+def main(conninfo: str, threads: int, sessions: int) -> None:
+    """Run until the end of the input."""
+    load = Load(conninfo)
+    ready = threading.Barrier(sessions + 1)
+    for _ in range(sessions):
+        threading.Thread(target=load.long, args=(ready,), daemon=True).start()
+    ready.wait()
+    for _ in range(threads):
+        threading.Thread(target=load.short, daemon=True).start()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(load.report()), flush=True)
+    load.stop.set()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
