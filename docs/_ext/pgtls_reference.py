@@ -10,6 +10,10 @@
     The modules of each package, with the first line of their documentation.
 ``pgtls-log-events``
     Every message that the package logs, with its level and fields.
+``pgtls-metrics``
+    The metrics of a tuple of them that is its argument.
+``pgtls-refusal-reasons``
+    The values that the label ``reason`` can have.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from zope.interface.interface import Method
 
 import pgtls
 from pgtls import settings
+from pgtls.gateway.refusal_reason import REASONS, SERVER
 
 PACKAGE = Path(pgtls.__file__).parent
 LEVELS = {"debug", "info", "warn", "error", "critical", "failure"}
@@ -185,6 +190,31 @@ class LogEvents(FromCode):
         yield from table(["package", "level", "message", "fields"], [18, 10, 47, 25], rows)
 
 
+class Metrics(FromCode):
+    """``pgtls-metrics``"""
+
+    def lines(self) -> Iterator[str]:
+        """A row for each metric."""
+        rows = [
+            [
+                f"``{metric.shown}``",
+                metric.kind,
+                ", ".join(f"``{label}``" for label in metric.labels),
+                metric.help.replace("*", r"\*"),
+            ]
+            for metric in resolve(self.arguments[0])
+        ]
+        yield from table(["metric", "kind", "labels", "what it says"], [30, 10, 24, 36], rows)
+
+
+class RefusalReasons(FromCode):
+    """``pgtls-refusal-reasons``"""
+
+    def lines(self) -> Iterator[str]:
+        """All of them."""
+        yield ", ".join(f"``{reason}``" for reason in REASONS if reason != SERVER) + "."
+
+
 class Modules(FromCode):
     """``pgtls-modules``"""
 
@@ -266,6 +296,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("pgtls-interface", Interface)
     app.add_directive("pgtls-modules", Modules)
     app.add_directive("pgtls-log-events", LogEvents)
+    app.add_directive("pgtls-metrics", Metrics)
+    app.add_directive("pgtls-refusal-reasons", RefusalReasons)
     app.connect("autodoc-process-signature", signature_as_written)
     app.connect("build-finished", check_public_names)
     return {"parallel_read_safe": True}

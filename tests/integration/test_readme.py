@@ -178,6 +178,15 @@ class RecipeTests(TestCase):
             done = await self.do(f"psql '{conninfo} user=postgres sslmode=require' -XAtc '{sql}'")
             self.assertTrue(done.out.startswith(version), done)
 
+    async def test_see_what_it_does(self) -> None:
+        command, top = recipe("See what it does")
+        command = command.replace("tcp:9187", "tcp:0")
+        gateway = await self.gateway(command, postgres(17))
+        url = (await gateway.line(r"pgtls: status at (\S+)"))[1]
+        done = await self.do(top.replace("http://127.0.0.1:9187/", url))
+        self.assertEqual((done.code, done.err), (0, ""))
+        self.assertRegex(done.out, "pgtls (not )?ready")
+
     async def test_endpoint_strings(self) -> None:
         client, server = recipe("A Twisted application")
         files = Files(self.home)
