@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 _log = Logger(namespace="pgtls.gateway")
 
 #: Requests that may wait for an answer at a time.
-MAX_WAITING = 2000
+MAX_WAITING = 5000
 
 #: Answers a request: takes its value, and returns the answer, or a Deferred of it.
 Answerer = Callable[[object], object]

@@ -21,7 +21,7 @@ from pgtls.gateway.cancel_peers import Peers
 from pgtls.gateway.key_holders import KeyHolder, KeyHolders
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.log_limit import PERIOD, LogLimit
-from pgtls.protocols.places import CANCELS_AT_ONCE
+from pgtls.protocols.places import CANCEL_CLIENTS_AT_ONCE, CANCELS_AT_ONCE
 from pgtls.transport.dial import TIMEOUT_EXPIRED
 from pgtls.wire.messages import PEER_HAS_NOT, PEER_HAS_SESSION, CancelRequest
 
@@ -32,7 +32,7 @@ _log = Logger(namespace="pgtls.gateway")
 UNKNOWN_AT_ONCE = CANCELS_AT_ONCE // 2
 
 #: Requests at a time whose session is looked for in the daemon's other processes.
-SEARCHES_AT_ONCE = 500
+SEARCHES_AT_ONCE = CANCEL_CLIENTS_AT_ONCE
 
 #: Log lines in a period about requests that could not be passed on.
 _FAILURES_LOGGED = 10
@@ -106,7 +106,7 @@ class CancelRoutes(Protocol):
         """Where a request goes that has no better place.
 
         :param sni: the host name that the client asks for; None for none, or no TLS.
-        :param sure: whether its session is surely none of this daemon, and of no peer.
+        :param sure: whether its session is surely none of this daemon.
         :returns: connects to the gateway's own server; None for nowhere.
         """
 
@@ -238,11 +238,12 @@ class CancelForwarder:
                 asked = await self.peers.pass_on(request)
                 if asked:
                     return
-                found = None if asked is None else found
+                if asked is None:  # it may be the key of a session there, at another server
+                    self._not_found()
+                    return
             upstream = routes.for_unknown_key(sni, sure=found is not None)
         if upstream is None:
-            if self._failures.allows():
-                _log.warn("cancel request not passed on: no session here has its key")
+            self._not_found()
             return
         hosts = upstream.conninfo.hosts
         await self._send(request, [Backend(upstream, host) for host in hosts], header, known=False)
@@ -294,6 +295,10 @@ class CancelForwarder:
             self._known += connections
         else:
             self._unknown += connections
+
+    def _not_found(self) -> None:
+        if self._failures.allows():
+            _log.warn("cancel request not passed on: no session here has its key")
 
     def _sent(self, upstream: PgTLSClientEndpoint, request: CancelRequest) -> Deferred[None]:
         sending = Deferred.fromCoroutine(send_cancel(upstream, request.raw))

@@ -135,7 +135,7 @@ class RoutedUpstreams:
         session may be one of a route's server.
 
         :param sni: the host name that the client asks for; None for none, or no TLS.
-        :param sure: whether its session is surely none of this daemon, and of no peer.
+        :param sure: whether its session is surely none of this daemon.
         :returns: connects to the server; None for nowhere.
         """
         own = self._own.endpoint if self._own is not None else None

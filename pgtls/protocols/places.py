@@ -25,17 +25,23 @@ REFUSED_AT_ONCE = 128
 #: request). Beyond them an SSLRequest is answered with the error itself.
 REFUSING_HANDSHAKES = 64
 
-#: Cancel requests at a time; those beyond are dropped.
+#: Connections at a time on which cancel requests are passed on; those beyond are dropped.
 CANCELS_AT_ONCE = 200
+
+#: Clients at a time that have sent a cancel request: more, since it takes a moment to find
+#: out from other processes that no session has its key.
+CANCEL_CLIENTS_AT_ONCE = 1000
 
 
 def descriptors(max_connections: int) -> int:
     """The file descriptors that a gateway's listener may need, its upstream connections included.
 
     :param max_connections: the setting.
-    :returns: two for each session and cancel request, one for each client that is refused.
+    :returns: two for each session, one for each client that asks to cancel or is refused, and for
+        each cancel request that is passed on.
     """
-    return 2 * (max_connections + CANCELS_AT_ONCE) + max(max_connections, REFUSED_AT_ONCE)
+    cancels = CANCEL_CLIENTS_AT_ONCE + CANCELS_AT_ONCE
+    return 2 * max_connections + cancels + max(max_connections, REFUSED_AT_ONCE)
 
 
 class Place(Enum):
@@ -135,9 +141,9 @@ class Places(Generic[C]):
         """A connection has sent a cancel request: it needs no place for a session.
 
         :param connection: the connection.
-        :returns: whether the request is taken; beyond :data:`CANCELS_AT_ONCE` it is not.
+        :returns: whether the request is taken; beyond :data:`CANCEL_CLIENTS_AT_ONCE` it is not.
         """
-        if len(self.cancels) >= CANCELS_AT_ONCE:
+        if len(self.cancels) >= CANCEL_CLIENTS_AT_ONCE:
             return False
         self.leave(connection)
         self.cancels.add(connection)

@@ -49,10 +49,10 @@ class CancelFlood(GatewayCase):
             waiting.connect_ex(server.getsockname())
         return f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=disable"
 
-    def start(self, upstream: str) -> Gateway:
+    def start(self, upstream: str, workers: int = 1) -> Gateway:
         """A gateway in front of ``upstream``, whose neighbour has a real server."""
         good = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
-        return self.gateway(config=CONFIG % (upstream, good))
+        return self.gateway(config=f"workers = {workers}" + CONFIG % (upstream, good))
 
     def flood(self, gateway: Gateway) -> int:
         """Send many requests, each client staying until the gateway closes.
@@ -106,24 +106,33 @@ class CancelFlood(GatewayCase):
         gateway.wait_for_open_files(before)
 
     def test_a_session_can_be_cancelled_meanwhile(self) -> None:
+        self.cancelled_meanwhile(1)
+
+    def test_whichever_worker_the_request_comes_to(self) -> None:
+        self.cancelled_meanwhile(2, times=6)
+
+    def cancelled_meanwhile(self, workers: int, times: int = 1) -> None:
         server = postgres(17)
         good = server.conninfo(user=None, dbname=None, sslmode="disable")
         parts = dict(part.split("=", 1) for part in good.replace("'", "").split())
         deaf = self.deaf_server()
         port = deaf.split("port=")[1].split()[0]
         gateway = self.start(
-            f"host={parts['host']},127.0.0.1 port={parts['port']},{port} sslmode=disable"
+            f"host={parts['host']},127.0.0.1 port={parts['port']},{port} sslmode=disable", workers
         )
         session = psycopg.connect(gateway.conninfo(), autocommit=True)
         self.addCleanup(session.close)
-        session.pgconn.send_query(b"SELECT pg_sleep(3600)")
         asleep = f"SELECT wait_event FROM pg_stat_activity WHERE pid = {session.info.backend_pid}"
-        wait_until(lambda: server.psql(asleep) == "PgSleep", lambda: "it does not sleep")
         with contextlib.ExitStack() as stack:
             for number in range(REQUESTS):
                 client = stack.enter_context(connect(gateway.address))
                 client.sendall(cancel_request(number))
-            session.cancel()
-            result = session.pgconn.get_result()
-        assert result is not None
-        self.assertEqual(result.error_field(psycopg.pq.DiagnosticField.SQLSTATE), b"57014")
+            for _ in range(times):
+                session.pgconn.send_query(b"SELECT pg_sleep(60)")
+                wait_until(lambda: server.psql(asleep) == "PgSleep", lambda: "it does not sleep")
+                session.cancel()
+                result = session.pgconn.get_result()
+                assert result is not None
+                state = result.error_field(psycopg.pq.DiagnosticField.SQLSTATE)
+                self.assertEqual(state, b"57014")
+                self.assertIsNone(session.pgconn.get_result())

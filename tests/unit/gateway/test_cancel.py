@@ -87,6 +87,7 @@ class Routes:
     def __init__(self) -> None:
         self.named, self.own = Server("named"), Server("own")
         self.has_own = True
+        self.always_own = False  # as where there is but one upstream
 
     def renewed(self, endpoint: PgTLSClientEndpoint) -> PgTLSClientEndpoint:
         return endpoint
@@ -95,7 +96,8 @@ class Routes:
         return cast(PgTLSClientEndpoint, self.named) if sni == "named" else None
 
     def for_unknown_key(self, sni: str | None, *, sure: bool) -> PgTLSClientEndpoint | None:
-        return cast(PgTLSClientEndpoint, self.own) if self.has_own and sure else None
+        goes = self.always_own or (self.has_own and sure)
+        return cast(PgTLSClientEndpoint, self.own) if goes else None
 
 
 class CancelCase(SynchronousTestCase):
@@ -151,12 +153,21 @@ class Order(CancelCase):
         self.assertEqual(self.peers.asked, [OTHER])
 
     def test_not_where_a_process_or_a_peer_does_not_answer(self) -> None:
-        """It may be the key of a route's server."""
-        for silent in (self.elsewhere, self.peers):
-            silent.answer = None
+        """It may be the key of another server: a route's, or a peer's own."""
+        for silent, always_own in (
+            (self.elsewhere, False),
+            (self.peers, False),
+            (self.peers, True),
+        ):
+            silent.answer, self.routes.always_own = None, always_own
             self.successResultOf(self.forward(OTHER))
             silent.answer = False
         self.assertEqual(self.routes.own.got, [])
+
+    def test_one_upstream_has_the_sessions_of_a_hung_worker_too(self) -> None:
+        self.elsewhere.answer, self.routes.always_own = None, True
+        self.assertNoResult(self.forward(OTHER))
+        self.assertEqual(len(self.routes.own.got), 1)
 
     def test_a_shutdown_waits_for_those_on_their_way(self) -> None:
         self.successResultOf(self.forwarder.finished())
