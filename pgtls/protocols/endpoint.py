@@ -126,14 +126,18 @@ class PgTLSClientEndpoint:
 
     def check(self) -> None:
         """See now whether TLS can be had as the connection string has it, where any of its hosts
-        may come to it.
+        may come to it, and whether the password file can be used, where one may be needed.
 
         :raises ConfigurationError: it cannot.
         """
-        if self.conninfo.sslmode is not SSLMode.DISABLE and any(
-            host.unix_path is None for host in self.conninfo.hosts
+        conninfo = self.conninfo
+        if conninfo.sslmode is not SSLMode.DISABLE and any(
+            host.unix_path is None for host in conninfo.hosts
         ):
             self.tls()
+        startup = startup_message(conninfo)
+        if conninfo.target_session_attrs is not TargetSessionAttrs.ANY and startup is not None:
+            Login(conninfo, startup).check(conninfo.hosts)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -59,6 +60,16 @@ class Login:
         """Whether SCRAM's channel binding may be used."""
         return self._conninfo.channel_binding is not ChannelBinding.DISABLE
 
+    def check(self, hosts: Iterable[Host]) -> None:
+        """See whether the password file can be used, where it counts; without a password there may
+        be a server that asks for none.
+
+        :param hosts: the servers.
+        :raises ConfigurationError: it cannot.
+        """
+        for host in hosts:
+            self._known_password(host)
+
     def password(self, host: Host | None) -> bytes:
         """The password for a server.
 
@@ -66,20 +77,24 @@ class Login:
         :returns: the password.
         :raises ConfigurationError: there is none.
         """
-        conninfo = self._conninfo
-        if conninfo.password is not None:
-            return conninfo.password.encode("utf-8", "surrogateescape")
-        found = None
-        if conninfo.passfile is not None and host is not None:
-            user = self.startup.user.decode("utf-8", "surrogateescape")
-            database = self.startup.database.decode("utf-8", "surrogateescape")
-            found = password_from_file(Path(conninfo.passfile), host, database, user)
+        found = self._known_password(host)
         if not found:
             raise ConfigurationError(
                 "the server asks for a password: set PGPASSWORD, or password= in the connection "
                 "string, or have it in the password file"
             )
         return found
+
+    def _known_password(self, host: Host | None) -> bytes | None:
+        """:raises ConfigurationError: the password file cannot be used."""
+        conninfo = self._conninfo
+        if conninfo.password is not None:
+            return conninfo.password.encode("utf-8", "surrogateescape")
+        if conninfo.passfile is None or host is None:
+            return None
+        user = self.startup.user.decode("utf-8", "surrogateescape")
+        database = self.startup.database.decode("utf-8", "surrogateescape")
+        return password_from_file(Path(conninfo.passfile), host, database, user)
 
     def keys(self, host: Host | None, salt: bytes, iterations: int) -> ScramKeys:
         """SCRAM's keys for a server.

@@ -36,7 +36,7 @@ from tests.support.fake_servers import (
     Peer,
     Script,
 )
-from tests.support.gateway_daemon import Gateway, GatewayCase, wait_until
+from tests.support.gateway_daemon import Gateway, GatewayCase, GatewayFailed, wait_until
 from tests.support.servers import HOST, Server, Standby, free_port
 
 reactor = cast(Any, _reactor)
@@ -339,6 +339,24 @@ class GatewayTests(SynchronousTestCase):
         self.assertNotIn('"user" has no effect', log)
         self.assertNotIn('"passfile" has no effect', log)
         gateway().wait_for_log("upstream: connection to server .*: server is in hot standby mode")
+
+
+class StartTests(SynchronousTestCase):
+    """Mistakes that are found before a port is opened."""
+
+    def test_a_password_file_that_others_can_read(self) -> None:
+        passfile = Path(self.mktemp()).absolute()  # type: ignore[no-untyped-call]
+        passfile.write_text("*:*:*:*:x\n")
+        passfile.chmod(0o604)
+        upstream = f"host={HOST} user=monitor passfile={passfile} target_session_attrs=primary"
+        with self.assertRaises(GatewayFailed) as raised:
+            Gateway("--upstream", upstream)
+        self.assertIn("has group or world access", str(raised.exception))
+
+    def test_a_value_that_there_is_not(self) -> None:
+        with self.assertRaises(GatewayFailed) as raised:
+            Gateway("--upstream", f"host={HOST} target_session_attrs=master")
+        self.assertIn('invalid target_session_attrs value: "master"', str(raised.exception))
 
 
 class FailoverTests(GatewayCase):
