@@ -136,7 +136,7 @@ class PgTLSClientEndpoint:
         ):
             self.tls()
         startup = startup_message(conninfo)
-        if conninfo.target_session_attrs is not TargetSessionAttrs.ANY and startup is not None:
+        if conninfo.target_session_attrs is not ANY and startup is not None:
             Login(conninfo, startup).check(conninfo.hosts)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
