@@ -14,6 +14,7 @@ from pgtls.daemon.gateway_loading import load_all
 from pgtls.daemon.listener_keys import listener_keys
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
+from pgtls.transport.listening_sockets import HAPROXY
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
@@ -127,7 +128,7 @@ def _with_listen(
     if gateway is None:
         return wanted
     listen = gateway.loaded.configuration.settings.listen
-    if listen == wanted.settings.listen:
-        return wanted
+    if listen.removeprefix(HAPROXY) == wanted.settings.listen.removeprefix(HAPROXY):
+        return wanted  # PROXY headers are a setting of connections
     needs_restart.append(f"{wanted.location}listen")
     return attrs.evolve(wanted, settings=attrs.evolve(wanted.settings, listen=listen))

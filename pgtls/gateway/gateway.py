@@ -58,8 +58,8 @@ class Gateway(Service):
     :param expiry_warning: how long before the end of a certificate, an authority or a CRL it does.
     :param elsewhere: has the sessions of other gateways and processes that cancel requests may be
         for.
-    :ivar shutdown_timeout: the parameter.
     :ivar expiry_watch: what warns of certificates that expire.
+    :ivar is_gone: whether it has been retired, and the last of its sessions has ended.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Gateway(Service):
         self._clients: ClientSides | None = None
         self._factory: PgTLSServerFactory | None = None
         self._upstream_check: Deferred[None] = succeed(None)
+        self.is_gone = False
         self.expiry_watch = ExpiryWatch(
             reactor, expiry_warning, lambda: self._loaded, partial(self._check_upstream, quiet=True)
         )
@@ -287,8 +288,11 @@ class Gateway(Service):
         self._upstream_check.cancel()
         self.expiry_watch.stop()
         drained = self._factory.drain(None) if self._factory is not None else succeed(None)
-        ended = gatherResults([self.close_port(), drained])
-        return ended.addCallback(lambda _: self._close_tunnel())
+        return gatherResults([self.close_port(), drained]).addCallback(self._gone)
+
+    def _gone(self, _: object) -> None:
+        self.is_gone = True
+        self._close_tunnel()
 
     def _use_peers(self) -> None:
         """The other gateways of the fleet as the settings have them now."""

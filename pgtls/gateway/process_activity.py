@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IReactorTime
 
@@ -24,13 +22,14 @@ class ProcessActivity:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._metrics = SessionMetrics(self.registry)
-        self._observers: WeakKeyDictionary[Gateway, ActivityObserver] = WeakKeyDictionary()
+        self._observers: dict[Gateway, ActivityObserver] = {}
 
     def observe(self, gateway: Gateway) -> None:
         """Observe a gateway from now on.
 
         :param gateway: its port is not open yet.
         """
+        self._forget_those_that_are_gone()
         observer = ActivityObserver(
             lambda: gateway.label,
             self._metrics,
@@ -46,11 +45,16 @@ class ProcessActivity:
         :param most: how many sessions are listed, of all gateways together.
         :returns: of each gateway.
         """
+        self._forget_those_that_are_gone()
         found = []
         for gateway, observer in list(self._observers.items()):
             found.append(observer.activity(gateway.sessions, most))
             most -= len(found[-1]["sessions"])
         return found
+
+    def _forget_those_that_are_gone(self) -> None:
+        for gateway in [each for each in self._observers if each.is_gone]:
+            del self._observers[gateway]
 
 
 def _kernel_counts_not(gateway: Gateway) -> bool:
