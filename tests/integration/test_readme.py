@@ -187,6 +187,17 @@ class RecipeTests(TestCase):
         self.assertEqual((done.code, done.err), (0, ""))
         self.assertRegex(done.out, "pgtls (not )?ready")
 
+    async def test_certificates_that_rotate(self) -> None:
+        make, start, renew, connect = recipe("Certificates that rotate")
+        await self.do(make)
+        gateway = await self.gateway(start, postgres(18))
+        self.assertEqual((await self.do(renew)).code, 0)
+        await gateway.line(r"reloaded: .*server\.crt")
+        done = await self.do(
+            f"{connect} -XAtc 'SELECT 42' -U postgres", **{"6432": gateway.ready[1]}
+        )
+        self.assertEqual((done.code, done.out, done.err), (0, "42\n", ""))
+
     async def test_endpoint_strings(self) -> None:
         client, server = recipe("A Twisted application")
         files = Files(self.home)
