@@ -9,7 +9,6 @@ addresses out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -106,7 +105,7 @@ class ProxiedClient:
         """
         if self.header is None:
             return client
-        return replace(client, proxy=self.header, proxy_address=self.proxy)
+        return attrs.evolve(client, proxy=self.header, proxy_address=self.proxy)
 
     def receive(self, data: bytes) -> bytes | None:
         """Take more bytes; with the header, the connection becomes the client's.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
+
+import attrs
 
 from pgtls.protocols.connection_info import own_certificate
 from pgtls.protocols.deciding import AUTHENTICATION_TIMEOUT
@@ -103,7 +104,7 @@ class PendingAuthentication:
         code = RequestCode.SASL_CONTINUE if keys is None else RequestCode.SASL_FINAL
         self._transport.write(struct.pack("!cII", b"R", 8 + len(challenge), code) + challenge)
         if keys is not None and self._decision.secret is not None:
-            self._client = replace(self._client, scram=KnownKeys(self._decision.secret, keys))
+            self._client = attrs.evolve(self._client, scram=KnownKeys(self._decision.secret, keys))
             self._end(self._decision.then)
 
     def _refuse(self, response: ErrorResponse, detail: str = "") -> None:

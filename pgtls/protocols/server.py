@@ -5,10 +5,10 @@ The rules are :mod:`pgtls.wire.server_negotiation`'s; here they meet a Twisted t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
+import attrs
 from OpenSSL.SSL import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -265,7 +265,7 @@ class PgTLSServerProtocol(Protocol):
             self._pending.begin()
             return
         if decision.auth_method != client.auth_method:
-            client = replace(client, auth_method=decision.auth_method)
+            client = attrs.evolve(client, auth_method=decision.auth_method)
         self.factory.observers.admitted(client, decision)
         application = self._begin_application()
         if application is None:

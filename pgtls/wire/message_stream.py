@@ -80,7 +80,8 @@ class MessageStream:
         """
         if self.done:
             return data
-        data = self.held + data
+        if self.held:
+            data = self.held + data
         size = len(data)
         out: list[bytes] = []
         passed = 0  # up to here they are in ``out``
@@ -95,15 +96,18 @@ class MessageStream:
             elif length <= self._limits.get(kind, 0):
                 if end > size:
                     break
-                out += data[passed:at], self._whole(kind, data[at:end])
-                passed = end
+                message = data[at:end]
+                passes = self._whole(kind, message)
+                if passes is not message:
+                    out += data[passed:at], passes
+                    passed = end
             if self.done:
                 self.held = b""
-                return b"".join(out) + data[passed:]
+                return b"".join(out) + data[passed:] if out else data
             at = end
         self._passing = max(at - size, 0)
         self.held = data[at:]
-        return b"".join(out) + data[passed:at]
+        return b"".join(out) + data[passed:at] if out else data[:at]
 
 
 def check_authentication_phase(kind: int, length: int) -> None:

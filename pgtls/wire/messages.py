@@ -74,6 +74,9 @@ class InvalidLength(ValueError):
     """A length word outside MIN_PACKET_LENGTH..MAX_PACKET_LENGTH."""
 
 
+_words = struct.Struct("!II").unpack_from
+
+
 def split_packet(buffer: bytes) -> tuple[Packet, bytes] | None:
     """Take the first packet of the startup phase off ``buffer``.
 
@@ -81,14 +84,15 @@ def split_packet(buffer: bytes) -> tuple[Packet, bytes] | None:
     :returns: the packet and the bytes behind it; None while it is incomplete.
     :raises InvalidLength: as soon as the length word is complete and out of bounds.
     """
-    if len(buffer) < 4:
+    size = len(buffer)
+    if size < 4:
         return None
-    length = int.from_bytes(buffer[:4], "big")
+    length, code = _words(buffer) if size >= 8 else (int.from_bytes(buffer[:4], "big"), 0)
     if not MIN_PACKET_LENGTH <= length <= MAX_PACKET_LENGTH:
         raise InvalidLength(length)
-    if len(buffer) < length:
+    if size < length:
         return None
-    return Packet(buffer[:length], int.from_bytes(buffer[4:8], "big")), buffer[length:]
+    return Packet(buffer[:length], code), buffer[length:]
 
 
 class InvalidLayout(ValueError):
@@ -117,7 +121,8 @@ class StartupMessage:
         :returns: the message.
         :raises InvalidLayout: the terminator is not the last byte.
         """
-        body = packet.body
+        raw, code = packet.raw, packet.code
+        body = raw[8:]
         if len(body) == 1 or body[-2:-1] == b"\0":
             # A name that begins in the last byte has no room for its value: for PostgreSQL the
             # terminator stands there, whatever the byte is.
@@ -128,7 +133,7 @@ class StartupMessage:
         names, values = strings[0:-2:2], strings[1:-2:2]
         if len(strings) % 2 or strings[-2:] != [b"", b""] or b"" in names:
             raise InvalidLayout
-        return cls(packet.raw, packet.major, packet.minor, tuple(zip(names, values, strict=True)))
+        return cls(raw, code >> 16, code & 0xFFFF, tuple(zip(names, values, strict=True)))
 
     @classmethod
     def build(
@@ -152,7 +157,10 @@ class StartupMessage:
         :param name: its name.
         :returns: the last value of that name; None where it is absent.
         """
-        return dict(self.parameters).get(name)
+        for known, value in reversed(self.parameters):
+            if known == name:
+                return value
+        return None
 
     @property
     def user(self) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+import attrs
 from prometheus_client import CollectorRegistry, generate_latest
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
@@ -186,7 +186,7 @@ class ListTests(ActivityCase):
 
     def test_names_that_cannot_be_printed(self) -> None:
         startup = StartupMessage.build({b"user": b"a\x1b[2J\xff<b>", b"database": b"d" * 5000})
-        self.connect(replace(client(), startup=startup))
+        self.connect(attrs.evolve(client(), startup=startup))
         shown = self.activity()["sessions"][0]
         self.assertEqual(shown["user"], "a\\x1b[2J\\udcff<b>")
         self.assertEqual(shown["database"], "d" * 100 + "...")
@@ -196,7 +196,7 @@ class ListTests(ActivityCase):
             self.connect(client(tls=None))
         self.connect(client("bob", tls=None))
         self.connect(client("carol"))
-        unix = replace(client(tls=None), address=UNIXAddress("/run/x"))
+        unix = attrs.evolve(client(tls=None), address=UNIXAddress("/run/x"))
         self.connect(unix)
         found = [(e["user"], e["address"], e["count"]) for e in self.activity()["plaintext"]]
         self.assertEqual(found, [("bob", "192.0.2.7", 1), ("alice", "192.0.2.7", 3)])
