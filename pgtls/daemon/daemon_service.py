@@ -111,6 +111,11 @@ class Daemon(MultiService):
         return self._served.sessions
 
     @property
+    def shutdown_timeout(self) -> float:
+        """Seconds that sessions have to finish when it is stopped."""
+        return self._settings.shutdown_timeout
+
+    @property
     def mistake(self) -> str:
         """What was wrong when files were read last; empty where nothing was."""
         return self._reload_mistake or "; ".join(self._file_watch.mistakes[:1])

@@ -148,7 +148,7 @@ class DaemonProcess(Service):
             return stopped.addBoth(self._stopped)
         settings = self._configuration.daemon
         last = _EMBEDDED_STOP_TIMEOUT if settings.embedded else END_TIMEOUT
-        self._systemd.stopping(settings.shutdown_timeout + END_TIMEOUT + last)
+        self._systemd.stopping(self._daemon.shutdown_timeout + END_TIMEOUT + last)
         return stopped.addBoth(self._stopped)
 
     def _stopped(self, result: Failure | None) -> Failure | None:

@@ -162,6 +162,8 @@ class Stop(GatewayCase):
     def test_the_embedded_postgresql_stops_with_it(self) -> None:
         gateway = self.gateway("--embedded", "demo")
         self.assertTrue((gateway.directory / "demo/data/postmaster.pid").exists())
+        gateway.signal(signal.SIGUSR2)
+        gateway.wait_for_log("not upgraded: the embedded PostgreSQL ends with this process")
         with closing(psycopg.connect(gateway.conninfo())) as session:
             begun = in_thread(lambda: gateway.wait_for_log("1 sessions have"))
             gateway.signal(signal.SIGTERM)

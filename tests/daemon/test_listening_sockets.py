@@ -14,7 +14,7 @@ import psycopg
 
 from tests.daemon.test_gateway import AS_SYSTEMD
 from tests.support.gateway_daemon import Gateway, GatewayCase, GatewayFailed
-from tests.support.processes import TIMEOUT, TWISTD, environment
+from tests.support.processes import TIMEOUT, TWISTD, children, environment
 from tests.support.servers import postgres
 
 
@@ -226,6 +226,10 @@ class PidFile(GatewayCase):
                 else:
                     self.fail("".join(lines))
                 self.assertEqual(pid_file.read_text(), "1")
+                [inside] = children(process.pid)
+                os.kill(inside, signal.SIGUSR2)  # its end would be the container's
+                refusal = next(line for line in process.stdout if "upgrade" in line)
+                self.assertIn("not upgraded: this is process 1", refusal)
                 process.send_signal(signal.SIGKILL)
                 process.wait(TIMEOUT)
 
