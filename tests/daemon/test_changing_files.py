@@ -17,8 +17,8 @@ from tests.support.servers import HOST, postgres
 CHANGED = "reloaded: .* changed: new connections get what is in the files now"
 
 
-class ChangingFiles(GatewayCase):
-    """One process."""
+class ChangingFilesCase(GatewayCase):
+    """A gateway with files of its own."""
 
     workers = 1
 
@@ -71,6 +71,10 @@ class ChangingFiles(GatewayCase):
             return False
         return True
 
+
+class ChangingFiles(ChangingFilesCase):
+    """One process."""
+
     def test_certificates_in_four_ways(self) -> None:
         data = self.files.directory / "..data"
         for name in ("1", "2"):
@@ -109,6 +113,30 @@ class ChangingFiles(GatewayCase):
         self.assertEqual(len(gateway.wait_for_log(CHANGED, 4)), 4)
         self.assertEqual(gateway.log().count("not reloaded"), 1)
 
+    def test_the_upstream(self) -> None:
+        server = postgres(17)
+        services = self.files.write(
+            "services", f"[db]\nhost={HOST}\nport=1\nsslmode=disable\n".encode()
+        )
+        gateway = self.started(upstream=f"service=db servicefile={services}")
+        self.assertFalse(self.connects(gateway))
+        self.files.write(
+            "services", f"[db]\nhost={HOST}\nport={server.port}\nsslmode=disable\n".encode()
+        )
+        wait_until(lambda: self.connects(gateway), gateway.log)
+        self.assertNotIn("not reloaded", gateway.log())
+
+
+class ChangingFilesWithWorkers(ChangingFiles):
+    """Two processes that serve, and the daemon, which alone looks at files."""
+
+    workers = 2
+    enough = 4
+
+
+class OtherFiles(ChangingFilesCase):
+    """Those that say which clients may connect."""
+
     def test_all_other_files(self) -> None:
         """The client's certificate is revoked and not, its role mapped and not."""
         alice = self.root.issue(cn="alice", client=True)
@@ -134,23 +162,3 @@ class ChangingFiles(GatewayCase):
             wait_until(lambda: not self.connects(gateway, **client), gateway.log)
             self.files.write(name, good)
             wait_until(lambda: self.connects(gateway, **client), gateway.log)
-
-    def test_the_upstream(self) -> None:
-        server = postgres(17)
-        services = self.files.write(
-            "services", f"[db]\nhost={HOST}\nport=1\nsslmode=disable\n".encode()
-        )
-        gateway = self.started(upstream=f"service=db servicefile={services}")
-        self.assertFalse(self.connects(gateway))
-        self.files.write(
-            "services", f"[db]\nhost={HOST}\nport={server.port}\nsslmode=disable\n".encode()
-        )
-        wait_until(lambda: self.connects(gateway), gateway.log)
-        self.assertNotIn("not reloaded", gateway.log())
-
-
-class ChangingFilesWithWorkers(ChangingFiles):
-    """Two processes that serve, and the daemon, which alone looks at files."""
-
-    workers = 2
-    enough = 8
