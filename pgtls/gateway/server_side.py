@@ -93,7 +93,7 @@ class ServerSide(RelaySide):
         data = start.receive(data)
         if start.mismatch is not None:
             return self._wrong_session(data, start.mismatch)
-        if start.authenticated and self._session is not None:
+        if (start.authenticated or start.done) and self._session is not None:
             self._session.authenticated()
         if self._authentication is not None:
             self._authentication.server_sent()

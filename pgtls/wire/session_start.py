@@ -105,6 +105,6 @@ class SessionStart:
             return message
         if kind == ERROR_RESPONSE:
             self.error = ErrorResponse.parse(content, message)
-        elif content == AUTHENTICATION_OK:
+        elif content[:4] == AUTHENTICATION_OK:
             self.authenticated = True
         return message if self._edit is None else self._edit(message)

@@ -37,6 +37,17 @@ class SessionStartTests(SynchronousTestCase):
         self.assertTrue(start.done)
         self.assertIs(start.error, None)
 
+    def test_authentication_is_over_when_the_server_says_so(self) -> None:
+        for request, over in (
+            (message(b"R", b"\0\0\0\3"), False),
+            (message(b"R", b"\0\0\0\x0cv=x"), False),
+            (OK, True),
+            (message(b"R", bytes(5)), True),  # of a look-alike
+        ):
+            start = SessionStart()
+            start.receive(request)
+            self.assertIs(start.authenticated, over)
+
     def test_the_longest_cancel_key(self) -> None:
         start = SessionStart()
         key = b"\0\0\0\7" + b"k" * MAX_CANCEL_KEY_LENGTH
