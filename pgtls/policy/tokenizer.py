@@ -6,7 +6,8 @@ whatever encoding: tokens are compared byte by byte, and a byte order mark is pa
 
 Stricter than PostgreSQL: a line with a NUL byte is a mistake, where PostgreSQL would ignore the
 rest of the line; so is what is no regular file, of which reading could wait for ever, and more
-than MAX_FILES files or MAX_SIZE bytes in one.
+than MAX_FILES files or MAX_SIZE bytes in one. Reading ends at MAX_MISTAKES: a file that includes
+itself line by line has more than anybody could wait for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ MAX_FILES = 1000
 
 #: Bytes of one file.
 MAX_SIZE = 16 * 1024 * 1024
+
+#: How many lines that cannot be taken apart are reported.
+MAX_MISTAKES = 1000
 
 _BLANK = b" \t\r"
 
@@ -67,6 +71,10 @@ class AuthFileError(Exception):
     """A file cannot be read; ``str()`` is what PostgreSQL says of it."""
 
 
+class TooManyMistakes(AuthFileError):
+    """MAX_MISTAKES are found: the files are read no further."""
+
+
 def tokenize_auth_file(path: str, mistakes: list[str]) -> list[TokenizedAuthLine]:
     """Read the records of a file and of those that it includes.
 
@@ -85,6 +93,7 @@ class _Files:
 
     def __init__(self) -> None:
         self._left = MAX_FILES
+        self._mistakes = 0
 
     def records(self, path: str, depth: int) -> list[TokenizedAuthLine]:
         """The records of a file and of those that it includes, mistakes too.
@@ -100,11 +109,23 @@ class _Files:
                 if _is_include(fields):
                     records += self._included(fields, path, depth, number, line)
                     continue
+            except TooManyMistakes:
+                raise
             except AuthFileError as found:
-                error = str(found)
+                error = self._mistake(found, path, number)
             if fields or error:
                 records.append(TokenizedAuthLine(path, number, line, fields, error))
         return records
+
+    def _mistake(self, error: AuthFileError, path: str, line: int) -> str:
+        """:raises TooManyMistakes: it is one too many."""
+        self._mistakes += 1
+        if self._mistakes <= MAX_MISTAKES:
+            return str(error)
+        raise TooManyMistakes(
+            f"more than {MAX_MISTAKES} lines cannot be read, the last one line {line} of "
+            f'configuration file "{path}": {error}'
+        )
 
     def _read(self, path: str, depth: int) -> bytes:
         if depth > MAX_DEPTH:
@@ -160,8 +181,11 @@ class _Files:
             for file in _conf_files(name, path):
                 try:
                     records += self.records(file, depth + 1)
+                except TooManyMistakes:
+                    raise
                 except AuthFileError as error:
-                    records.append(TokenizedAuthLine(path, number, line, [], str(error)))
+                    mistake = self._mistake(error, path, number)
+                    records.append(TokenizedAuthLine(path, number, line, [], mistake))
             return records
         try:
             return self.records(_absolute(name, path), depth + 1)

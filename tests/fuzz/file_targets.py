@@ -85,7 +85,8 @@ def ident(data: bytes) -> None:
     """``ident_file``."""
     found = _loaded(IdentMap.load, data)
     if isinstance(found, IdentMap):
-        for name in {line.usermap.decode("utf-8", "surrogateescape") for line in found.lines}:
+        maps = dict.fromkeys(line.usermap for line in found.lines)
+        for name in [each.decode("utf-8", "surrogateescape") for each in maps][:5]:
             found.refusal(name, "alice@example.com", "alice")
 
 
