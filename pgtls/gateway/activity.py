@@ -8,12 +8,11 @@ from itertools import islice
 from time import time
 from typing import TypedDict
 
-from prometheus_client import Counter, Histogram
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from pgtls.gateway.plaintext_clients import PlaintextClient, PlaintextClients, shown_name
 from pgtls.gateway.refusal_reason import is_servers, reason_of
-from pgtls.gateway.session_metrics import SessionMetrics
+from pgtls.gateway.session_metrics import SessionMetrics, Tally
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.interfaces import ISession
 from pgtls.protocols.observers import SessionObserver
@@ -24,6 +23,9 @@ from pgtls.transport.traffic import Traffic
 
 #: The value of the label ``tls_version`` for a session without TLS.
 PLAINTEXT = "plaintext"
+
+#: Seconds until what has been counted is in the metrics, in files too where they outlive a process.
+FLUSH = 0.2
 
 _NO_TRAFFIC = Traffic(0, 0)
 
@@ -103,6 +105,8 @@ class ActivityObserver(SessionObserver):
         self._metrics = metrics
         self._clock = clock
         self._open: dict[ISession, Traffic] = {}  # with the bytes that have been counted
+        self._received = self._sent = 0  # bytes that are counted, and in no metric yet
+        self._flushing: IDelayedCall | None = None
         self._plaintext = PlaintextClients()
         self._refusals: dict[tuple[str, str], LastRefusal] = {}
 
@@ -111,24 +115,16 @@ class ActivityObserver(SessionObserver):
         return self._name()
 
     @cached_property
-    def _handshake_seconds(self) -> Histogram:
-        return self._metrics.handshake_seconds[(self._gateway,)]
+    def _handshake_seconds(self) -> Tally:
+        return Tally(self._metrics.handshake_seconds[(self._gateway,)])
 
     @cached_property
-    def _connect_seconds(self) -> Histogram:
-        return self._metrics.connect_seconds[(self._gateway,)]
+    def _connect_seconds(self) -> Tally:
+        return Tally(self._metrics.connect_seconds[(self._gateway,)])
 
     @cached_property
-    def _session_seconds(self) -> Histogram:
-        return self._metrics.session_seconds[(self._gateway,)]
-
-    @cached_property
-    def _from_client(self) -> Counter:
-        return self._metrics.bytes[self._gateway, "from_client"]
-
-    @cached_property
-    def _to_client(self) -> Counter:
-        return self._metrics.bytes[self._gateway, "to_client"]
+    def _session_seconds(self) -> Tally:
+        return Tally(self._metrics.session_seconds[(self._gateway,)])
 
     def negotiated(self, client: Client) -> None:
         """Note how long it took, and who comes in plaintext.
@@ -136,6 +132,8 @@ class ActivityObserver(SessionObserver):
         :param client: one whose StartupMessage is there.
         """
         self._handshake_seconds.observe(self._clock.seconds() - client.accepted)
+        if self._flushing is None:
+            self._flush_soon()
         if client.tls is None:
             self._plaintext.came(client)
 
@@ -189,6 +187,8 @@ class ActivityObserver(SessionObserver):
         labels = (self._gateway, session.route, "connected", "", "")
         self._metrics.sessions[(*labels, *_client_labels(session.client))].inc()
         self._connect_seconds.observe(session.seconds)
+        if self._flushing is None:
+            self._flush_soon()
         self._open[session] = _NO_TRAFFIC
 
     def ended(self, session: ISession) -> None:
@@ -201,15 +201,35 @@ class ActivityObserver(SessionObserver):
             return
         self._count_traffic(session, counted)
         self._session_seconds.observe(session.seconds)
+        if self._flushing is None:
+            self._flush_soon()
         if (error := session.server_error) is not None:
             sqlstate = self._metrics.sqlstate(error.sqlstate)
             self._metrics.server_refusals[self._gateway, session.route, sqlstate].inc()
 
+    def stopped(self) -> None:
+        """Nothing more comes."""
+        self.flush()
+
     def _count_traffic(self, session: ISession, before: Traffic) -> Traffic:
         now = session.traffic() or before
-        self._from_client.inc(max(0, now.received - before.received))
-        self._to_client.inc(max(0, now.sent - before.sent))
+        self._received += max(0, now.received - before.received)
+        self._sent += max(0, now.sent - before.sent)
         return now
+
+    def _flush_soon(self) -> None:
+        self._flushing = self._clock.callLater(FLUSH, self.flush)
+
+    def flush(self) -> None:
+        """Have the metrics say all that has been counted."""
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None and flushing.active():
+            flushing.cancel()
+        for tally in (self._handshake_seconds, self._connect_seconds, self._session_seconds):
+            tally.flush()
+        counted, self._received, self._sent = (self._received, self._sent), 0, 0
+        for direction, count in zip(("from_client", "to_client"), counted, strict=True):
+            self._metrics.bytes[self._gateway, direction].inc(count)
 
     def activity(self, connections: int, most: int) -> GatewayActivity:
         """What there is to know, at this moment. The bytes of open sessions are counted up to now.
@@ -222,6 +242,7 @@ class ActivityObserver(SessionObserver):
         for session, counted in self._open.items():
             self._open[session] = self._count_traffic(session, counted)
             by_route[session.route] = by_route.get(session.route, 0) + 1
+        self.flush()
         listed = [
             self._described(session, traffic)
             for session, traffic in islice(self._open.items(), most)

@@ -6,6 +6,7 @@ files of that directory, and outlive the process.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -46,6 +47,40 @@ class ByLabels(dict[tuple[str, ...], M]):
         made: M = self._metric.labels(*values)
         self[values] = made
         return made
+
+
+class Tally:
+    """Counts for a histogram, at a fraction of what it costs to count in it each time: where it is
+    in a file, that is several microseconds.
+
+    :param histogram: gets what has been counted when :meth:`flush` is called.
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        # Not public, since nobody else adds several observations at once.
+        self._bounds = histogram._upper_bounds
+        self._buckets = histogram._buckets
+        self._total = histogram._sum
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count an observation.
+
+        :param value: in seconds.
+        """
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def flush(self) -> None:
+        """Add what has been counted to the histogram."""
+        for number, count in enumerate(self._counts):
+            if count:
+                self._buckets[number].inc(count)
+                self._counts[number] = 0
+        if self._sum:
+            self._total.inc(self._sum)
+            self._sum = 0.0
 
 
 class SessionMetrics:

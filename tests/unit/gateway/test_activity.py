@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,9 +13,9 @@ from zope.interface import implementer
 
 from pgtls import Client, ISession, Refused
 from pgtls.conninfo.hosts import Host
-from pgtls.gateway.activity import ActivityObserver, GatewayActivity
+from pgtls.gateway.activity import FLUSH, ActivityObserver, GatewayActivity
 from pgtls.gateway.plaintext_clients import MOST_OFTEN, MOST_ONCE
-from pgtls.gateway.session_metrics import MAX_SQLSTATES, SessionMetrics
+from pgtls.gateway.session_metrics import MAX_SQLSTATES, SessionMetrics, Tally
 from pgtls.protocols.stages import Stage
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.transport.traffic import Traffic
@@ -58,6 +58,7 @@ class ActivityCase(SynchronousTestCase):
 
     def value(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
+        self.observer.flush()
         return sum(
             sample.value
             for family in self.registry.collect()
@@ -110,6 +111,44 @@ class CountingTests(ActivityCase):
         self.assertEqual(self.value("pgtls_bytes_total", direction="from_client"), 150)
         self.assertEqual(self.value("pgtls_bytes_total", direction="to_client"), 5001)
 
+    def test_what_has_been_counted_is_soon_in_the_metrics(self) -> None:
+        """A process may be killed at any moment: what is not there by then is lost."""
+        session = self.connect()
+        session.counted = Traffic(100, 5000)
+        self.observer.ended(session)
+        self.clock.advance(FLUSH)
+        found = {
+            (sample.name, sample.labels.get("direction")): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+        }
+        self.assertEqual(found["pgtls_bytes_total", "from_client"], 100)
+        for name in ("handshake", "connect", "session"):
+            self.assertEqual(found[f"pgtls_{name}_seconds_count", None], 1)
+        self.assertEqual(found["pgtls_handshake_seconds_sum", None], 0.5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_buckets(self) -> None:
+        """As prometheus_client would have counted."""
+        registry = CollectorRegistry()
+        histogram = Histogram("x", "x", buckets=(0.1, 1, 10), registry=registry)
+        other = Histogram("y", "y", buckets=(0.1, 1, 10), registry=registry)
+        tally = Tally(histogram)
+        for value in (0, 0.05, 0.1, 0.5, 1, 3, 10, 11, 1e9, -1):
+            tally.observe(value)
+            other.observe(value)
+        tally.flush()
+        tally.flush()
+        (found, expected) = (
+            [
+                (sample.labels, sample.value)
+                for sample in family.samples
+                if "_created" not in sample.name
+            ]
+            for family in registry.collect()
+        )
+        self.assertEqual(found, expected)
+
     def test_plaintext_is_a_version_of_TLS(self) -> None:
         self.connect(client(tls=None))
         self.assertEqual(self.value("pgtls_sessions_total", tls_version="plaintext", group=""), 1)
@@ -153,6 +192,7 @@ class CountingTests(ActivityCase):
             response = ErrorResponse.fatal(f"X{number:04}", f"no {number}")
             refused = Refused(Stage.POLICY, None, f"no {number}", response, client(str(number)))
             self.observer.refused(refused)
+        self.observer.flush()
         text = generate_latest(self.registry).decode()
         self.assertNotIn("user1", text)
         self.assertLess(text.count("pgtls_sessions_total{"), MAX_SQLSTATES + 10)
