@@ -63,18 +63,19 @@ class Options(usage.Options):
         if twistd is None or "pidfile" not in twistd:  # twist, which has none
             return
         before = predecessor.predecessor
+        inherited = before.pid_file if before is not None else None
         try:
             twistd["pidfile"] = pid_file_to_use(
                 str(twistd["pidfile"] or ""),
                 foreground=bool(twistd["nodaemon"]),
-                predecessor=before.process if before is not None else None,
+                inherited=inherited is not None,
             )
         except ConfigurationError as error:
             raise CannotStart(error) from None
         if before is not None and os.geteuid() != 0:  # which has given up its rights already
             twistd["uid"] = twistd["gid"] = None
         self.chroot = str(twistd["chroot"] or "")
-        self.pid_file = PidFile(twistd, before.pid_file if before is not None else None)
+        self.pid_file = PidFile(twistd, inherited)
 
     def opt_help(self) -> None:
         """Display this help and exit."""

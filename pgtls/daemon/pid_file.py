@@ -13,7 +13,7 @@ from pgtls.errors import ConfigurationError
 _DEFAULT = "twistd.pid"
 
 
-def pid_file_to_use(name: str, *, foreground: bool, predecessor: int | None = None) -> str:
+def pid_file_to_use(name: str, *, foreground: bool, inherited: bool = False) -> str:
     """The pid file for twistd, which refuses to start where one names a process that is there. A
     file that names this process, or one that is no twistd, was left by a process that was killed:
     in a container the only process is number 1 each time. Such a file is removed.
@@ -21,12 +21,15 @@ def pid_file_to_use(name: str, *, foreground: bool, predecessor: int | None = No
     :param name: twistd's ``--pidfile``.
     :param foreground: whether twistd stays in the foreground; it then writes none unless another
         name than the default was given.
-    :param predecessor: the process whose place this one is about to take: its file stays.
+    :param inherited: whether the file is open already, as another process's whose place this one
+        is about to take; this one may have no right to read it.
     :returns: the file; empty for none.
     :raises ConfigurationError: another twistd runs, or the file cannot be read.
     """
     if not name or (foreground and name == _DEFAULT):
         return ""
+    if inherited:
+        return os.path.abspath(name)
     try:
         content = Path(name).read_bytes().strip()
     except FileNotFoundError:
@@ -41,8 +44,6 @@ def pid_file_to_use(name: str, *, foreground: bool, predecessor: int | None = No
     if content and not content.isdigit():
         raise ConfigurationError(f'pid file "{name}" has no process number in it: remove it')
     pid = int(content or b"0")  # empty where twistd was killed before it could write
-    if pid and pid == predecessor:
-        return os.path.abspath(name)
     if pid not in (0, os.getpid()) and _is_twistd(pid):
         raise ConfigurationError(
             f'another twistd runs: process {pid}, by pid file "{name}"; stop it, or give this one '
