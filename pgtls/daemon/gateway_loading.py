@@ -24,6 +24,7 @@ from pgtls.daemon.own_certificate import (
 from pgtls.daemon.port_check import check_ports
 from pgtls.daemon.route_tables import loaded_routes, upstreams_with_files
 from pgtls.daemon.ssh_loading import check_reachable, ssh_tunnel
+from pgtls.daemon.upstream_mistakes import upstream_mistakes
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
     GatewayConfiguration,
@@ -238,8 +239,9 @@ def _server_tls(
 def _parsed_upstream(upstream: str) -> ConnInfo:
     try:
         conninfo = ConnInfo.parse(upstream, os.environ)
-    except ConfigurationError as error:
-        raise ConfigurationError(*(f"upstream: {each}" for each in error.mistakes)) from None
+    except ConfigurationError:
+        found = upstream_mistakes(upstream)
+        raise ConfigurationError(*(f"upstream: {each}" for each in found)) from None
     missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
     if not upstream and missing:
         raise ConfigurationError(

@@ -13,6 +13,7 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.template import PLACE, ConnInfoTemplate
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.ssh_loading import check_reachable
+from pgtls.daemon.upstream_mistakes import upstream_mistakes
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import GatewayConfiguration, RouteSettings
 from pgtls.gateway.route_upstream import RouteUpstream, security_of
@@ -97,7 +98,8 @@ def _parsed(route: RouteSettings) -> Route[ConnInfoTemplate]:
     try:
         template = ConnInfoTemplate.parse(route.upstream, os.environ)
     except ConfigurationError as error:
-        raise ConfigurationError(*(f"upstream: {each}" for each in error.mistakes)) from None
+        found = dict.fromkeys([*error.mistakes, *upstream_mistakes(route.upstream)])
+        raise ConfigurationError(*(f"upstream: {each}" for each in found)) from None
     if template.takes_label and not (
         route.sni and all(name.startswith("*.") for name in route.sni)
     ):

@@ -206,6 +206,7 @@ class ServedGateways(MultiService):
         for gateway in added:
             gateway.setServiceParent(self)  # type: ignore[no-untyped-call]
         for gateway in removed:
+            await gateway.close_port()  # before it is said that the reload is over
             self._retire(gateway)
         return await self._use_workers()
 

@@ -412,26 +412,28 @@ class DoesNotStart(SynchronousTestCase):
             (line,) = self.refused("--upstream", f"host={HOST}", "--workers", number)
             self.assertIn("workers must be a whole number from 1 to 64", line)
 
-    def worker_refused(self, second_time: str) -> list[str]:
-        """Workers read an encrypted key whose passphrase only the daemon gets.
-
-        :param second_time: what the command for the passphrase does then.
-        """
+    def test_a_worker_that_cannot_read_a_file(self) -> None:
+        """It is gone when the daemon has read it."""
         files = certificates.Files(self.directory)
         certificate, key = files.pair("server", certificates.localhost(), "secret")
-        command = f"mkdir once 2>/dev/null || {second_time}; echo secret"
-        return self.refused(
+        (line,) = self.refused(
             *("--upstream", f"host={HOST}", "--listen", f"tcp:0:interface={HOST}"),
-            *("--workers", "2", "--ssl-passphrase-command", command),
-            *("--ssl-cert-file", certificate, "--ssl-key-file", key),
+            *("--workers", "2", "--ssl-cert-file", certificate, "--ssl-key-file", key),
+            *("--ssl-passphrase-command", f"rm {certificate}; echo secret"),
         )
-
-    def test_a_worker_that_cannot_read_a_file(self) -> None:
-        (line,) = self.worker_refused("exit 1")
-        self.assertIn("ssl_passphrase_command failed", line)
+        self.assertIn("could not open certificate file", line)
 
     def test_a_worker_that_dies_at_its_start(self) -> None:
-        for line in self.worker_refused("kill -9 $PPID"):
+        python = self.directory / "python"
+        python.write_text("#!/bin/sh\nkill -9 $$\n")
+        python.chmod(0o700)
+        program = f"import sys; sys.executable = {str(python)!r}; {TWISTD[2]}"
+        lines = self.refused(
+            *("--upstream", f"host={HOST}", "--listen", f"tcp:0:interface={HOST}"),
+            *("--workers", "2", "--ssl", "off"),
+            program=(*TWISTD[:2], program, "-n"),
+        )
+        for line in lines:
             self.assertRegex(line, r"^pgtls: worker . was ended by signal 9 \(SIGKILL\)$")
 
     def test_no_upstream(self) -> None:
@@ -474,6 +476,7 @@ class DoesNotStart(SynchronousTestCase):
             lines,
             [
                 "pgtls: ssl_cert_file, ssl_key_file: both must name a file, and as many of them",
+                'pgtls: file "server.key" does not exist',
                 "pgtls: clientcert = verify-full needs ssl_ca_file",
                 "pgtls: map and ident_file are needed together",
                 'pgtls: upstream: invalid sslmode value: "maybe"',

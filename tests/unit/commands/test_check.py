@@ -31,7 +31,7 @@ class CheckTests(SynchronousTestCase):
             colour = "red"
             [[gateway]]
             listen = "tcp:6432"
-            upstream = "host=db sslmode=maybe"
+            upstream = "host=db colour=red sslmode=maybe sslrootcert=/missing/ca"
             max_connections = "many"
             ssl_cert_file = "/missing/server.crt"
             ssl_key_file = "/missing/server.key"
@@ -64,6 +64,8 @@ class CheckTests(SynchronousTestCase):
             r"gateway 1: .*/missing/hba",
             r"gateway 1: .*/missing/auth",
             r'gateway 1: upstream: .*"maybe"',
+            r'gateway 1: upstream: .*"colour"',
+            r"gateway 1: upstream: .*/missing/ca",
             r"gateway 2: clientcert must be .*'perhaps'",
             r'gateway 2: listen: "tcp:6432:.*" is where gateway 1 listens already',
             r"gateway 2: .*/missing/ident",
