@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 import shlex
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -186,6 +187,20 @@ class RecipeTests(TestCase):
         done = await self.do(top.replace("http://127.0.0.1:9187/", url))
         self.assertEqual((done.code, done.err), (0, ""))
         self.assertRegex(done.out, "pgtls (not )?ready")
+
+    async def test_an_upgrade(self) -> None:
+        start, upgrade = recipe("Upgrade without a refused connection")
+        gateway = await self.gateway(start, postgres(18))
+        shown = await gateway.line(r"(psql .*)$")
+        before = (self.home / "pgtls.pid").read_text()
+        done = await run(["sh", "-c", upgrade], cwd=str(self.home))
+        self.assertEqual((done.code, done.err), (0, ""))
+        process = int((await gateway.line(r"process (\d+) serves from now on"))[1])
+        self.addCleanup(os.kill, process, signal.SIGTERM)
+        await gateway.line(f"in place of process {before} from now on")
+        self.assertEqual((self.home / "pgtls.pid").read_text(), str(process))
+        done = await self.do(f"{shown[1].strip()} -XAtc 'SELECT 42' -U postgres")
+        self.assertEqual((done.code, done.out, done.err), (0, "42\n", ""))
 
     async def test_certificates_that_rotate(self) -> None:
         make, start, renew, connect = recipe("Certificates that rotate")
