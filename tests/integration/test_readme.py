@@ -13,6 +13,7 @@ from pathlib import Path
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -22,6 +23,7 @@ from pgtls.daemon.options import Options
 from tests.support.certificates import Files, authority, localhost
 from tests.support.command_line import PGTLS
 from tests.support.processes import TWISTD, Daemon, Finished, reactor, run
+from tests.support.raw_client import answer, startup_message
 from tests.support.servers import HOST, Server, postgres, psql
 
 TOP = Path(__file__).parent.parent.parent
@@ -178,6 +180,15 @@ class RecipeTests(TestCase):
             sql = "SHOW server_version"
             done = await self.do(f"psql '{conninfo} user=postgres sslmode=require' -XAtc '{sql}'")
             self.assertTrue(done.out.startswith(version), done)
+
+    async def test_behind_a_load_balancer(self) -> None:
+        (command,) = recipe("Behind a load balancer")
+        gateway = await self.gateway(command.replace("10.0.0.7", HOST), postgres(17))
+        header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5432\r\n"
+        address = HOST, int(gateway.ready[1])
+        refused = await deferToThread(answer, address, header + startup_message())
+        self.assertIn(b"this server requires SSL", refused)
+        await gateway.line(r"192\.0\.2\.7\(56324\): connection without SSL encryption refused")
 
     async def test_see_what_it_does(self) -> None:
         command, top = recipe("See what it does")
