@@ -54,7 +54,7 @@ def check_addresses(gateways: Sequence[GatewayConfiguration], mistakes: Mistakes
         if address is None or mistakes.has(gateway.location, "listen"):
             continue
         for other, first in seen:
-            if _is_same(address, other):
+            if is_same(address, other):
                 mistakes.add(
                     f'{gateway.location}listen: "{gateway.settings.listen}" is where gateway '
                     f'{first.number} listens already ("{first.settings.listen}")'
@@ -63,7 +63,13 @@ def check_addresses(gateways: Sequence[GatewayConfiguration], mistakes: Mistakes
         seen.append((address, gateway))
 
 
-def _is_same(one: Address, other: Address) -> bool:
+def is_same(one: Address, other: Address) -> bool:
+    """Whether only one of two sockets can listen.
+
+    :param one: where the first one does.
+    :param other: where the second one does.
+    :returns: False where both can, and where the system chooses their ports.
+    """
     if not one.is_one_socket or one.unix_socket != other.unix_socket or one.port != other.port:
         return False
     every = one.port > 0 and _EVERY in (one.name, other.name)

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.daemon.configuration import DaemonSettings
+from pgtls.daemon.listener_keys import is_same
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.port_check import why_not_opened
 from pgtls.daemon.worker_tasks import WorkerTasks
@@ -21,7 +22,7 @@ from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.key_holders import KeyHolder
-from pgtls.transport.listening_sockets import listening_address
+from pgtls.transport.listening_sockets import Address, listening_address
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.gateway")
@@ -116,8 +117,29 @@ class ServedGateways(MultiService):
         """
         mistakes = Mistakes()
         closed = [gateway for gateway in gateways if not gateway.is_open]
-        await gatherResults([_open_port(gateway, mistakes) for gateway in closed])
+        await gatherResults([self._open_port(gateway, mistakes) for gateway in closed])
         mistakes.check()
+
+    def _open_port(self, gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
+        def not_opened(failure: Failure) -> None:
+            listen = gateway.loaded.configuration.settings.listen
+            reason = why_not_opened(failure.value)
+            if address := listening_address(listen):
+                reason += self._explain(reason, address)
+            mistakes.add(f"{listen}: {reason}")
+
+        return gateway.open_port().addErrback(not_opened)
+
+    def _explain(self, reason: str, address: Address) -> str:
+        if reason == os.strerror(errno.EACCES) and 0 < address.port < _LOW_PORTS:
+            return _NEEDS_RIGHTS
+        if reason == os.strerror(errno.EADDRINUSE):
+            for gateway in self._served:
+                listen = gateway.loaded.configuration.settings.listen
+                other = listening_address(listen)
+                if gateway.is_open and other is not None and is_same(address, other):
+                    return f' (by the gateway "{listen}": to change its address takes a restart)'
+        return ""
 
     def close_ports(self) -> None:
         """Close those that are open: the daemon cannot start, or another process serves them."""
@@ -264,18 +286,6 @@ class ServedGateways(MultiService):
             self.workers.kill()
         for gateway in self.with_sessions:
             gateway.abort_sessions()
-
-
-def _open_port(gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
-    def not_opened(failure: Failure) -> None:
-        listen = gateway.loaded.configuration.settings.listen
-        address = listening_address(listen)
-        reason = why_not_opened(failure.value)
-        if reason == os.strerror(errno.EACCES) and address and 0 < address.port < _LOW_PORTS:
-            reason += _NEEDS_RIGHTS
-        mistakes.add(f"{listen}: {reason}")
-
-    return gateway.open_port().addErrback(not_opened)
 
 
 def _retired(_: None, gateway: Gateway) -> None:

@@ -35,6 +35,7 @@ class TaskHandover:
         self._processes = processes
         self._message = 0
         self._asked: list[WorkerProcess] = []
+        self._hung: set[WorkerProcess] = set()
 
     @contextmanager
     def descriptors(self) -> Iterator[list[int]]:
@@ -66,7 +67,7 @@ class TaskHandover:
         """
         self._message += 1
         self._prepared, self._prepared_sockets = task, sockets
-        self._asked = []
+        self._asked, self._hung = [], set()
         try:
             answers = self._ask_to_prepare(timeout)
         except OSError as error:
@@ -86,11 +87,17 @@ class TaskHandover:
         self._asked += processes
         with self._descriptors(self._prepared, self._prepared_sockets) as descriptors:
             answers = [
-                process.prepare(self._message, descriptors, timeout).addErrback(_none)
+                process.prepare(self._message, descriptors, timeout).addErrback(
+                    self._not_prepared, process
+                )
                 for process in processes
             ]
         # One that has just been started has its own time; what it has been told it finds then.
         return [a if p.ready else succeed([]) for p, a in zip(processes, answers, strict=True)]
+
+    def _not_prepared(self, failure: Failure, process: WorkerProcess) -> list[str]:
+        self._hung.add(process)
+        return []
 
     async def use(self, timeout: float) -> list[str]:
         """Have them do what they have prepared, and those that take their places later, too.
@@ -106,14 +113,16 @@ class TaskHandover:
         for process in self._asked:
             answer = process.use(self._message, timeout)
             answer.addErrback(self._not_used, process, hung)
-            if process.ready:
+            if process in self._hung:
+                self._not_used(None, process, hung)
+            elif process.ready:
                 answers.append(answer)
         await gatherResults(answers)
         self._close_unused()
         return hung
 
-    def _not_used(self, failure: Failure, process: WorkerProcess, hung: list[str]) -> None:
-        if process in self._processes():
+    def _not_used(self, _: object, process: WorkerProcess, hung: list[str]) -> None:
+        if process in self._processes() and process.name not in hung:
             hung.append(process.name)
 
     def forget(self, timeout: float) -> None:
@@ -127,7 +136,3 @@ class TaskHandover:
 
     def _close_unused(self) -> None:
         self.counters.close_unused({gateway.number for gateway in self.task.gateways})
-
-
-def _none(_: Failure) -> list[str]:
-    return []
