@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import time
 from typing import cast
 
@@ -21,6 +22,7 @@ from pgtls.gateway.activity import GatewayActivity
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.process_activity import ProcessActivity
 from pgtls.status.daemon_view import Reloads, WorkersState
+from pgtls.status.dead_workers import merge_dead_workers
 from pgtls.status.status_service import StatusService
 from pgtls.transport.reactor import IReactor
 
@@ -56,6 +58,7 @@ class DaemonStatus:
         self.draining = False
         self.reloads = Reloads()
         self.workers_process: Workers | None = None
+        self._replaced = 0
         self.directory = ""
         self._activity = ProcessActivity(reactor) if settings.workers == 1 else None
         self._service: StatusService | None = None
@@ -159,6 +162,10 @@ class DaemonStatus:
             return succeed({_ONLY: self._activity.report(most)})
         if self.workers_process is None:
             return succeed({})
+        if self.workers_process.replaced != self._replaced:
+            self._replaced = self.workers_process.replaced
+            with suppress(OSError):  # no room for it: then there are more files
+                merge_dead_workers(self.directory, self.workers_process.pids)
         asked = self.workers_process.ask_all(ACTIVITY, most, ANSWER_TIMEOUT)
         return cast("Deferred[Mapping[str, Sequence[GatewayActivity]]]", asked)
 

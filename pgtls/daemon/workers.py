@@ -191,6 +191,11 @@ class Workers:
         return sum(process.ready for process in self._processes.values())
 
     @property
+    def pids(self) -> list[int]:
+        """Their process IDs."""
+        return [process.pid for process in self._processes.values()]
+
+    @property
     def names(self) -> list[str]:
         """What messages call each of them."""
         return [process.name for process in self._processes.values()]

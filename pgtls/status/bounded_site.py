@@ -7,11 +7,14 @@ comes later.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from time import perf_counter
 
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -21,6 +24,23 @@ MAX_CONNECTIONS = 100
 #: Seconds that a connection may take, from its first moment to the end of the answer.
 DEADLINE = 20.0
 
+#: How much longer the site rests than it works, and the seconds of work that it counts a
+#: connection as: whatever comes, sessions have most of the time.
+REST = 3.0
+CONNECTION_COST = 0.001
+
+#: Seconds of rest that have to come together before there is a pause.
+_SHORTEST_PAUSE = 0.05
+
+
+class _OneRequest(HTTPChannel):
+    """A connection for one request."""
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Whether another request may come."""
+        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return False
+
 
 class QuietSite(Site):
     """A site that logs no requests, and keeps no connection for another one.
@@ -29,6 +49,7 @@ class QuietSite(Site):
     """
 
     noisy = False
+    protocol = _OneRequest  # type: ignore[assignment] # without HTTP/2
 
     def __init__(self, resource: Resource) -> None:
         super().__init__(resource, timeout=int(DEADLINE))  # type: ignore[no-untyped-call]
@@ -50,6 +71,11 @@ class _BoundedConnection(ProtocolWrapper):
         self.factory.opened(self)
         super().connectionMade()  # type: ignore[no-untyped-call]
 
+    def dataReceived(self, data: bytes) -> None:
+        began = perf_counter()
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        self.factory.worked(perf_counter() - began)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.closed(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
@@ -64,6 +90,7 @@ class BoundedFactory(WrappingFactory):
 
     :param wrapped: the other one.
     :param clock: the reactor.
+    :ivar pause: has nothing accepted for so many seconds.
     """
 
     protocol = _BoundedConnection
@@ -71,7 +98,9 @@ class BoundedFactory(WrappingFactory):
 
     def __init__(self, wrapped: IProtocolFactory, clock: IReactorTime) -> None:
         super().__init__(wrapped)  # type: ignore[no-untyped-call]
+        self.pause: Callable[[float], None] = lambda seconds: None
         self._clock = clock
+        self._rest = 0.0
         self._open: OrderedDict[_BoundedConnection, IDelayedCall] = OrderedDict()
 
     def opened(self, connection: _BoundedConnection) -> None:
@@ -84,6 +113,17 @@ class BoundedFactory(WrappingFactory):
             timer.cancel()
             oldest.abort()
         self._open[connection] = self._clock.callLater(DEADLINE, self._too_late, connection)
+        self.worked(CONNECTION_COST)
+
+    def worked(self, seconds: float) -> None:
+        """The site has taken time that sessions might have had.
+
+        :param seconds: how much.
+        """
+        self._rest += REST * seconds
+        if self._rest >= _SHORTEST_PAUSE:
+            rest, self._rest = self._rest, 0.0
+            self.pause(rest)
 
     def _too_late(self, connection: _BoundedConnection) -> None:
         self._open.pop(connection, None)

@@ -6,7 +6,7 @@ replaces what has changed. Everything is escaped by the template.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -64,14 +64,14 @@ class Plot:
         return f"{self.title}, the last {back}. {lines}; at most {self.most}."
 
 
-def page(document: StatusDocument) -> str:
-    """The page.
+def page(document: StatusDocument) -> Iterator[str]:
+    """The page, piece by piece: the whole takes too long for a reactor that has sessions to serve.
 
     :param document: the status.
     :returns: HTML.
     """
     now = document["time"]
-    return _template().render(
+    return _template().generate(
         status=document,
         now=now,
         plots=plots(document["history"]),

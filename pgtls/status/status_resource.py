@@ -33,7 +33,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Connection": "close",
     "Server": "pgtls",
 }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
+from functools import partial
+from time import monotonic, perf_counter
+from typing import Protocol, cast
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -40,6 +42,9 @@ from pgtls.transport.listening_sockets import is_unix_socket, server_endpoint
 from pgtls.transport.reactor import IReactor
 
 _log = Logger(namespace="pgtls.status")
+
+#: Seconds of work at a time on a page, before sessions have their turn.
+_SLICE = 0.001
 
 
 class StatusService:
@@ -100,6 +105,7 @@ class StatusService:
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        self._factory.pause = partial(_pause, self._reactor, port)
 
     @property
     def address(self) -> str:
@@ -165,9 +171,38 @@ class StatusService:
 
     def _page(self) -> Deferred[Answer]:
         async def answer() -> Answer:
-            return Answer(page((await self._document(MOST_ROWS))[0]), HTML)
+            document, _ = await self._document(MOST_ROWS)
+            pieces, end = [], perf_counter() + _SLICE
+            for piece in page(document):
+                pieces.append(piece)
+                if perf_counter() > end:
+                    self._factory.worked(_SLICE)
+                    await deferLater(self._reactor, 0)
+                    end = perf_counter() + _SLICE
+            return Answer("".join(pieces), HTML)
 
         return Deferred.fromCoroutine(answer())
+
+
+def _pause(reactor: IReactor, port: IListeningPort, seconds: float) -> None:
+    """Accept nothing for a while; who comes meanwhile waits."""
+    waiting = cast(_PausablePort, port)
+
+    def go_on() -> None:
+        if waiting.connected:
+            waiting.startReading()
+
+    waiting.stopReading()
+    reactor.callLater(seconds, go_on)
+
+
+class _PausablePort(Protocol):
+    """A port of Twisted's."""
+
+    connected: bool
+
+    def startReading(self) -> None: ...
+    def stopReading(self) -> None: ...
 
 
 def _not_sampled(failure: Failure) -> None:

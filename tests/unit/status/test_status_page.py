@@ -43,7 +43,7 @@ class PageTests(SynchronousTestCase):
     """The page of a document with hostile names."""
 
     def setUp(self) -> None:
-        self.elements = Elements(page(status_document(ready=False)))
+        self.elements = Elements("".join(page(status_document(ready=False))))
 
     def test_names_are_text(self) -> None:
         self.assertEqual(self.elements.named("img"), [])
@@ -61,7 +61,7 @@ class PageTests(SynchronousTestCase):
         self.assertFalse(any("style" in found for _, found in self.elements.found))
 
     def test_nothing_comes_from_elsewhere(self) -> None:
-        html = page(status_document()) + "".join(
+        html = "".join(page(status_document())) + "".join(
             asset(name).decode() for name in ("status.css", "status.js")
         )
         found = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+", html))
@@ -117,7 +117,7 @@ class PageTests(SynchronousTestCase):
                 self.assertIn("id", found)
 
     def test_very_many_sessions(self) -> None:
-        html = page(status_document(3 * MOST_ROWS))
+        html = "".join(page(status_document(3 * MOST_ROWS)))
         self.assertIn(f"The oldest {MOST_ROWS} of {3 * MOST_ROWS}", html)
         self.assertEqual(html.count("192.0.2.7(1234)"), MOST_ROWS)
 
@@ -126,7 +126,7 @@ class PageTests(SynchronousTestCase):
         document["sessions"] = document["refusals"] = document["plaintext"] = []  # type: ignore[typeddict-item]
         for name in ("open", "connected", "refused", "bytes_from_client", "bytes_to_client"):
             document["history"][name] = []  # type: ignore[literal-required]
-        text = Elements(page(document)).text
+        text = Elements("".join(page(document))).text
         for said in ("No session is open", "No client has been refused", "Nobody has"):
             self.assertIn(said, text)
 

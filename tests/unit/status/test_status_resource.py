@@ -8,7 +8,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.status.bounded_site import DEADLINE, MAX_CONNECTIONS, BoundedFactory, QuietSite
+from pgtls.status.bounded_site import (
+    CONNECTION_COST,
+    DEADLINE,
+    MAX_CONNECTIONS,
+    REST,
+    BoundedFactory,
+    QuietSite,
+)
 from pgtls.status.status_resource import Answer, StatusResource, ready_answer
 
 PEER = IPv4Address("TCP", "127.0.0.1", 50000)
@@ -74,6 +81,14 @@ class AnswerTests(SiteCase):
         ):
             self.assertIn(header, answer.lower())
         self.assertNotIn(b"unsafe", answer)
+
+    def test_a_connection_is_for_one_request(self) -> None:
+        transport, protocol = self.connect()
+        request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        protocol.dataReceived(request + request)  # type: ignore[attr-defined]
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(transport.value().count(b" 200 "), 1)
+        self.assertEqual(transport.value().lower().count(b"connection: close"), 1)
 
     def test_HEAD_has_no_body(self) -> None:
         answer = self.ask("/", method="HEAD")
@@ -169,6 +184,15 @@ class BoundTests(SiteCase):
         self.assertEqual(
             [each.aborted for each in open_ones], [True] + [False] * (MAX_CONNECTIONS - 1)
         )
+
+    def test_it_rests_longer_than_it_works(self) -> None:
+        pauses: list[float] = []
+        self.factory.pause = pauses.append
+        for _ in range(MAX_CONNECTIONS):
+            _, protocol = self.connect()
+            protocol.connectionLost()  # type: ignore[attr-defined]
+        self.assertGreater(sum(pauses), 0.7 * REST * CONNECTION_COST * MAX_CONNECTIONS)
+        self.assertLess(max(pauses), 0.1)
 
     def test_nothing_is_left_of_closed_ones(self) -> None:
         for _ in range(3 * MAX_CONNECTIONS):
