@@ -154,43 +154,27 @@ class SocketActivation(GatewayCase):
         program = "/usr/bin/systemd-socket-activate"
         if not os.access(program, os.X_OK):
             return
-        for names, listen in (
-            ([], "systemd:domain=INET:index=0"),
-            (["--fdname=pg:other"], "systemd:domain=INET:name=pg"),
-        ):
-            with socket.create_server((HOST, 0)) as free:
-                port = free.getsockname()[1]
-            other = f"@pgtls-{os.getpid()}-other"
-            with subprocess.Popen(
-                [
-                    *(
-                        program,
-                        "-E",
-                        "PYTHONPATH",
-                        "-E",
-                        "HOME",
-                        "-l",
-                        f"{HOST}:{port}",
-                        "-l",
-                        other,
-                        *names,
-                    ),
-                    *(*TWISTD, "-n", "pgtls", "--listen", listen, "--ssl", "on", "--upstream"),
-                    postgres(17).conninfo(user=None, dbname=None, sslmode="disable"),
-                    *("--state-dir", str(Path(self.mktemp()).absolute())),
-                ],
-                stderr=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                env=environment(),
-            ) as activate:
-                self.addCleanup(activate.kill)
-                assert activate.stderr is not None
-                self.assertIn(b"Listening on", activate.stderr.readline())
-                self.assertIn(b"Listening on", activate.stderr.readline())
-                for _ in range(2):
-                    psycopg.connect(
-                        f"host={HOST} port={port} user=postgres dbname=postgres connect_timeout=30"
-                    ).close()
-                activate.terminate()
-                activate.stderr.read()
-                self.assertEqual(activate.wait(TIMEOUT), -signal.SIGTERM)
+        with socket.create_server((HOST, 0)) as free:
+            port = free.getsockname()[1]
+        activated = [program, "-E", "PYTHONPATH", "-E", "HOME", "--fdname=pg:other"]
+        activated += ["-l", f"{HOST}:{port}", "-l", f"@pgtls-{os.getpid()}-other"]
+        gateway = ["pgtls", "--listen", "systemd:domain=INET:name=pg", "--ssl", "on", "--upstream"]
+        gateway += [postgres(17).conninfo(user=None, dbname=None, sslmode="disable")]
+        gateway += ["--state-dir", str(Path(self.mktemp()).absolute())]
+        with subprocess.Popen(
+            [*activated, *TWISTD, "-n", *gateway],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=environment(),
+        ) as activate:
+            self.addCleanup(activate.kill)
+            assert activate.stderr is not None
+            self.assertIn(b"Listening on", activate.stderr.readline())
+            self.assertIn(b"Listening on", activate.stderr.readline())
+            for _ in range(2):
+                psycopg.connect(
+                    f"host={HOST} port={port} user=postgres dbname=postgres connect_timeout=30"
+                ).close()
+            activate.terminate()
+            activate.stderr.read()
+            self.assertEqual(activate.wait(TIMEOUT), -signal.SIGTERM)

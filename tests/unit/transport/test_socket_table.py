@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.transport import socket_table
-from pgtls.transport.socket_table import SocketTable
+from pgtls.transport.socket_table import SocketTable, tcp_address, unix_address
 
 
 class SystemdsSockets(SynchronousTestCase):
@@ -60,3 +60,39 @@ class SystemdsSockets(SynchronousTestCase):
     def test_what_is_not_there(self) -> None:
         for number, found in (("", 0), ("x", 0), ("²", 0), ("-1", 0), ("9" * 9, 3)):
             self.assertEqual(len(self.taken(LISTEN_FDS=number).systemds), found)
+
+
+class InheritedSockets(SynchronousTestCase):
+    """What a process gets from the one whose place it takes."""
+
+    def setUp(self) -> None:
+        self.table = SocketTable()
+        self.opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        for each in self.opened:
+            self.addCleanup(each.close)
+        self.descriptors = [os.dup(each.fileno()) for each in self.opened]
+        addresses = [tcp_address("", 6432), tcp_address("::1", 0), tcp_address("::1", 0)]
+        self.table.inherit([], zip(addresses, self.descriptors, strict=True))
+
+    def test_each_is_taken_once(self) -> None:
+        first, second, third = self.descriptors
+        self.assertTrue(self.table.is_inherited(tcp_address("0.0.0.0", 6432)))
+        self.assertEqual(self.table.take(tcp_address("0.0.0.0", 6432)), first)
+        self.assertFalse(self.table.is_inherited(tcp_address("", 6432)))
+        self.assertIsNone(self.table.take(tcp_address("", 6432)))
+        taken = [self.table.take(tcp_address("::1", 0)) for _ in range(3)]
+        self.assertEqual(taken, [second, third, None])
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+    def test_what_is_not_used_is_closed(self) -> None:
+        first = self.table.take(tcp_address("", 6432))
+        self.assertEqual(self.table.take_over(), [])
+        self.assertEqual(first, self.descriptors[0])
+        os.close(self.descriptors[0])
+        for descriptor in self.descriptors[1:]:
+            self.assertRaises(OSError, os.fstat, descriptor)
+
+    def test_the_address_of_a_unix_socket_does_not_depend_on_the_directory(self) -> None:
+        self.assertEqual(unix_address("here/socket"), f"unix:{os.getcwd()}/here/socket")
+        self.assertEqual(unix_address("\0name"), "unix:\0name")
