@@ -91,9 +91,17 @@ def docs(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """What must survive when things fail, with figures; minutes. Linux, root, HAProxy, curl."""
     session.install(".[test]")
-    names = session.posargs or ("tests.faults.fleet",)
-    # In a network namespace of its own, which goes with it.
-    session.run("unshare", "-n", "python", "-m", "twisted.trial", *names, external=True)
+    modules = ("fleet", "servers_fail", "clients_fail", "resources_fail")
+    names = session.posargs or [f"tests.faults.{module}" for module in modules]
+    # In namespaces of its own for networks and mounts, which go with it.
+    session.run("unshare", "-n", "-m", "python", "-m", "twisted.trial", *names, external=True)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Everything at once for 30 minutes: no failure, and nothing grows; ``-- --minutes 5``."""
+    session.install(".[test]")
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
 
 
 @nox.session

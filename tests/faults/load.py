@@ -29,12 +29,13 @@ class Load:
         self.failures: list[tuple[float, str]] = []
         self.lost: list[tuple[float, str]] = []
         self.longest = 0.0
-        self.last_failure = 0.0
+        self.queries = 0
+        self.longest_query = 0.0
 
     def short(self) -> None:
         """Connect, ask, close."""
         while not self.stop.is_set():
-            began = time.time()
+            began = time.monotonic()
             try:
                 with psycopg.connect(self.conninfo) as connection:
                     connection.execute("SELECT 1")
@@ -45,7 +46,7 @@ class Load:
             else:
                 with self.lock:
                     self.connections += 1
-                    self.longest = max(self.longest, time.time() - began)
+                    self.longest = max(self.longest, time.monotonic() - began)
 
     def long(self, ready: threading.Barrier) -> None:
         """One session for all the time."""
@@ -53,7 +54,11 @@ class Load:
         ready.wait()
         try:
             while not self.stop.is_set():
+                began = time.monotonic()
                 connection.execute("SELECT 1")
+                with self.lock:
+                    self.queries += 1
+                    self.longest_query = max(self.longest_query, time.monotonic() - began)
                 time.sleep(PAUSE)
         except psycopg.Error as error:
             with self.lock:
@@ -71,6 +76,8 @@ class Load:
                 "lost": len(self.lost),
                 "lost_reasons": sorted({why for _, why in self.lost}),
                 "longest": round(self.longest, 2),
+                "queries": self.queries,
+                "longest_query": round(self.longest_query, 2),
             }
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import certificates
-from tests.support.processes import environment
+from tests.support.processes import children, environment
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 60.0
@@ -166,6 +166,14 @@ class Server:
     def stop(self) -> None:
         """Fast shutdown: sessions get their FATAL 57P01. :meth:`start` brings it back."""
         self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+    def kill(self) -> None:
+        """Kill it and all its sessions at once. :meth:`start` brings it back."""
+        pid = self._process.pid
+        self._process.send_signal(signal.SIGSTOP)  # it starts no others meanwhile
+        for each in (*children(pid), pid):
+            os.kill(each, signal.SIGKILL)
         self._process.wait()
 
     def start(self) -> None:
