@@ -91,7 +91,7 @@ def docs(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """What must survive when things fail, with figures; minutes. Linux, root, HAProxy, curl."""
     session.install(".[test]")
-    modules = ("fleet", "servers_fail", "clients_fail", "resources_fail")
+    modules = ("fleet", "servers_fail", "clients_fail", "resources_fail", "very_many")
     names = session.posargs or [f"tests.faults.{module}" for module in modules]
     # In namespaces of its own for networks and mounts, which go with it.
     session.run("unshare", "-n", "-m", "python", "-m", "twisted.trial", *names, external=True)

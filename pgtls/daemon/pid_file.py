@@ -104,8 +104,11 @@ class PidFile:
             return []
         self._twistd["pidfile"] = self._name
         try:
-            os.ftruncate(self.descriptor, 0)
-            os.pwrite(self.descriptor, b"%d" % os.getpid(), 0)
+            # In one step: whoever reads it meanwhile finds a process in it, and a full disk does
+            # not leave it empty.
+            text, size = b"%d" % os.getpid(), os.fstat(self.descriptor).st_size
+            os.pwrite(self.descriptor, text.ljust(size, b"\n"), 0)
+            os.ftruncate(self.descriptor, len(text))
         except OSError as error:
             return [error]
         return []

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
 
 from pgtls.conninfo.hosts import Host
 from pgtls.errors import ConnectFailed
@@ -45,7 +45,8 @@ class WayToHosts(Protocol):
 
 class FromHere:
     """This machine's own way: its resolver, whose answers are remembered for NAME_LIFETIME, and its
-    network.
+    network. The resolver is asked for a name once at a time, however many want to know: where DNS
+    is silent, each question keeps one of the reactor's few threads, which other names need.
 
     :param reactor: Twisted's reactor.
     """
@@ -53,6 +54,7 @@ class FromHere:
     def __init__(self, reactor: IReactor) -> None:
         self._reactor = reactor
         self._known: dict[Host, tuple[float, list[Host]]] = {}
+        self._waiting: dict[Host, list[Deferred[list[Host]]]] = {}
 
     def dial(self, host: Host, protocol: TwistedProtocol, timeout: float) -> Deferred[None] | None:
         """See :class:`WayToHosts`.
@@ -71,16 +73,30 @@ class FromHere:
         :param timeout: seconds that the lookup may take.
         :returns: fires with its addresses.
         """
-        return Deferred.fromCoroutine(self._addresses(host, timeout))
-
-    async def _addresses(self, host: Host, timeout: float) -> list[Host]:
         now: float = self._reactor.seconds()
         resolved, found = self._known.get(host, (now - NAME_LIFETIME, []))
-        if now - resolved >= NAME_LIFETIME:
+        if now - resolved < NAME_LIFETIME:
+            return succeed(found)
+        pending = host in self._waiting
+        waiters = self._waiting.setdefault(host, [])
+        waiter: Deferred[list[Host]] = Deferred(waiters.remove)
+        waiters.append(waiter)
+        if not pending:
             lookup = Deferred.fromCoroutine(places(self._reactor, host))
-            try:
-                found = await lookup.addTimeout(timeout, self._reactor)
-            except DeferredTimeout:
-                raise ConnectFailed(TIMEOUT_EXPIRED) from None
-            self._known[host] = now, found
-        return found
+            lookup.addBoth(self._looked_up, host, now)
+        waiter.addTimeout(timeout, self._reactor, _timed_out)
+        return waiter
+
+    def _looked_up(self, found: list[Host] | Failure, host: Host, now: float) -> None:
+        waiters = self._waiting.pop(host)
+        if isinstance(found, Failure):
+            for waiter in waiters:
+                waiter.errback(found)
+            return
+        self._known[host] = now, found
+        for waiter in waiters:
+            waiter.callback(found)
+
+
+def _timed_out(outcome: object, seconds: float) -> list[Host]:
+    raise ConnectFailed(TIMEOUT_EXPIRED)
