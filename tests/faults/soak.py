@@ -1,8 +1,9 @@
 """Everything at once, for a long time: ``nox -s soak``, ``nox -s soak -- --minutes 5``.
 
 Good clients of every kind, clients that mean no good, certificates that rotate, reloads, and in
-the first half of the time upgrades. The gateway of the last upgrade serves for the second half: its
-memory and descriptors in the first quarter of that are compared with those in the last.
+the first third of the time upgrades. The gateway of the last upgrade serves for the rest: when the
+processes before it are gone, its memory and descriptors in the first quarter of what remains are
+compared with those in the last.
 """
 
 from __future__ import annotations
@@ -83,11 +84,11 @@ class Soak:
                 in_thread(lambda each=each: self._repeat(each))
             next_upgrade = 1
             while (now := time.monotonic() - began) < self.seconds:
-                if next_upgrade <= UPGRADES and now > self.seconds / 2 * next_upgrade / UPGRADES:
+                if next_upgrade <= UPGRADES and now > self.seconds / 3 * next_upgrade / UPGRADES:
                     next_upgrade += 1
                     self.upgrade()
-                    self.samples.clear()
-                self.sample()
+                if next_upgrade > UPGRADES and not self.old_processes():
+                    self.sample()
                 time.sleep(1)
             self.over.set()
             return self._report()
@@ -133,9 +134,15 @@ class Soak:
         """Of the gateway that serves now."""
         return int(self.pid_file.read_text())
 
+    def old_processes(self) -> int:
+        """How many there are of those whose place another one has taken."""
+        return sum(map(alive, self._old()))
+
+    def _old(self) -> set[int]:
+        return set(map(int, re.findall(r"in place of process (\d+)", self.gateway.log())))
+
     def _kill(self) -> None:
-        log = self.gateway.log()
-        for pid in {self.pid(), *map(int, re.findall(r"in place of process (\d+)", log))}:
+        for pid in {self.pid(), *self._old()}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -214,7 +221,6 @@ class Soak:
         self.clients.stdin.flush()
         clients = json.loads(self.clients.stdout.readline())
         log = self.gateway.log()
-        old = set(map(int, re.findall(r"in place of process (\d+)", log)))
         quarter = len(self.samples) // 4
         first, last = self.samples[:quarter], self.samples[-quarter:]
         memory = [round(statistics.median(x.memory for x in each), 1) for each in (first, last)]
@@ -233,7 +239,8 @@ class Soak:
             "not_reloaded": log.count("not reloaded"),
             "memory": memory,
             "files": files,
-            "old_processes_left": sum(map(alive, old)),
+            "samples": len(self.samples),
+            "old_processes_left": self.old_processes(),
             "troubles": self.troubles,
         }
 
