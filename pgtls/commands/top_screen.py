@@ -18,6 +18,10 @@ from pgtls.text import printable
 _FEW = 4
 _AROUND = 3
 
+#: Characters of a column, so that a long name drives out no other one; those that may be longer.
+_MOST_OF_COLUMN = 28
+_LONG = ("What the log says", "File or server")
+
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -122,15 +126,17 @@ def _table(*columns: str) -> Table:
         table.add_column(
             column.removeprefix(">"),
             justify="right" if number else "left",
-            min_width=8 if number else None,
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=number,  # those of names give way where there is no room
+            max_width=None if column in _LONG else _MOST_OF_COLUMN,
         )
     return table
 
 
 def _row(table: Table, cells: Iterable[str | Text]) -> None:
-    table.add_row(*(each if isinstance(each, Text) else Text(printable(each)) for each in cells))
+    texts = [each if isinstance(each, Text) else Text(printable(each)) for each in cells]
+    for text in texts:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    table.add_row(*texts)
 
 
 def _rest(table: Table, left: int) -> Table:

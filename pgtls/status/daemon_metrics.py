@@ -123,7 +123,8 @@ def _of_gateways(document: StatusDocument) -> Values:
         for route, count in (gateway["open"] or {"": 0}).items():
             yield OPEN_SESSIONS, (label, route), count
         yield CONNECTIONS, (label,), gateway["connections"]
-        yield MAX_CONNECTIONS, (label,), gateway["max_connections"]
+        if gateway["max_connections"]:  # else it has been removed, and nothing can be full
+            yield MAX_CONNECTIONS, (label,), gateway["max_connections"]
         yield LISTENING, (label,), gateway["listening"]
         for upstream in gateway["upstreams"]:
             labels = label, upstream["name"], upstream["hosts"]

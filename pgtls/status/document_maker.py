@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from time import time
 
@@ -78,7 +78,10 @@ class DocumentMaker:
             state="draining" if daemon.draining else "serving",
             ready=not problems,
             problems=problems,
-            gateways=[_gateway(each, activity, states) for each in daemon.gateways],
+            gateways=[
+                *(_gateway(each, activity, states) for each in daemon.gateways),
+                *_removed(activity, {each.label for each in daemon.gateways}),
+            ],
             open_sessions=sum(activity.open.values()),
             sessions=activity.sessions,
             totals=counted.totals(),
@@ -140,6 +143,23 @@ def _gateway(
             if state.gateway == label
         ],
     )
+
+
+def _removed(activity: ActivitySum, labels: Collection[str]) -> Iterator[GatewayStatus]:
+    """Gateways that a reload has removed, as long as they have sessions.
+
+    :param labels: those that are there.
+    """
+    for label in sorted({gateway for gateway, _ in activity.open} - set(labels)):
+        yield GatewayStatus(
+            gateway=label,
+            ssl="",
+            listening=False,
+            open={route: count for (name, route), count in activity.open.items() if name == label},
+            connections=activity.connections.get(label, 0),
+            max_connections=0,
+            upstreams=[],
+        )
 
 
 def _tls_versions(counted: Counted) -> dict[str, int]:

@@ -31,14 +31,14 @@ class UpstreamStatus(TypedDict):
 
 
 class GatewayStatus(TypedDict):
-    """A gateway.
+    """A gateway. One that a reload has removed is there as long as it has sessions.
 
     :ivar gateway: where it listens.
     :ivar ssl: its setting.
     :ivar listening: whether its port is open.
     :ivar open: open sessions, by route.
     :ivar connections: open connections of clients, with a session or not.
-    :ivar max_connections: its setting.
+    :ivar max_connections: its setting; 0 where it has been removed.
     :ivar upstreams: where sessions go.
     """
 

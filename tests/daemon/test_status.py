@@ -143,6 +143,38 @@ class NumberTests(StatusCase):
         expiry = site.value("pgtls_certificate_expiry_timestamp_seconds", name="CN=localhost")
         self.assertGreater(expiry, 1_800_000_000)
         self.assertEqual(site.value("pgtls_build_info"), 1)
+        self.half_open_requests_hold_up_nobody(gateway, site)
+        self.a_name_of_somebody_elses(site)
+        gateway.signal(signal.SIGTERM)
+        gateway.wait_for_log("have 10 s to finish")
+        self.assertEqual(site.ask("/readyz"), (503, "it is being stopped\n"))
+        self.assertEqual(site.ask("/healthz")[0], 200)
+        self.assertEqual(site.document()["state"], "draining")
+        held[1].execute("SELECT 1")
+        held[1].close()
+        gateway.wait()
+
+    def half_open_requests_hold_up_nobody(self, gateway: Gateway, site: StatusSite) -> None:
+        host, _, port = site.place.rpartition(":")
+        half_open = []
+        try:
+            for _ in range(300):
+                client = socket.create_connection((host, int(port)))
+                half_open.append(client)
+                with contextlib.suppress(OSError):
+                    client.sendall(b"GET / HTTP/1.1\r\nHost:")
+            with psycopg.connect(gateway.conninfo()) as session:
+                session.execute("SELECT 1")
+            self.assertEqual(site.ask("/healthz")[0], 200)
+            self.assertLess(gateway.open_files(), 200)
+        finally:
+            for client in half_open:
+                client.close()
+
+    def a_name_of_somebody_elses(self, site: StatusSite) -> None:
+        with closing(HTTPConnection(site.place)) as client:
+            client.request("GET", "/status.json", headers={"Host": "evil.example"})
+            self.assertEqual(client.getresponse().status, 421)
 
     def test_workers_one_of_which_dies(self) -> None:
         gateway, site = self.started("--workers", "2")
@@ -187,41 +219,9 @@ class HealthTests(StatusCase):
             site.wait_until_ready()
         self.assertIn("ready", site.ask("/readyz")[1])
 
-    def test_while_it_is_being_stopped(self) -> None:
-        gateway, site = self.started()
-        with psycopg.connect(gateway.conninfo()) as session:
-            gateway.signal(signal.SIGTERM)
-            gateway.wait_for_log("have 10 s to finish")
-            self.assertEqual(site.ask("/readyz"), (503, "it is being stopped\n"))
-            self.assertEqual(site.ask("/healthz")[0], 200)
-            self.assertEqual(site.document()["state"], "draining")
-            session.execute("SELECT 1")
-        gateway.wait()
 
-
-class SafetyTests(StatusCase):
-    """What the network may do to it."""
-
-    def test_half_open_requests_and_a_name_of_somebody_elses(self) -> None:
-        gateway, site = self.started()
-        host, _, port = site.place.rpartition(":")
-        half_open = []
-        try:
-            for _ in range(300):
-                client = socket.create_connection((host, int(port)))
-                half_open.append(client)
-                with contextlib.suppress(OSError):
-                    client.sendall(b"GET / HTTP/1.1\r\nHost:")
-            with psycopg.connect(gateway.conninfo()) as session:
-                session.execute("SELECT 1")
-            self.assertEqual(site.ask("/healthz")[0], 200)
-            self.assertLess(gateway.open_files(), 200)
-        finally:
-            for client in half_open:
-                client.close()
-        with closing(HTTPConnection(site.place)) as client:
-            client.request("GET", "/status.json", headers={"Host": "evil.example"})
-            self.assertEqual(client.getresponse().status, 421)
+class TLSTests(StatusCase):
+    """``status_ssl``."""
 
     def test_in_TLS_with_the_gateways_certificate(self) -> None:
         upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")

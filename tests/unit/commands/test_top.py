@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import socket
+import subprocess
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pgtls.commands.main import main
 from pgtls.commands.top_screen import screen, sparkline
 from pgtls.status.status_document import StatusDocument
+from tests.support.command_line import PGTLS
+from tests.support.processes import TIMEOUT, environment
 from tests.support.status_documents import HOSTILE, status_document
 
 
@@ -66,6 +72,9 @@ class ScreenTests(SynchronousTestCase):
             for width in (60, 80, 200):
                 lines = shown(status_document(200), width, height).splitlines()
                 self.assertLessEqual(max(map(len, lines)), width)
+                if width > 60:
+                    for said in ("role0", "plaintext", "56.8 MB", "expired", "67"):
+                        self.assertIn(said, "".join(lines), width)
                 if width == 200 and height > 30:
                     self.assertLessEqual(len(lines), height)
 
@@ -135,6 +144,25 @@ class CommandTests(SynchronousTestCase):
         with TemporaryDirectory(dir="/tmp") as directory:  # the path of a socket has to be short
             url = self.serve(200, json.dumps(status_document()).encode(), f"{directory}/status")
             self.assertIn("pgtls ready", self.run_top(url).output)
+
+    def test_at_a_terminal_until_q(self) -> None:
+        url = self.serve(200, json.dumps(status_document()).encode())
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        env = environment({"TERM": "xterm", "COLUMNS": "160", "LINES": "50"})
+        with subprocess.Popen(
+            [*PGTLS, "top", url], env=env, stdin=theirs, stdout=theirs, stderr=theirs
+        ) as child:
+            os.close(theirs)
+            shown = b""
+            while b"Certificates and CRLs" not in shown:
+                shown += os.read(ours, 65536)
+            os.write(ours, b"q")
+            with contextlib.suppress(OSError):  # EIO: it has closed the terminal
+                while os.read(ours, 65536):
+                    pass
+            self.assertEqual(child.wait(TIMEOUT), 0)
+        self.assertIn(b"role1", shown)
 
     def test_what_is_no_status(self) -> None:
         for code, body, said in (
