@@ -52,8 +52,8 @@ def sockets(pid: int) -> int:
 
 def sessions_of(pid: int) -> int:
     """How many sessions a worker serves: a socket each for client and server, beside the one that
-    listens."""
-    return (sockets(pid) - 1) // 2
+    listens and the one that others are handed over by."""
+    return (sockets(pid) - 2) // 2
 
 
 class WorkersCase(GatewayCase):
