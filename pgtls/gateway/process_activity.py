@@ -9,6 +9,7 @@ from pgtls.gateway.activity import ActivityObserver, GatewayActivity
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.session_metrics import SessionMetrics
 from pgtls.transport.listening_sockets import is_unix_socket
+from pgtls.transport.reactor import EPOLL
 
 
 class ProcessActivity:
@@ -58,10 +59,11 @@ class ProcessActivity:
 
 
 def _kernel_counts_not(gateway: Gateway) -> bool:
-    """Whether both ends are Unix sockets."""
+    """Whether both ends are Unix sockets, or the system is one that does not count."""
     configuration = gateway.loaded.configuration
     upstream = configuration.upstream
     servers = upstream.hosts if upstream is not None else ()
-    return is_unix_socket(configuration.settings.listen) and any(
+    between_unix_sockets = is_unix_socket(configuration.settings.listen) and any(
         host.unix_path is not None for host in servers
     )
+    return between_unix_sockets or not EPOLL

@@ -63,7 +63,14 @@ class Counted:
             "connected": self.total(SESSIONS, outcome="connected"),
             "refused": self.total(SESSIONS, outcome="refused"),
             "refused_by_server": self.total(SERVER_REFUSALS),
-            "plaintext": self.total(SESSIONS, outcome="connected", tls_version="plaintext"),
+            # Over Unix sockets nobody expects TLS.
+            "plaintext": sum(
+                value
+                for labels, value in self.each(SESSIONS)
+                if labels["outcome"] == "connected"
+                and labels["tls_version"] == "plaintext"
+                and not labels["gateway"].startswith("unix:")
+            ),
             "tls_errors": self.total(TLS_ERRORS),
             "cancel_requests": self.total(CANCEL_REQUESTS, outcome="accepted"),
             "cancel_requests_dropped": self.total(CANCEL_REQUESTS, outcome="dropped"),

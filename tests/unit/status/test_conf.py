@@ -92,7 +92,7 @@ class ConfTests(SynchronousTestCase):
         self.assertRegex(expression, r"\b(pgtls_|up\b)")
         for name, selected in re.findall(r"\b(pgtls_\w+)(?:\{([^}]*)\})?", expression):
             self.assertIn(name, known)
-            labels = set(re.findall(r"(\w+) *=~?", selected))
+            labels = set(re.findall(r"(\w+) *(?:=~?|!~)", selected))
             self.assertLessEqual(labels, {*known[name].labels, "instance", "job"}, expression)
         for reason in re.findall(r'reason="([^"]+)"', expression):
             self.assertIn(reason, REASONS)
