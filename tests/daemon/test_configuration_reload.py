@@ -23,8 +23,8 @@ def inode(gateway: Gateway, port: int) -> str:
     return found
 
 
-class ConfigurationReload(GatewayCase):
-    """One process."""
+class ConfigurationReloadCase(GatewayCase):
+    """A gateway with two listeners."""
 
     workers = 1
 
@@ -70,8 +70,7 @@ class ConfigurationReload(GatewayCase):
     def processes(self, gateway: Gateway) -> list[int]:
         return [gateway.pid, *children(gateway.pid)]
 
-    def test_gateways_are_added_changed_and_removed(self) -> None:
-        gateway = self.started()
+    def added_changed_and_removed(self, gateway: Gateway) -> None:
         sessions = [self.session(gateway, number) for number in (0, 1) for _ in range(6)]
         sockets = inode(gateway, self.ports[0])
         changed = self.table(0, "max_connections = 7", "log_disconnections = true")
@@ -91,6 +90,21 @@ class ConfigurationReload(GatewayCase):
         self.assertTrue(self.is_closed(gateway, 2))
         self.assertTrue(all(self.works(session) for session in sessions))
 
+
+class ConfigurationReload(ConfigurationReloadCase):
+    """One process."""
+
+    def test_gateways_are_added_changed_and_removed(self) -> None:
+        gateway = self.started()
+        self.added_changed_and_removed(gateway)
+        self.what_needs_a_restart_is_named(gateway)
+
+    def what_needs_a_restart_is_named(self, gateway: Gateway) -> None:
+        top = self.top().replace(f"workers = {self.workers}", "workers = 3")
+        self.reload(gateway, top, 'embedded = "demo"\n', self.table(0), self.table(1))
+        gateway.wait_for_log("not changed by a reload, .*restart: embedded, workers")
+        self.assertEqual(len(children(gateway.pid)), 0)
+
     def test_a_mistake_anywhere_changes_nothing(self) -> None:
         gateway = self.started()
         with closing(self.session(gateway, 0)) as session:
@@ -109,9 +123,9 @@ class ConfigurationReload(GatewayCase):
             self.assertTrue(self.works(session))
         self.reload(gateway, "[[gateway", said=r"not reloaded: .*pgtls\.toml")
         self.assertTrue(self.works(self.session(gateway, 1)))
+        self.a_port_that_another_program_has(gateway)
 
-    def test_a_port_that_another_program_has(self) -> None:
-        gateway = self.started()
+    def a_port_that_another_program_has(self, gateway: Gateway) -> None:
         other = f"tcp:{postgres(17).port}:interface={HOST}"
         table = f'[[gateway]]\nlisten = "{other}"\nupstream = "{self.upstream}"\n'
         said = f"not reloaded: {other}: Address already in use"
@@ -119,15 +133,26 @@ class ConfigurationReload(GatewayCase):
         self.assertTrue(self.is_closed(gateway, 2))
         self.assertTrue(self.works(self.session(gateway, 1)))
 
-    def test_what_needs_a_restart_is_named(self) -> None:
-        gateway = self.started()
-        top = self.top().replace(f"workers = {self.workers}", "workers = 3")
-        self.reload(gateway, top, 'embedded = "demo"\n', self.table(0), self.table(1))
-        gateway.wait_for_log("not changed by a reload, .*restart: embedded, workers")
-        self.assertEqual(len(children(gateway.pid)), 0 if self.workers == 1 else self.workers)
 
-    def test_nothing_is_left_of_many(self) -> None:
+class ConfigurationReloadWithWorkers(ConfigurationReloadCase):
+    """Two processes that serve, and the daemon."""
+
+    workers = 2
+
+    def test_gateways_are_added_changed_and_removed(self) -> None:
+        self.added_changed_and_removed(self.started())
+
+    def test_one_that_takes_anothers_place_serves_what_there_is_now(self) -> None:
         gateway = self.started()
+        self.nothing_is_left_of_many(gateway)
+        self.reload(gateway, self.top(), self.table(0), self.table(2))
+        for pid in children(gateway.pid):
+            os.kill(pid, signal.SIGKILL)
+        gateway.wait_for_log("worker . is ready", 4)
+        self.assertTrue(self.works(self.session(gateway, 2)))
+        self.assertTrue(self.is_closed(gateway, 1))
+
+    def nothing_is_left_of_many(self, gateway: Gateway) -> None:
         self.reload(gateway, self.top(), self.table(0), self.table(1))
         processes = self.processes(gateway)
 
@@ -136,7 +161,7 @@ class ConfigurationReload(GatewayCase):
 
         gateway.open_files_at_rest()
         before = files()
-        for number in range(8):
+        for number in range(4):
             tables = [self.table(0), *([self.table(2)] if number % 2 == 0 else [])]
             self.reload(gateway, self.top(), *tables)
             self.assertTrue(self.works(self.session(gateway, 0)))
@@ -149,22 +174,7 @@ class ConfigurationReload(GatewayCase):
             lambda: f"{before} {files()}\n{gateway.log()}",
         )
 
-
-class ConfigurationReloadWithWorkers(ConfigurationReload):
-    """Two processes that serve, and the daemon."""
-
-    workers = 2
-
-    def test_a_worker_that_takes_anothers_place_serves_what_there_is_now(self) -> None:
-        gateway = self.started()
-        self.reload(gateway, self.top(), self.table(0), self.table(2))
-        for pid in children(gateway.pid):
-            os.kill(pid, signal.SIGKILL)
-        gateway.wait_for_log("worker . is ready", 4)
-        self.assertTrue(self.works(self.session(gateway, 2)))
-        self.assertTrue(self.is_closed(gateway, 1))
-
-    def test_the_passphrase_command_runs_in_the_daemon_alone(self) -> None:
+    def test_the_passphrase_command_and_the_reactor_are_the_daemons(self) -> None:
         files = Files(Path(self.mktemp()).absolute())
         certificate, _ = files.pair("server", issued := Authority("a").issue(["localhost"]))
         key = files.write("locked.key", issued.key.pem("secret"))
@@ -178,17 +188,14 @@ class ConfigurationReloadWithWorkers(ConfigurationReload):
             f'ssl_passphrase_command = "{command}"',
             "ssl_passphrase_command_supports_reload = true",
         )
-        gateway = self.gateway(config=self.top() + self.table(0, *settings))
+        program = (*TWISTD, "-n", "--reactor=poll")
+        gateway = self.gateway(config=self.top() + self.table(0, *settings), program=program)
         self.assertEqual(ran.read_text().count("\n"), 1)
         self.reload(gateway, self.top(), self.table(0, *settings))
         self.assertEqual(ran.read_text().count("\n"), 2)
         os.kill(children(gateway.pid)[0], signal.SIGKILL)
         gateway.wait_for_log("worker . is ready", 3)
         self.assertEqual(ran.read_text().count("\n"), 2)
-
-    def test_workers_have_the_daemons_kind_of_reactor(self) -> None:
-        gateway = self.started(program=(*TWISTD, "-n", "--reactor=poll"))
-        self.assertTrue(self.works(self.session(gateway, 0)))
         for pid in children(gateway.pid):
             files = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
             self.assertEqual(files.count("anon_inode:[eventpoll]"), 1)  # ours, and no reactor's
