@@ -42,7 +42,7 @@ def check(config: Path, as_json: bool) -> None:
     \b
     Examples:
         pgtls check /etc/pgtls/pgtls.toml
-        sudo -u pgtls pgtls check --json pgtls.toml
+        pgtls check --json pgtls.toml
         pgtls check pgtls.toml && systemctl reload pgtls
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it

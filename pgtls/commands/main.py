@@ -14,7 +14,7 @@ _COMMANDS = {
     ),
     "check": (
         "check:check",
-        "Say what a start or a reload with a configuration would say.",
+        "Say what a start or a reload with CONFIG would say.",
     ),
     "client-conf": (
         "signing:client_conf",
@@ -53,7 +53,7 @@ _COMMANDS = {
         "tunnel:tunnel",
         "Reach a server behind an SSH server, from this machine.",
     ),
-    "top": ("top:top", "Show what a running gateway does: sessions, refusals, certificates."),
+    "top": ("top:top", "Show what a gateway's daemon is doing."),
     "trust": (
         "trust:trust",
         "Trust the server HOST from now on (trust on first use).",

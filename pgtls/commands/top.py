@@ -38,8 +38,9 @@ from pgtls.commands.top_screen import screen
     help="Verify the site's certificate by these authorities; default: the system's.",
 )
 def top(url: str, as_json: bool, once: bool, interval: float, root: str | None) -> None:
-    """Show what a gateway's daemon is doing: open sessions, refusals, who is in plaintext,
-    certificates that end.
+    """Show what a gateway's daemon is doing.
+
+    Open sessions, refusals, who is in plaintext, certificates that end.
 
     URL is where its status site is (the setting "status" in pgtls.toml): http://HOST:PORT/,
     https://HOST:PORT/ or unix:PATH.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -79,7 +80,9 @@ class Every(AuthorityCase):
             ]
             self.assertGreaterEqual(len(lines), 2, name)
             for line in lines:
-                words = [each for each in shlex.split(line.partition("|")[0]) if "PG" not in each]
+                words = [
+                    each for each in shlex.split(re.split(r"\||&&", line)[0]) if "PG" not in each
+                ]
                 self.assertEqual(words[:2], ["pgtls", name], line)
                 command.make_context(name, words[2:])
 
