@@ -41,7 +41,7 @@ def check(config: Path, as_json: bool) -> None:
 
     \b
     Examples:
-        pgtls check /etc/pgtls/pgtls.toml
+        pgtls check pgtls.toml
         pgtls check --json pgtls.toml
         pgtls check pgtls.toml && systemctl reload pgtls
     """
