@@ -69,7 +69,7 @@ def tunnel(
     \b
     Examples:
         pgtls tunnel ssh://alice@bastion.example.com "host=db.internal sslmode=verify-full"
-        pgtls tunnel ssh://alice@bastion.example.com "host=db.internal" --socket ~/pg
+        pgtls tunnel ssh://alice@bastion.example.com "host=db.internal" --socket .
     """
     try:
         parse_ssh_server(ssh)
