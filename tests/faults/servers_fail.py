@@ -22,6 +22,14 @@ AT_ONCE = 20
 """Clients that meet a failing server at a time."""
 
 
+class Nothing(FaultCase):
+    """For comparison."""
+
+    def test_nothing(self) -> None:
+        self.beside(self.server().conninfo(user=None, dbname=None, sslmode="disable"))
+        self.survives("nothing", lambda neighbours: neighbours.go_on(queries=400))
+
+
 class ServerUnderLoad(FaultCase):
     """A server goes away and comes back."""
 
