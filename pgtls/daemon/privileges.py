@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,37 +83,28 @@ class DaemonUser:
         """
         if not os.path.lexists(directory):
             make_directory(directory, 0o700)
+        gid = -1 if self._gid is None else self._gid
         try:
-            self._own_tree(directory)
+            _give_tree(directory, 0, self._uid or -1, gid)
         except OSError as error:
             raise ConfigurationError(f"state directory: {error}") from error
 
-    def _own_tree(self, directory: Path) -> None:
-        status = directory.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return  # which is refused later, and why
-        for each in directory.iterdir():
-            if stat.S_ISDIR(each.lstat().st_mode):
-                self._own_tree(each)
-            else:
-                self._own(each, os.O_NONBLOCK)
-        self._own(directory, os.O_DIRECTORY)
+    @contextmanager
+    def lending_directory(self, directory: Path) -> Iterator[None]:
+        """Have a state directory of this user's as root's, while the block runs with root's rights:
+        what is in it is refused to another user than its owner.
 
-    def _own(self, path: Path, flags: int) -> None:
-        """Give away what is root's. Not what has other names too: somebody may have made a hard
-        link to a file that is not ours to give."""
-        with suppress(FileNotFoundError, PermissionError):
-            if path.is_symlink():
-                return
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
-            try:
-                status = os.fstat(descriptor)
-                is_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-                if status.st_uid == 0 and (is_file or flags & os.O_DIRECTORY):
-                    gid = -1 if self._gid is None else self._gid
-                    os.fchown(descriptor, self._uid or -1, gid)
-            finally:
-                os.close(descriptor)
+        :param directory: the directory.
+        :returns: the context manager.
+        :raises ConfigurationError: it cannot be given back.
+        """
+        if self._uid:
+            with suppress(OSError):  # then it is refused, and why
+                _give_tree(directory, self._uid, 0, -1)
+        try:
+            yield
+        finally:
+            self.own_directory(directory)
 
 
 def made_by(
@@ -134,13 +126,13 @@ def made_by(
         state_dir = chosen_directory(configuration.daemon.state_dir or None)
         user.own_directory(state_dir)
     again = configuration.copy()
+    codecs.lookup("idna")  # for host names; that user might not be allowed to import it
     try:
         with user.rights():
             return make(configuration)
     except (ConfigurationError, OSError, LookupError, ImportError) as error:
-        made = make(again)
-        if state_dir is not None:
-            user.own_directory(state_dir)
+        with user.lending_directory(state_dir) if state_dir is not None else nullcontext():
+            made = make(again)
         for mistake in error.mistakes if isinstance(error, ConfigurationError) else [error]:
             _log.warn(
                 "a reload will fail, which has the rights of {user}: {mistake}",
@@ -148,6 +140,35 @@ def made_by(
                 mistake=mistake,
             )
         return made
+
+
+def _give_tree(directory: Path, giver: int, taker: int, gid: int) -> None:
+    """Give a directory and the files in it that are ``giver``'s to ``taker``; -1: as it is."""
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return  # which is refused later, and why
+    for each in directory.iterdir():
+        if stat.S_ISDIR(each.lstat().st_mode):
+            _give_tree(each, giver, taker, gid)
+        else:
+            _give(each, os.O_NONBLOCK, giver, (taker, gid))
+    _give(directory, os.O_DIRECTORY, giver, (taker, gid))
+
+
+def _give(path: Path, flags: int, giver: int, taker: tuple[int, int]) -> None:
+    """Not what has other names too: somebody may have made a hard link to a file that is not ours
+    to give."""
+    with suppress(FileNotFoundError, PermissionError):
+        if path.is_symlink():
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
+        try:
+            status = os.fstat(descriptor)
+            is_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            if status.st_uid == giver and (is_file or flags & os.O_DIRECTORY):
+                os.fchown(descriptor, *taker)
+        finally:
+            os.close(descriptor)
 
 
 def _primary_group(uid: int) -> int | None:

@@ -10,8 +10,10 @@ from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.daemon.privileges import DaemonUser
+from pgtls.daemon.configuration import Configuration
+from pgtls.daemon.privileges import DaemonUser, made_by
 from pgtls.daemon.state import default_certificate, state_directory
+from pgtls.errors import ConfigurationError
 
 
 @skipUnless(os.geteuid() == 0, "only root can give something away")
@@ -51,6 +53,31 @@ class DaemonUserTests(SynchronousTestCase):
         self.assertEqual(shared.stat().st_uid, 0)
         for name in ("linked", "symbolic"):
             (self.directory / name).unlink()
+        self.assertEqual(self.owners(), {(self.nobody.pw_uid, self.nobody.pw_gid)})
+
+    def test_where_that_users_rights_do_not_do(self) -> None:
+        """Another gateway has a file that only root can read: the certificate is used with root's
+        rights, and stays that user's."""
+        configuration = Configuration.from_options(
+            {"state_dir": str(self.directory), "upstream": "host=localhost"}
+        )
+        calls = []
+
+        def make(_: Configuration) -> int:
+            calls.append(os.geteuid())
+            self.make()
+            if os.geteuid() != 0:
+                raise ConfigurationError("only root can read it")
+            return os.geteuid()
+
+        self.assertEqual(made_by(self.user, configuration, make), 0)
+        self.assertEqual(calls, [self.nobody.pw_uid, 0])
+        self.assertEqual(self.owners(), {(self.nobody.pw_uid, self.nobody.pw_gid)})
+
+        def fail(_: Configuration) -> None:
+            raise ConfigurationError("nobody can read it")
+
+        self.assertRaises(ConfigurationError, made_by, self.user, configuration, fail)
         self.assertEqual(self.owners(), {(self.nobody.pw_uid, self.nobody.pw_gid)})
 
     def test_without_uid_nothing_changes(self) -> None:
