@@ -89,7 +89,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """What must survive when things fail, with figures; minutes. Linux, root, HAProxy, curl."""
+    """What must survive when things fail, with figures: half an hour.
+
+    Linux, root, HAProxy, curl, faketime.
+    """
     session.install(".[test]")
     modules = ("fleet", "servers_fail", "clients_fail", "resources_fail", "very_many")
     names = session.posargs or [f"tests.faults.{module}" for module in modules]

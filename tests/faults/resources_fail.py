@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -117,6 +118,10 @@ class DescriptorsExhausted(FaultCase):
                     lambda: self.relay.open_files() >= 118,
                     lambda: f"{self.relay.open_files()} files are open",
                 )
+                # Without descriptors no file can be read: what was good stays, and the log says so.
+                said = len(re.findall("reloaded", self.relay.log()))
+                self.relay.signal(signal.SIGHUP)
+                self.relay.wait_for_log("reloaded", said + 1)
                 before = cpu_seconds(self.relay.pid)
                 began = time.monotonic()
                 neighbours.go_on(queries=100, connections=0)
