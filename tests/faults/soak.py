@@ -1,4 +1,4 @@
-"""Everything at once, for a long time: ``nox -s soak``, ``nox -s soak -- --minutes 5``.
+"""Everything at once, for a long time: ``nox -s soak``, ``nox -s soak -- --minutes 5 --workers 2``.
 
 Good clients of every kind, clients that mean no good, certificates that rotate, reloads, and in
 the first third of the time upgrades. The gateway of the last upgrade serves for the rest: when the
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from tests.faults.sockets import reset
 from tests.support import certificates
 from tests.support.gateway_daemon import BUG, Gateway, in_thread, wait_until
-from tests.support.processes import TWISTD, alive, environment
+from tests.support.processes import TWISTD, alive, children, environment
 from tests.support.raw_client import SSL_REQUEST, connect, startup_message
 from tests.support.servers import HOST, Server
 
@@ -45,7 +45,7 @@ MORE_FILES = 10
 
 
 class Sample(NamedTuple):
-    """What the gateway's process has at a moment.
+    """What the gateway's processes have at a moment.
 
     :ivar memory: resident, in MB.
     """
@@ -59,10 +59,12 @@ class Soak:
     """One run.
 
     :param minutes: how long.
+    :param workers: of the gateway.
     """
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, workers: int = 1) -> None:
         self.seconds = minutes * 60
+        self.workers = workers
         self.over = Event()
         self.did: dict[str, int] = {}
         self.samples: list[Sample] = []
@@ -105,6 +107,7 @@ class Soak:
                 state_dir = "{{state}}"
                 reload_interval = 2
                 shutdown_timeout = 120
+                workers = {self.workers}
                 [[gateway]]
                 listen = "tcp:0:interface={HOST}"
                 upstream = "{upstream}"
@@ -207,12 +210,15 @@ class Soak:
         self.did["upgrade"] = self.did.get("upgrade", 0) + 1
 
     def sample(self) -> None:
-        """Look at the process that serves."""
-        process = Path(f"/proc/{self.pid()}")
-        match = re.search(r"^VmRSS:\s+(\d+) kB", (process / "status").read_text(), re.MULTILINE)
-        assert match
-        files = len(os.listdir(process / "fd"))
-        self.samples.append(Sample(time.monotonic(), int(match[1]) / 1024, files))
+        """Look at the processes that serve."""
+        kilobytes = files = 0
+        for pid in (self.pid(), *children(self.pid())):
+            process = Path(f"/proc/{pid}")
+            match = re.search(r"^VmRSS:\s+(\d+) kB", (process / "status").read_text(), re.MULTILINE)
+            assert match
+            kilobytes += int(match[1])
+            files += len(os.listdir(process / "fd"))
+        self.samples.append(Sample(time.monotonic(), kilobytes / 1024, files))
 
     def _report(self) -> dict[str, Any]:
         assert self.clients.stdin is not None
@@ -249,7 +255,9 @@ def main() -> None:
     """Run, and exit with status 1 where something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
-    report = Soak(parser.parse_args().minutes).run()
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    report = Soak(given.minutes, given.workers).run()
     print(json.dumps(report, indent=2))
     sys.exit(bool(report["troubles"]))
 
