@@ -108,13 +108,14 @@ def check_status(configuration: Configuration, mistakes: Mistakes) -> None:
     :param mistakes: takes what is wrong.
     """
     daemon, gateways = configuration.daemon, configuration.gateways
+    where = f"{configuration.file}: " if configuration.file is not None else ""
     if daemon.status:
-        with mistakes.at(""):
+        with mistakes.at(where):
             check_status_endpoint(daemon.status, tls=daemon.status_ssl)
     elif daemon.status_ssl:
-        mistakes.add("status_ssl needs status: where to serve it")
+        mistakes.add(f"{where}status_ssl needs status: where to serve it")
     if daemon.status_ssl and gateways and gateways[0].settings.listener.ssl is SSL.OFF:
-        mistakes.add("status_ssl needs a certificate, and the first gateway has ssl = off")
+        mistakes.add(f"{where}status_ssl needs a certificate, and the first gateway has ssl = off")
 
 
 def load_gateway(

@@ -116,6 +116,22 @@ class SSHSettings:
         named = self.ssh_known_hosts_file
         return (named,) if named else tuple(map(os.path.expanduser, _DEFAULT_KNOWN_HOSTS))
 
+    def check_known_hosts(self) -> None:
+        """See that the file with host keys, if one is named, can be read.
+
+        :raises ConfigurationError: it cannot.
+        """
+        if not self.ssh_known_hosts_file:
+            return
+        try:
+            with open(self.ssh_known_hosts_file, "rb"):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                "ssh_known_hosts_file: could not open file "
+                f'"{self.ssh_known_hosts_file}": {error.strerror}'
+            ) from error
+
     def check(self) -> None:
         """Find what is wrong with them.
 

@@ -45,7 +45,7 @@ class SSHTunnel:
 
     :param reactor: Twisted's.
     :param settings: which server, and with which keys. They are read now.
-    :raises ConfigurationError: the settings or a key cannot be used.
+    :raises ConfigurationError: the settings, a key or the named file of host keys cannot be used.
     """
 
     def __init__(self, reactor: IReactor, settings: SSHSettings) -> None:
@@ -54,6 +54,7 @@ class SSHTunnel:
         self.settings = settings
         self._reactor = reactor
         self._server = parse_ssh_server(settings.upstream_via)
+        settings.check_known_hosts()
         self._known_hosts = KnownHosts(settings.known_hosts_files)
         self._identities: list[Identity] = []
         self.read_keys()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.errors import ConfigurationError
@@ -60,3 +62,15 @@ class SettingsTests(SynchronousTestCase):
         )
         self.assertEqual(error.mistakes, ("ssh_identity_file has no effect without upstream_via",))
         SSHSettings(ssh_identity_file="key", upstream_via="ssh://alice@bastion").check()
+
+    def test_a_named_file_of_host_keys_must_be_there(self) -> None:
+        path = self.mktemp()
+        named = SSHSettings(upstream_via="ssh://alice@bastion", ssh_known_hosts_file=path)
+        error = self.assertRaises(ConfigurationError, named.check_known_hosts)
+        self.assertEqual(
+            error.mistakes,
+            (f'ssh_known_hosts_file: could not open file "{path}": No such file or directory',),
+        )
+        Path(path).touch()
+        named.check_known_hosts()
+        SSHSettings(upstream_via="ssh://alice@bastion").check_known_hosts()
