@@ -103,7 +103,7 @@ class DiskFull(FaultCase):
 
 
 class DescriptorsExhausted(FaultCase):
-    """More connections than the process may have files: sessions go on, and others wait."""
+    """More connections than the process may have files: sessions go on, others are closed."""
 
     def test_exhausted(self) -> None:
         own = self.server().conninfo(user=None, dbname=None, sslmode="disable")
@@ -112,7 +112,7 @@ class DescriptorsExhausted(FaultCase):
 
         def fault(neighbours: Clients) -> dict[str, Any]:
             with contextlib.ExitStack() as stack:
-                for _ in range(200):  # those that are not accepted wait in the queue
+                for _ in range(200):  # Twisted closes those for which there is no descriptor
                     stack.enter_context(connect(self.relay.address))
                 wait_until(
                     lambda: self.relay.open_files() >= 118,
@@ -122,6 +122,7 @@ class DescriptorsExhausted(FaultCase):
                 said = len(re.findall("reloaded", self.relay.log()))
                 self.relay.signal(signal.SIGHUP)
                 self.relay.wait_for_log("reloaded", said + 1)
+                self.assertIn("Too many open files", self.relay.log())
                 before = cpu_seconds(self.relay.pid)
                 began = time.monotonic()
                 neighbours.go_on(queries=100, connections=0)
