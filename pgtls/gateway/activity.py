@@ -16,7 +16,7 @@ from pgtls.gateway.session_metrics import SessionMetrics, Tally
 from pgtls.protocols.connection_info import address_text
 from pgtls.protocols.interfaces import ISession
 from pgtls.protocols.observers import SessionObserver
-from pgtls.protocols.stages import Client, Refused
+from pgtls.protocols.stages import Client, Refused, Stage
 from pgtls.text import printable
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.transport.traffic import Traffic
@@ -149,7 +149,10 @@ class ActivityObserver(SessionObserver):
             return
         reason = reason_of(refused)
         labels = (self._gateway, "", "refused", reason, sqlstate)
-        self._metrics.sessions[(*labels, *_client_labels(client))].inc()
+        version, group, authentication = _client_labels(client)
+        if refused.stage is not Stage.UPSTREAM:
+            authentication = ""  # it was not let in
+        self._metrics.sessions[(*labels, version, group, authentication)].inc()
         self._refusals[reason, sqlstate] = LastRefusal(
             gateway=self._gateway,
             reason=reason,

@@ -172,7 +172,12 @@ class CountingTests(ActivityCase):
         self.observer.refused(Refused(Stage.UPSTREAM, None, "x", response, session.client))
         self.observer.ended(session)
         self.assertEqual(
-            self.value("pgtls_sessions_total", outcome="refused", reason="upstream not reachable"),
+            self.value(
+                "pgtls_sessions_total",
+                outcome="refused",
+                reason="upstream not reachable",
+                authentication="trust",
+            ),
             1,
         )
         self.assertEqual(self.value("pgtls_sessions_total"), 1)
@@ -185,6 +190,13 @@ class CountingTests(ActivityCase):
         self.assertEqual(self.value("pgtls_cancel_requests_total", outcome="accepted"), 1)
         self.assertEqual(self.value("pgtls_cancel_requests_total", outcome="dropped"), 1)
         self.assertEqual(self.value("pgtls_tls_errors_total"), 1)
+
+    def test_who_is_not_let_in_has_not_been_authenticated(self) -> None:
+        response = ErrorResponse.fatal("28P01", 'password authentication failed for user "a"')
+        self.observer.refused(Refused(Stage.POLICY, None, "no", response, client()))
+        for authentication, count in (("", 1), ("trust", 0)):
+            refused = {"outcome": "refused", "authentication": authentication}
+            self.assertEqual(self.value("pgtls_sessions_total", **refused), count)
 
     def test_peers_cannot_make_up_label_values(self) -> None:
         for number in range(2000):
