@@ -16,7 +16,7 @@ from pgtls.protocols.stages import ADMIT, Admit, Authenticate, Client, Decision,
 from pgtls.wire.server_negotiation import SSL
 
 #: pg_hba.conf's method ``cert`` is trust with clientcert=verify-full.
-_BY_CERTIFICATE = Admit("method=cert", "cert")
+_BY_CERTIFICATE = Admit("", "cert")
 
 
 @implementer(IAccessPolicy)

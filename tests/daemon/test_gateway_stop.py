@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -212,10 +213,13 @@ class Starting(SynchronousTestCase):
         self.certificate, self.key = files.pair("server", certificates.localhost(), "secret")
         self.port = free_port()
 
-    def starting(self, command: str, *options: str) -> subprocess.Popen[str]:
-        """A gateway that has got as far as its passphrase.
+    def starting(
+        self, command: str, *options: str, env: Mapping[str, str] = {}
+    ) -> subprocess.Popen[str]:
+        """A gateway that has got as far as its passphrase, or its workers.
 
-        :param command: what gives it the passphrase, when the file "begun" is there.
+        :param command: what gives it the passphrase.
+        :param env: more of its environment. One of the two makes the file "begun".
         """
         process = subprocess.Popen(
             [
@@ -224,7 +228,7 @@ class Starting(SynchronousTestCase):
                 *("--ssl-key-file", self.key, "--ssl-passphrase-command", command, *options),
             ],
             cwd=self.directory,
-            env=environment(),
+            env=environment(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -259,13 +263,23 @@ class Starting(SynchronousTestCase):
         assert process.stdout
         self.assertEqual(process.stdout.read(), "")
 
-    # The daemon itself gets the passphrase at once, its workers do not.
-    SLOW_FOR_WORKERS = "mkdir once 2>/dev/null || { touch begun; sleep 5; }; echo secret"
+    def with_slow_workers(self) -> subprocess.Popen[str]:
+        """A gateway whose workers begin, and take their time."""
+        customized = self.directory / "customized"
+        customized.mkdir()
+        (customized / "sitecustomize.py").write_text(
+            "import sys, time\n"
+            "if any(each.startswith('worker=') for each in sys.orig_argv):\n"
+            f"    open({str(self.directory / 'begun')!r}, 'w').close()\n"
+            "    time.sleep(5)\n"
+        )
+        path = os.pathsep.join((str(customized), environment()["PYTHONPATH"]))
+        return self.starting("echo secret", "--workers", "2", env={"PYTHONPATH": path})
 
     def test_stopped_while_its_workers_start_it_leaves_nothing(self) -> None:
-        process = self.starting(self.SLOW_FOR_WORKERS, "--workers", "2")
+        process = self.with_slow_workers()
+        wait_until(lambda: len(children(process.pid)) == 2, lambda: "there are no two workers")
         workers = children(process.pid)
-        self.assertEqual(len(workers), 2)
         process.terminate()
         self.assertEqual(process.wait(TIMEOUT), STOPPED)
         with self.assertRaises(ConnectionRefusedError):
@@ -274,7 +288,7 @@ class Starting(SynchronousTestCase):
         self.assertFalse((self.directory / "twistd.pid").exists())
 
     def test_killed_while_its_workers_start_it_leaves_nothing(self) -> None:
-        process = self.starting(self.SLOW_FOR_WORKERS, "--workers", "2")
+        process = self.with_slow_workers()
         workers = children(process.pid)
         process.kill()
         process.wait(TIMEOUT)
