@@ -214,11 +214,15 @@ class UpgradeUnderSystemd(UpgradeCase):
         self.addCleanup(systemd.close)
         with socket.create_server((HOST, 0)) as opened:
             number = opened.fileno()
-            activated = f'exec 3<&{number}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+            activated = (
+                "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+                "os.execv(sys.argv[2], sys.argv[2:])"
+            )
             gateway = self.started(
                 'state_dir = "{state}"\n[[gateway]]\nlisten = "systemd:domain=INET:index=0"\n'
                 f'upstream = "{upstream()}"\n',
-                ("sh", "-c", activated, "sh", *TWISTD, "-n"),
+                (sys.executable, "-c", activated, str(number), *TWISTD, "-n"),
                 env={"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "20000000"},
                 pass_fds=[number],
             )
