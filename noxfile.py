@@ -123,10 +123,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Which lines the tests run in their own process; fails below the floor."""
+    """Which lines the unit tests run; fails below the floor."""
     session.install(".[dev]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "twisted.trial", *(session.posargs or ["tests"]))
+    session.run("coverage", "run", "-m", "twisted.trial", *(session.posargs or ["tests.unit"]))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
