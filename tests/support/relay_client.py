@@ -17,7 +17,8 @@ from tests.support.in_memory import client_context
 from tests.support.processes import TIMEOUT
 from tests.support.raw_client import SSL_REQUEST, startup_message
 
-_RECEIVE_TIMEOUT = struct.pack("ll", int(TIMEOUT), 0)
+#: Longer than the minute for which a gateway keeps a side whose other side is gone.
+_RECEIVE_TIMEOUT = struct.pack("ll", int(TIMEOUT) + 30, 0)
 #: Seconds.
 _MOMENT = 0.2
 
