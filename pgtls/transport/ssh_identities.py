@@ -11,13 +11,14 @@ import attrs
 from twisted.conch.ssh.agent import AGENT_SIGN_RESPONSE, AGENTC_SIGN_REQUEST, SSHAgentClient
 from twisted.conch.ssh.common import NS, getNS
 from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IReactorUNIX, ITransport
+from twisted.internet.interfaces import ITransport
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import read_key_file
 from pgtls.tls.passphrase import passphrase
+from pgtls.transport.reactor import IReactor
 from pgtls.transport.ssh_settings import SSHSettings
 
 #: RFC 8332: how RSA keys sign. SHA-1, which "ssh-rsa" stands for, is refused by servers of today.
@@ -117,22 +118,27 @@ def _identity(key: Key, file: tuple[str, bytes]) -> Identity:
     return Identity(public, lambda data: succeed(key.sign(data, public.sshType())), file)
 
 
-async def identities_of_agent(reactor: IReactorUNIX) -> tuple[list[Identity], Callable[[], None]]:
-    """Ask the agent (``SSH_AUTH_SOCK``) for its keys.
+async def identities_of_agent(reactor: IReactor) -> tuple[list[Identity], Callable[[], None]]:
+    """Ask the agent (``SSH_AUTH_SOCK``) for its keys. Cancelling it closes the connection.
 
     :param reactor: Twisted's.
-    :returns: the keys, none where there is no agent; and what closes the connection to it, after
-        which they cannot sign any more.
+    :returns: the keys, none where there is no agent, or none that answers within AGENT_TIMEOUT; and
+        what closes the connection to it, after which they cannot sign any more.
     """
     path = os.environ.get("SSH_AUTH_SOCK")
     if not path:
         return [], lambda: None
     endpoint = UNIXClientEndpoint(reactor, path, timeout=AGENT_TIMEOUT)
+    agent = SSHAgentClient()
     try:
-        agent: SSHAgentClient = await connectProtocol(endpoint, SSHAgentClient())
-        keys = await agent.requestIdentities()
-    except Exception:
-        # It is gone, or answers what it should not: the keys in files may do.
+        await connectProtocol(endpoint, agent)
+        keys = await agent.requestIdentities().addTimeout(AGENT_TIMEOUT, reactor)
+    except Exception as error:
+        if agent.transport is not None:
+            agent.transport.loseConnection()
+        if isinstance(error, CancelledError):
+            raise
+        # It is gone, hangs, or answers what it should not: the keys in files may do.
         return [], lambda: None
     found = []
     for blob, _ in keys:

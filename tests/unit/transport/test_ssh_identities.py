@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,11 +12,20 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PrivateFormat,
 )
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pgtls.errors import ConfigurationError
 from pgtls.reading import noting
-from pgtls.transport.ssh_identities import Identity, identities_from_files
+from pgtls.transport import ssh_identities
+from pgtls.transport.ssh_identities import (
+    Identity,
+    identities_from_files,
+    identities_of_agent,
+)
 from pgtls.transport.ssh_settings import SSHSettings
 
 
@@ -68,3 +79,52 @@ class PassphraseTests(SynchronousTestCase):
         self.key.unlink()
         with self.assertRaisesRegex(ConfigurationError, "could not open private key file"):
             self.read(first)
+
+
+class _SilentAgent(Protocol):
+    """Takes a request, and never answers.
+
+    :ivar asked: fires with the request.
+    :ivar left: fires when its client has gone.
+    """
+
+    def __init__(self) -> None:
+        self.asked: Deferred[bytes] = Deferred()
+        self.left: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.asked.callback(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.left.callback(None)
+
+
+class SilentAgentTests(TestCase):
+    """An agent that hangs holds up no SSH connection, and keeps no descriptor."""
+
+    def setUp(self) -> None:
+        # The path of a socket has to be short.
+        directory = tempfile.TemporaryDirectory(dir="/tmp")
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "agent")
+        self.agent = _SilentAgent()
+        port = reactor.listenUNIX(path, Factory.forProtocol(lambda: self.agent))  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        self.patch(os, "environ", {**os.environ, "SSH_AUTH_SOCK": path})
+
+    def asking(self) -> Deferred[list[Identity]]:
+        asked = Deferred.fromCoroutine(identities_of_agent(reactor))  # type: ignore[arg-type]
+        return asked.addCallback(lambda found: found[0])
+
+    async def test_it_has_a_time_to_answer(self) -> None:
+        self.patch(ssh_identities, "AGENT_TIMEOUT", 0.1)
+        self.assertEqual(await self.asking(), [])
+        await self.agent.left
+
+    async def test_who_asks_may_give_up(self) -> None:
+        asking = self.asking()
+        await self.agent.asked
+        asking.cancel()
+        with self.assertRaises(CancelledError):
+            await asking
+        await self.agent.left
