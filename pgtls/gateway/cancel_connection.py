@@ -5,19 +5,14 @@ from __future__ import annotations
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.transport.dial import OneProtocol
 
 #: Seconds for the whole of a forwarded CancelRequest.
 CANCEL_TIMEOUT = 10.0
-
-
-class CancelConnections(Factory):
-    """Makes them."""
-
-    noisy = False
 
 
 class CancelConnection(protocol.Protocol):
@@ -51,5 +46,5 @@ async def send_cancel(endpoint: PgTLSClientEndpoint, packet: bytes) -> None:
     :raises PgTLSError: there is no such connection as the connection string asks for.
     """
     connection = CancelConnection(packet)
-    await endpoint.connect(CancelConnections.forProtocol(lambda: connection))
+    await endpoint.connect(OneProtocol.forProtocol(lambda: connection))
     await connection.done

@@ -21,11 +21,11 @@ from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.errors import ConnectFailed, PgTLSError
-from pgtls.gateway.cancel_connection import CANCEL_TIMEOUT, CancelConnection, CancelConnections
+from pgtls.gateway.cancel_connection import CANCEL_TIMEOUT, CancelConnection
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.log_limit import PERIOD, LogLimit
 from pgtls.protocols.places import CANCELS_AT_ONCE
-from pgtls.transport.dial import TIMEOUT_EXPIRED
+from pgtls.transport.dial import TIMEOUT_EXPIRED, OneProtocol
 from pgtls.transport.name_resolution import known_place, places
 from pgtls.transport.reactor import IReactor
 from pgtls.wire.messages import PEER_HAS_NOT, PEER_HAS_SESSION, CancelRequest
@@ -100,7 +100,7 @@ class _Round:
 
     def connect(self, endpoint: PgTLSClientEndpoint, question: _Question) -> Deferred[IProtocol]:
         """Ask one, unless it need not be asked any more."""
-        connecting = endpoint.connect(CancelConnections.forProtocol(lambda: question))
+        connecting = endpoint.connect(OneProtocol.forProtocol(lambda: question))
         self._connecting.append(connecting)
         return connecting
 

@@ -15,7 +15,7 @@ from functools import partial
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,6 +28,7 @@ from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import NegotiatedTLS
+from pgtls.transport.dial import OneProtocol
 from pgtls.transport.relay_transport import IStreamTransport
 from pgtls.wire.session_attributes import TargetSessionAttrs
 
@@ -59,10 +60,6 @@ class _Check(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.gone.called:
             self.gone.callback(None)
-
-
-class _Checks(Factory):
-    noisy = False
 
 
 def check_upstreams(
@@ -178,7 +175,7 @@ async def reach(upstream: PgTLSClientEndpoint) -> tuple[Host | None, NegotiatedT
 async def _connected(upstream: PgTLSClientEndpoint) -> tuple[_Check, Host | None]:
     check = _Check()
     session = upstream.for_session(any_session=upstream.conninfo.user is None)
-    await session.connect(_Checks.forProtocol(lambda: check))
+    await session.connect(OneProtocol.forProtocol(lambda: check))
     return check, session.reached
 
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.hosts import Host
 from pgtls.errors import ConfigurationError, ConnectFailed, PgTLSError
 from pgtls.protocols.server_login import Login, ServerDialogue, parse_row
-from pgtls.transport.dial import TIMEOUT_EXPIRED
+from pgtls.transport.dial import TIMEOUT_EXPIRED, OneProtocol
 from pgtls.wire.messages import ServerRejected
 from pgtls.wire.session_attributes import SessionAttributes, TargetSessionAttrs, query_failed
 
@@ -84,10 +83,6 @@ class _Inspection(ServerDialogue):
         return ConnectFailed(f"{why}{query_failed(query)}")
 
 
-class _Quiet(Factory):
-    noisy = False
-
-
 async def inspect(
     clock: IReactorTime,
     endpoint: PgTLSClientEndpoint,
@@ -105,7 +100,7 @@ async def inspect(
     inspection = _Inspection(login, target)
     connected: Deferred[ConnectOutcome] = Deferred(lambda _: attempt.cancel())
     attempt = endpoint.attempt(
-        _Quiet.forProtocol(lambda: inspection), login.startup, connected.callback
+        OneProtocol.forProtocol(lambda: inspection), login.startup, connected.callback
     )
     attempt.begin()
     outcome = await connected

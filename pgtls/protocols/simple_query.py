@@ -6,14 +6,13 @@ PostgreSQL documentation, "Message Flow", "Simple Query".
 from __future__ import annotations
 
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.protocol import Factory
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.startup_packet import startup_message
 from pgtls.errors import ConfigurationError, ConnectFailed
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.server_login import Login, Row, ServerDialogue, parse_row
-from pgtls.transport.dial import TIMEOUT_EXPIRED
+from pgtls.transport.dial import TIMEOUT_EXPIRED, OneProtocol
 from pgtls.transport.reactor import IReactor
 from pgtls.wire.messages import ServerRejected
 
@@ -54,10 +53,6 @@ class _Query(ServerDialogue):
         self.query(self._sql)
 
 
-class _Quiet(Factory):
-    noisy = False
-
-
 async def simple_query(reactor: IReactor, conninfo: ConnInfo, sql: str) -> list[Row]:
     """Log in, send one query, and close.
 
@@ -74,7 +69,7 @@ async def simple_query(reactor: IReactor, conninfo: ConnInfo, sql: str) -> list[
         raise ConfigurationError("name a user: user= in CONNINFO, or PGUSER")
     endpoint = PgTLSClientEndpoint(reactor, conninfo, startup=startup)
     query = _Query(Login(conninfo, startup), sql)
-    await endpoint.connect(_Quiet.forProtocol(lambda: query))
+    await endpoint.connect(OneProtocol.forProtocol(lambda: query))
     query.host = endpoint.reached
     query.ended.addTimeout(TIMEOUT, reactor)
     try:

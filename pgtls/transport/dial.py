@@ -39,8 +39,8 @@ _QUEUE_FULL = 0.01
 TIMEOUT_EXPIRED = "timeout expired"
 
 
-class _OneProtocol(Factory):
-    """Hands out the one Protocol of a connection."""
+class OneProtocol(Factory):
+    """Hands out the one Protocol of a connection, and logs neither its own start nor its stop."""
 
     noisy = False
 
@@ -173,7 +173,7 @@ async def _through_endpoint(
     reactor: IReactor, host: Host, protocol: Protocol, timeout: float
 ) -> None:
     try:
-        await _endpoint(reactor, host, timeout).connect(_OneProtocol.forProtocol(lambda: protocol))
+        await _endpoint(reactor, host, timeout).connect(OneProtocol.forProtocol(lambda: protocol))
     except ConnectingCancelledError as error:
         raise CancelledError from error
     except (ConnectError, OSError) as error:

@@ -10,13 +10,13 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConfigurationError, ConnectFailed, PgTLSError
-from pgtls.transport.dial import TIMEOUT_EXPIRED, connect_error
+from pgtls.transport.dial import TIMEOUT_EXPIRED, OneProtocol, connect_error
 from pgtls.transport.poller import poller
 from pgtls.transport.reactor import IReactor, has_epoll
 from pgtls.transport.ssh_channel import ForwardedConnection
@@ -34,10 +34,6 @@ LOGIN_TIMEOUT = 30.0
 #: Seconds before the connection is made again: at first, and at most.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
-
-
-class _Quiet(Factory):
-    noisy = False
 
 
 class SSHTunnel:
@@ -140,7 +136,7 @@ class SSHTunnel:
                 server, self._known_hosts, [*self._identities, *of_agent], self._reactor
             )
             endpoint = HostnameEndpoint(self._reactor, server.host, server.port, LOGIN_TIMEOUT)
-            await endpoint.connect(_Quiet.forProtocol(lambda: connection))
+            await endpoint.connect(OneProtocol.forProtocol(lambda: connection))
             await connection.ready
         finally:
             agent_done()

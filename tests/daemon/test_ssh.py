@@ -15,7 +15,8 @@ from tests.support import servers
 from tests.support.command_line import PGTLS
 from tests.support.gateway_daemon import Gateway, GatewayCase, GatewayFailed, wait_until
 from tests.support.processes import TIMEOUT, environment
-from tests.support.ssh_server import SSHD, SSHServer, free_port
+from tests.support.servers import free_port
+from tests.support.ssh_server import SSHD, SSHServer
 
 CONNECTED = "connected, host key SHA256:"
 

@@ -12,18 +12,10 @@ import tempfile
 from pathlib import Path
 
 from tests.support.gateway_daemon import wait_until
-from tests.support.servers import HOST
+from tests.support.servers import HOST, free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 """The server's program; None where it is not installed."""
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class SSHServer:
