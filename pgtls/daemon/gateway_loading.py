@@ -275,7 +275,7 @@ def upstream_endpoint(
         return None
     if tunnel is not None:
         check_reachable(conninfo)
-    endpoint = PgTLSClientEndpoint(reactor, conninfo, way=tunnel, preface=preface)
+    endpoint = PgTLSClientEndpoint(reactor, conninfo, dialer=tunnel, preface=preface)
     endpoint.check()
     return endpoint
 

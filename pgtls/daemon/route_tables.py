@@ -138,7 +138,7 @@ def loaded_routes(
             reactor,
             parsed.upstream,
             shared.tls if shared else None,
-            way=tunnel,
+            dialer=tunnel,
             preface=gateway.preface,
         )
         first.setdefault(security, upstream.endpoint)

@@ -10,8 +10,8 @@ from pgtls.conninfo.template import ConnInfoTemplate
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.protocols.stages import Upstream
 from pgtls.tls.client_context import ClientTLS
+from pgtls.transport.dialer import Dialer
 from pgtls.transport.reactor import IReactor
-from pgtls.transport.way_to_hosts import WayToHosts
 
 
 def security_of(conninfo: ConnInfo) -> ConnInfo:
@@ -30,7 +30,7 @@ class RouteUpstream:
     :param reactor: Twisted's reactor.
     :param template: its connection string.
     :param tls: what to use as TLS, where another route has the same parameters; None to make it.
-    :param way: how to get to hosts; None for this machine's own.
+    :param dialer: connects to hosts; None to connect from this machine.
     :param preface: see :class:`~pgtls.protocols.endpoint.PgTLSClientEndpoint`.
     :ivar takes_label: whether ``\1`` is in the connection string.
     :ivar endpoint: connects to the server; with ``\1``, an example, which is never connected to.
@@ -41,15 +41,15 @@ class RouteUpstream:
         reactor: IReactor,
         template: ConnInfoTemplate,
         tls: Callable[[], ClientTLS] | None = None,
-        way: WayToHosts | None = None,
+        dialer: Dialer | None = None,
         preface: bytes = b"",
     ) -> None:
         self._reactor = reactor
-        self._way = way
+        self._dialer = dialer
         self._template = template
         self.takes_label = template.takes_label
         self.endpoint = PgTLSClientEndpoint(
-            reactor, template.example(), tls=tls, way=way, preface=preface
+            reactor, template.example(), tls=tls, dialer=dialer, preface=preface
         )
 
     @property
@@ -78,7 +78,7 @@ class RouteUpstream:
                 self._reactor,
                 conninfo,
                 tls=self.endpoint.tls,
-                way=self._way,
+                dialer=self._dialer,
                 preface=self.endpoint.preface,
             )
         return Upstream(endpoint, route, database_of(endpoint.conninfo))

@@ -19,9 +19,9 @@ from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.protocols.client import NegotiationOutcome, PgTLSClientProtocol
 from pgtls.tls.client_context import ClientTLS
 from pgtls.transport.dial import TIMEOUT_EXPIRED
+from pgtls.transport.dialer import Dialer
 from pgtls.transport.name_resolution import known_place
 from pgtls.transport.reactor import IReactor
-from pgtls.transport.way_to_hosts import WayToHosts
 from pgtls.wire.attempts import Attempts
 from pgtls.wire.client_negotiation import ClientNegotiation, Event, Fail, NextHost, Reconnect
 from pgtls.wire.messages import ServerRejected, StartupMessage
@@ -50,7 +50,7 @@ class ConnectAttempt:
 
     :param reactor: Twisted's reactor.
     :param conninfo: where to connect to, and how.
-    :param way: resolves the hosts, and connects to their addresses.
+    :param dialer: resolves the hosts, and connects to their addresses.
     :param startup: the StartupMessage to send; None where the application begins when TLS is up.
     :param tls: makes what the connection string asks of TLS.
     :param observe: is told what happens, as it happens.
@@ -73,7 +73,7 @@ class ConnectAttempt:
         self,
         reactor: IReactor,
         conninfo: ConnInfo,
-        way: WayToHosts,
+        dialer: Dialer,
         startup: StartupMessage | None,
         tls: Callable[[], ClientTLS],
         observe: Callable[[Event], None],
@@ -83,7 +83,7 @@ class ConnectAttempt:
     ) -> None:
         self._reactor = reactor
         self._conninfo = conninfo
-        self._way = way
+        self._dialer = dialer
         self._startup = startup.raw if startup is not None else None
         self._tls = tls
         self._observe = observe
@@ -150,7 +150,7 @@ class ConnectAttempt:
                 return
             self._address, self._began = host, self._reactor.seconds()
             timeout = self._conninfo.connect_timeout or TCP_TIMEOUT
-            resolving = self._waiting = self._way.addresses(host, timeout)
+            resolving = self._waiting = self._dialer.addresses(host, timeout)
             resolving.addCallbacks(self._resolved, self._not_resolved).addErrback(self._failed)
             return
         self.exhausted = True
@@ -207,7 +207,7 @@ class ConnectAttempt:
             self._preface,
         )
         timeout = conninfo.connect_timeout or TCP_TIMEOUT
-        connecting = self._way.dial(self._address, protocol, timeout)
+        connecting = self._dialer.dial(self._address, protocol, timeout)
         if connecting is not None:
             self._waiting = connecting
             connecting.addErrback(self._not_connected).addErrback(self._failed)

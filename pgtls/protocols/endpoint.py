@@ -26,8 +26,8 @@ from pgtls.protocols.session_inspection import (
 from pgtls.protocols.session_search import Attempt, Inspect, SessionSearch
 from pgtls.tls.client_context import ClientTLS, Roots
 from pgtls.tls.sources import CertificateSource, KeySource
+from pgtls.transport.dialer import Dialer, DirectDialer
 from pgtls.transport.reactor import IReactor
-from pgtls.transport.way_to_hosts import FromHere, WayToHosts
 from pgtls.wire.attempts import SSLMode
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
@@ -52,7 +52,8 @@ class PgTLSClientEndpoint:
         does not send the message again.
     :param observe: is told what happens, as it happens.
     :param tls: what to use as TLS, in place of what the connection string asks for.
-    :param way: how to get to the hosts, such as an SSH server; None for this machine's own.
+    :param dialer: connects to the hosts, through an SSH server for example; None to connect from
+        this machine.
     :param preface: goes in front of everything on each connection, before SSLRequest and direct
         TLS: a PROXY header.
     :ivar preface: the same.
@@ -70,7 +71,7 @@ class PgTLSClientEndpoint:
         startup: StartupMessage | None = None,
         observe: Callable[[Event], None] = lambda event: None,
         tls: Callable[[], ClientTLS] | None = None,
-        way: WayToHosts | None = None,
+        dialer: Dialer | None = None,
         preface: bytes = b"",
     ) -> None:
         self._reactor = reactor
@@ -84,7 +85,7 @@ class PgTLSClientEndpoint:
             ClientTLS, conninfo, roots=roots, certificate=certificate, key=key
         )
         self._tls: ClientTLS | None = None
-        self._way = way or FromHere(reactor)
+        self._dialer = dialer or DirectDialer(reactor)
         self._last: Attempt | None = None
         self._known = KnownAttributes(reactor, self._inspect_for_all)
         self._login: Login | None = None
@@ -223,7 +224,7 @@ class PgTLSClientEndpoint:
         return ConnectAttempt(
             self._reactor,
             self.conninfo,
-            self._way,
+            self._dialer,
             startup,
             self.tls,
             observe,

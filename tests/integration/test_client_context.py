@@ -39,7 +39,7 @@ from pgtls.errors import (
 )
 from pgtls.policy.client_identity import ClientCert
 from pgtls.tls.client_context import ClientTLS
-from pgtls.transport import way_to_hosts
+from pgtls.transport import dialer
 from pgtls.wire.client_negotiation import Event
 from pgtls.wire.messages import StartupMessage
 from tests.support.certificates import Authority, Files, authority, localhost
@@ -524,7 +524,7 @@ class Names(ClientCase):
         )
         endpoint = PgTLSClientEndpoint(reactor, conninfo)
         for lifetime, asked in ((60.0, 1), (60.0, 1), (0.0, 2), (0.0, 3)):
-            self.patch(way_to_hosts, "NAME_LIFETIME", lifetime)
+            self.patch(dialer, "NAME_LIFETIME", lifetime)
             application = await endpoint.for_session().connect(_Applications())
             self.assertEqual(names.asked, ["localhost"] * asked)
             cast(Any, application).transport.loseConnection()

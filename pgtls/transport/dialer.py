@@ -1,4 +1,4 @@
-"""How a client gets to hosts: from here, or through an SSH server
+"""Dialers: how a client gets to hosts, from this machine or through an SSH server
 (:mod:`pgtls.transport.ssh_tunnel`)."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pgtls.transport.reactor import IReactor
 NAME_LIFETIME = 1.0
 
 
-class WayToHosts(Protocol):
+class Dialer(Protocol):
     """Resolves hosts, and connects to their addresses."""
 
     def addresses(self, host: Host, timeout: float) -> Deferred[list[Host]]:
@@ -43,10 +43,12 @@ class WayToHosts(Protocol):
         """
 
 
-class FromHere:
-    """This machine's own way: its resolver, whose answers are remembered for NAME_LIFETIME, and its
-    network. The resolver is asked for a name once at a time, however many want to know: where DNS
-    is silent, each question keeps one of the reactor's few threads, which other names need.
+class DirectDialer:
+    """Connects from this machine.
+
+    What the resolver answers is remembered for NAME_LIFETIME, and it is asked for a name once at a
+    time, however many want to know: where DNS is silent, each question keeps one of the reactor's
+    few threads, which other names need.
 
     :param reactor: Twisted's reactor.
     """
@@ -57,7 +59,7 @@ class FromHere:
         self._waiting: dict[Host, list[Deferred[list[Host]]]] = {}
 
     def dial(self, host: Host, protocol: TwistedProtocol, timeout: float) -> Deferred[None] | None:
-        """See :class:`WayToHosts`.
+        """See :class:`Dialer`.
 
         :param host: has a ``hostaddr``, or is a Unix socket.
         :param protocol: is given its transport.
@@ -67,7 +69,7 @@ class FromHere:
         return dial(self._reactor, host, protocol, timeout)
 
     def addresses(self, host: Host, timeout: float) -> Deferred[list[Host]]:
-        """See :class:`WayToHosts`.
+        """See :class:`Dialer`.
 
         :param host: as the connection string has it.
         :param timeout: seconds that the lookup may take.

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.errors import ConnectFailed
-from pgtls.transport.way_to_hosts import NAME_LIFETIME, FromHere
+from pgtls.transport.dialer import NAME_LIFETIME, DirectDialer
 
 DB = Host(host="db.example.com", hostaddr="", port=5432)
 OTHER = Host(host="other.example.com", hostaddr="", port=5432)
@@ -41,14 +41,14 @@ class Reactor(Clock):
 class Lookups(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Reactor()
-        self.way = FromHere(self.reactor)  # type: ignore[arg-type]
+        self.dialer = DirectDialer(self.reactor)  # type: ignore[arg-type]
 
     def names(self) -> list[str]:
         return [name for name, _ in self.reactor.asked]
 
     def test_one_question_for_all(self) -> None:
-        found = [self.way.addresses(DB, 10) for _ in range(30)]
-        other = self.way.addresses(OTHER, 10)
+        found = [self.dialer.addresses(DB, 10) for _ in range(30)]
+        other = self.dialer.addresses(OTHER, 10)
         self.assertEqual(self.names(), [DB.host, OTHER.host])
         self.reactor.answer("192.0.2.1")
         for each in found:
@@ -59,38 +59,40 @@ class Lookups(SynchronousTestCase):
 
     def test_silence(self) -> None:
         """Each has its own timeout; whoever comes later waits for the same answer."""
-        short, long = self.way.addresses(DB, 2), self.way.addresses(DB, 5)
+        short, long = self.dialer.addresses(DB, 2), self.dialer.addresses(DB, 5)
         self.reactor.advance(2)
         self.failureResultOf(short, ConnectFailed)
         self.assertNoResult(long)
         self.reactor.advance(3)
         self.failureResultOf(long, ConnectFailed)
-        late = self.way.addresses(DB, 5)
+        late = self.dialer.addresses(DB, 5)
         self.assertEqual(self.names(), [DB.host])
         self.reactor.answer("192.0.2.1")
         self.successResultOf(late)
 
     def test_no_such_name(self) -> None:
-        found = [self.way.addresses(DB, 10) for _ in range(2)]
+        found = [self.dialer.addresses(DB, 10) for _ in range(2)]
         self.reactor.answer()
         for each in found:
             self.failureResultOf(each, ConnectFailed)
-        again = self.way.addresses(DB, 10)
+        again = self.dialer.addresses(DB, 10)
         self.reactor.answer("192.0.2.1")
         self.successResultOf(again)
 
     def test_one_who_leaves(self) -> None:
-        leaving, staying = self.way.addresses(DB, 10), self.way.addresses(DB, 10)
+        leaving, staying = self.dialer.addresses(DB, 10), self.dialer.addresses(DB, 10)
         leaving.cancel()
         self.failureResultOf(leaving)
         self.reactor.answer("192.0.2.1")
         self.successResultOf(staying)
 
     def test_changes_are_followed(self) -> None:
-        self.way.addresses(DB, 10)
+        self.dialer.addresses(DB, 10)
         self.reactor.answer("192.0.2.1")
-        self.assertEqual(self.successResultOf(self.way.addresses(DB, 10))[0].hostaddr, "192.0.2.1")
+        self.assertEqual(
+            self.successResultOf(self.dialer.addresses(DB, 10))[0].hostaddr, "192.0.2.1"
+        )
         self.reactor.advance(NAME_LIFETIME)
-        changed = self.way.addresses(DB, 10)
+        changed = self.dialer.addresses(DB, 10)
         self.reactor.answer("192.0.2.9")
         self.assertEqual(self.successResultOf(changed)[0].hostaddr, "192.0.2.9")
