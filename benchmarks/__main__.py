@@ -6,7 +6,7 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +15,11 @@ import click
 from rich.console import Console
 
 from benchmarks.bars import verdicts
-from benchmarks.peers import PEERS, Legs, Peer
+from benchmarks.peers import PEERS, Peer
 from benchmarks.plot import svg
 from benchmarks.results import machine, versions
 from benchmarks.rounds import Plan, Runner
+from benchmarks.sites import Legs
 from benchmarks.table import show
 from benchmarks.workloads import WORKLOADS
 
@@ -42,17 +43,22 @@ class Names(click.ParamType[list[str]]):
         return [name for name in self._known if name in given]
 
 
-def _names(option: str, known: list[str], help: str) -> Callable[[_Command], _Command]:
-    return click.option(
-        option, type=Names(known), default=",".join(known), help=f"{help}: {', '.join(known)}."
-    )
+def _names(option: str, known: Mapping[str, bool], help: str) -> Callable[[_Command], _Command]:
+    """:param known: the names, each with whether it is usual."""
+    usual = [name for name in known if known[name]]
+    if len(usual) < len(known):
+        others = ", ".join(name for name in known if not known[name])
+        help += f": {', '.join(usual)}; where they are asked for: {others}"
+    else:
+        help += f": {', '.join(known)}"
+    return click.option(option, type=Names(list(known)), default=",".join(usual), help=f"{help}.")
 
 
 @click.command(help=f"{__doc__}\n\nIt installs nothing, and says which of the peers are missing.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@_names("--only", list(WORKLOADS), "Workloads")
-@_names("--peers", list(PEERS), "What to measure")
-@_names("--legs", [legs.value for legs in Legs], "Where TLS is")
+@_names("--only", {each.name: each.usual for each in WORKLOADS.values()}, "Workloads")
+@_names("--peers", {each.name: each.usual for each in PEERS.values()}, "What to measure")
+@_names("--legs", {legs.value: True for legs in Legs}, "Where TLS is")
 @click.option("--scale", type=float, default=1.0, help="Do that part of the usual work.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all samples.")
 @click.option("--svg", "svg_file", type=click.Path(path_type=Path), help="Write a plot.")

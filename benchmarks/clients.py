@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.peers import POSTGRES
 from pgtls.wire.messages import StartupMessage
 from tests.support.processes import environment
 from tests.support.servers import HOST
@@ -25,11 +26,13 @@ class ClientFailed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where clients connect to, and with which kind of TLS."""
+    """Where clients connect to, and how they begin TLS there.
+
+    :ivar sslnegotiation: None where they have no TLS; otherwise a value of libpq's parameter.
+    """
 
     port: int
-    tls: bool
-    direct: bool
+    sslnegotiation: str | None
 
     def environment(self) -> dict[str, str]:
         """What steers libpq there."""
@@ -39,8 +42,8 @@ class Target:
                 "PGPORT": str(self.port),
                 "PGUSER": "postgres",
                 "PGDATABASE": "postgres",
-                "PGSSLMODE": "require" if self.tls else "disable",
-                "PGSSLNEGOTIATION": "direct" if self.tls and self.direct else "postgres",
+                "PGSSLMODE": "require" if self.sslnegotiation else "disable",
+                "PGSSLNEGOTIATION": self.sslnegotiation or POSTGRES,
                 "PGGSSENCMODE": "disable",
             }
         )
@@ -103,9 +106,9 @@ class Connection:
     def _connect(self, target: Target) -> socket.socket:
         plain = socket.create_connection((HOST, target.port), TIMEOUT)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not target.tls:
+        if target.sslnegotiation is None:
             return plain
-        if not target.direct:
+        if target.sslnegotiation == POSTGRES:
             plain.sendall(SSL_REQUEST)
             if plain.recv(1) != b"S":
                 raise ClientFailed("no TLS")

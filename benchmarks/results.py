@@ -16,7 +16,8 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from benchmarks.peers import PEERS, Legs, Peer
+from benchmarks.peers import PEERS, Peer
+from benchmarks.sites import Legs
 from benchmarks.workloads import WORKLOADS, Figures, Metric, Workload
 
 #: What the others are compared with.

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from benchmarks.clients import ClientFailed, Target
-from benchmarks.peers import Legs, Peer, Site, site
+from benchmarks.peers import Peer
 from benchmarks.process import Proxy, ProxyFailed
 from benchmarks.results import Samples
+from benchmarks.sites import Legs, Site, site
 from benchmarks.workloads import VERSION, Subject, Workload
 from tests.support import certificates
 from tests.support.servers import Server, free_port
@@ -69,7 +70,8 @@ class Runner:
                         self._measure_fresh(workload, number)
                         continue
                     for (legs, peer), subject in _rotated(subjects.items(), number):
-                        self._measure(workload, legs, peer, subject)
+                        if workload.suits(legs, peer):
+                            self._measure(workload, legs, peer, subject)
 
     def _started(self, stack: ExitStack) -> dict[tuple[Legs, Peer], Subject]:
         """The peers that stay for all rounds, in front of a PostgreSQL."""
@@ -80,7 +82,7 @@ class Runner:
         subjects = {}
         for legs, peer in self.plan.pairs(bare=False):
             if peer.command is None:
-                target = Target(postgresql.port, True, peer.direct)
+                target = Target(postgresql.port, peer.sslnegotiation[0])
                 subjects[legs, peer] = self._subject(target, None)
                 continue
             place = self._site(peer, postgresql.port, legs)
@@ -150,7 +152,7 @@ def _rotated(every: Iterable[_Each], number: int) -> list[_Each]:
 
 
 def _target(peer: Peer, place: Site) -> Target:
-    return Target(place.port, place.legs.client_tls, peer.direct)
+    return Target(place.port, peer.sslnegotiation[0] if place.legs.client_tls else None)
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from benchmarks.clients import ClientFailed, ClientProcess, Connection, Target
+from benchmarks.peers import DIRECT, Peer
 from benchmarks.process import Proxy
+from benchmarks.sites import Legs
 from tests.support.servers import pgbench, psql
 
 VERSION = 17
@@ -18,7 +20,7 @@ GB = 1e9
 LINE = 1000
 
 CONNECTIONS = 800
-SECONDS = 2.0
+QUERIES = 80_000
 COPIED_LINES = 400_000
 IDLE = 1000
 OPEN = (10, 100, 1000, 5000)
@@ -64,6 +66,8 @@ class Workload:
 
     :ivar bare: it needs thousands of connections or a fresh process: a peer of its own, in front
         of :mod:`benchmarks.upstream`.
+    :ivar direct: its clients begin with the handshake (``sslnegotiation=direct``).
+    :ivar usual: it is measured where nothing else is asked for.
     """
 
     name: str
@@ -71,6 +75,12 @@ class Workload:
     metrics: tuple[Metric, ...]
     run: Callable[[Subject], Figures]
     bare: bool = False
+    direct: bool = False
+    usual: bool = True
+
+    def suits(self, legs: Legs, peer: Peer) -> bool:
+        """Whether it can be done through that peer."""
+        return not self.direct or (legs.client_tls and DIRECT in peer.sslnegotiation)
 
 
 def _cost(subject: Subject, amount: float, action: Callable[[], object]) -> Figures:
@@ -84,28 +94,41 @@ def _cost(subject: Subject, amount: float, action: Callable[[], object]) -> Figu
     return figures
 
 
-def _pgbench(subject: Subject, *options: str) -> str:
-    script = subject.directory / "select.sql"
-    script.write_text("select 1;\n")
+SIMPLE = "select 1;\n"
+PARAMETER = "\\set number random(1, 1000000)\nselect :number::int;\n"
+
+
+def _pgbench(subject: Subject, sql: str, *options: str) -> str:
+    script = subject.directory / "script.sql"
+    script.write_text(sql)
     command = [pgbench(VERSION), "-n", "-f", str(script), *options]
     return ClientProcess(subject.target, command).output()
 
 
-def _connections(subject: Subject) -> Figures:
-    """Sessions one after the other, four at a time, each with one query."""
-    each = subject.times(CONNECTIONS / 4)
-    storm = partial(_pgbench, subject, "-C", "-c", "4", "-t", str(each))
-    return _cost(subject, each * 4 / 1000, storm)
+def _connections(clients: int, subject: Subject) -> Figures:
+    """Sessions one after the other, that many at a time, each with one query."""
+    each = subject.times(CONNECTIONS / clients)
+    storm = partial(_pgbench, subject, SIMPLE, "-C", "-c", str(clients), "-t", str(each))
+    return _cost(subject, each * clients / 1000, storm)
 
 
-def _queries(clients: int, subject: Subject) -> Figures:
-    """Small queries, one after the other in each session."""
+def _direct_connections(clients: int, subject: Subject) -> Figures:
+    """The same, without an SSLRequest."""
+    target = replace(subject.target, sslnegotiation=DIRECT)
+    return _connections(clients, replace(subject, target=target))
+
+
+def _queries(clients: int, sql: str, mode: str, subject: Subject) -> Figures:
+    """Small queries, one after the other in each session.
+
+    :param mode: pgbench's ``--protocol``.
+    """
+    each = subject.times(QUERIES / clients)
     used = subject.proxy.cpu() if subject.proxy else 0.0
-    out = _pgbench(subject, "-c", str(clients), "-T", str(subject.times(SECONDS)))
+    out = _pgbench(subject, sql, "-M", mode, "-c", str(clients), "-t", str(each))
     figures = {"tps": _number(r"tps = ([\d.]+)", out)}
     if subject.proxy:
-        done = _number(r"actually processed: (\d+)", out)
-        figures["cpu"] = (subject.proxy.cpu() - used) / done * 1000
+        figures["cpu"] = (subject.proxy.cpu() - used) / (each * clients) * 1000
     return figures
 
 
@@ -200,29 +223,52 @@ _CPU_GB = Metric("cpu", "proxy CPU-s per GB")
 _WALL_GB = Metric("wall", "s per GB")
 _RATE = Metric("rate", "MB per s", lower_is_better=False)
 
+_CONNECTION = (Metric("cpu", "proxy CPU-s per 1,000"), Metric("wall", "s per 1,000"))
+_QUERY = (
+    Metric("tps", "queries per s", lower_is_better=False),
+    Metric("cpu", "proxy CPU-s per 1,000"),
+)
+
 WORKLOADS = {
     workload.name: workload
     for workload in (
+        Workload("conn", "connections", _CONNECTION, partial(_connections, 4)),
         Workload(
-            "conn",
-            "connections",
-            (
-                Metric("cpu", "proxy CPU-s per 1,000"),
-                Metric("wall", "s per 1,000"),
-            ),
-            _connections,
+            "direct",
+            "connections, sslnegotiation=direct",
+            _CONNECTION,
+            partial(_direct_connections, 4),
+            direct=True,
+        ),
+        *(
+            Workload(
+                f"conn{clients}",
+                f"connections, {clients} at a time",
+                _CONNECTION,
+                partial(_connections, clients),
+                usual=False,
+            )
+            for clients in (8, 64)
         ),
         *(
             Workload(
                 f"q{clients}",
                 f"small queries, {clients} client{'s' if clients > 1 else ''}",
-                (
-                    Metric("tps", "queries per s", lower_is_better=False),
-                    Metric("cpu", "proxy CPU-s per 1,000"),
-                ),
-                partial(_queries, clients),
+                _QUERY,
+                partial(_queries, clients, SIMPLE, "simple"),
+                usual=usual,
             )
-            for clients in (1, 16, 64)
+            for clients, usual in ((1, True), (8, False), (16, True), (64, True))
+        ),
+        *(
+            Workload(
+                name,
+                f"{name} prepared statements, 16 clients",
+                _QUERY,
+                partial(_queries, 16, PARAMETER, mode),
+                usual=usual,
+            )
+            for name, mode, usual in (("named", "prepared", True), ("unnamed", "extended", False))
         ),
         Workload("down", "COPY TO", (_CPU_GB, _WALL_GB, _RATE), partial(_downloads, 1)),
         Workload("up", "COPY FROM", (_CPU_GB, _WALL_GB), _upload),

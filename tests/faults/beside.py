@@ -18,8 +18,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.peers import PEERS, Legs, site
+from benchmarks.peers import PEERS
 from benchmarks.process import Proxy
+from benchmarks.sites import Legs, site
 from tests.faults import network
 from tests.faults.neighbours import Clients
 from tests.faults.sockets import full_queue
