@@ -48,6 +48,7 @@ def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     inherited.pop("COVERAGE_PROCESS_START", None)  # tests measure children's time and memory
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of hundreds would compile pgtls anew
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     own = {"HOME": "/nonexistent", "LC_ALL": "C", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
