@@ -6,6 +6,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from pgtls.transport.back_pressure import read_no_faster
 from pgtls.transport.relay_transport import (
     IRelayTransport,
     IStreamTransport,
@@ -57,7 +58,7 @@ class RelaySide(Protocol):
         :param other: where to, no faster than it reads.
         """
         self._other = other
-        other.transport.registerProducer(self.transport, True)
+        read_no_faster(self.transport, other.transport)
 
     def allow_splice(self) -> None:
         """From now on nothing here looks at what comes: where nothing encrypts it either, it may go

@@ -129,13 +129,23 @@ def unread(transport: ITransport, data: bytes) -> None:
     :param transport: the protocol's; ours, Twisted's own, or a wrapper of one (haproxy's).
     :param data: the bytes.
     """
-    lowest: object = transport
-    while isinstance(lowest, ProtocolWrapper):
-        lowest = lowest.transport
+    lowest = lowest_transport(transport)
     if IRelayTransport.providedBy(lowest):
         lowest.unread(data)
     else:
         lowest.protocol.dataReceived(data)  # type: ignore[attr-defined] # Twisted's TLS is there
+
+
+def lowest_transport(transport: ITransport) -> object:
+    """The socket's own transport.
+
+    :param transport: a protocol's; a wrapper of another one (haproxy's), or not.
+    :returns: that which wraps no other one.
+    """
+    lowest: object = transport
+    while isinstance(lowest, ProtocolWrapper):
+        lowest = lowest.transport
+    return lowest
 
 
 def speak_for(transport: ITransport, client: IAddress | None, server: IAddress | None) -> None:

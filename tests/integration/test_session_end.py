@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
+from threading import Event
 from typing import Any
 
+from OpenSSL.SSL import Connection as SSLConnection
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -15,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pgtls.gateway.cancel import CancelForwarder
+from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.relay import DRAIN_TIMEOUT, RelaySide
 from pgtls.gateway.session import SessionContext
@@ -25,9 +29,17 @@ from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.transport.listening import listen
 from pgtls.wire.server_negotiation import SSL
+from tests.support.fake_servers import AUTHENTICATION_OK, READY_FOR_QUERY
+from tests.support.in_memory import server_context
 from tests.support.processes import TIMEOUT, reactor
 from tests.support.raw_client import startup_message
+from tests.support.relay_client import Session
 from tests.support.transports import OnTwistedsTransports, Transports
+
+#: BackendKeyData.
+KEY = b"K\0\0\0\x0c\0\0\0\x01\0\0\0\x02"
+
+LAST_WORDS = b"E\0\0\0\x0bSFATAL\0"
 
 
 class LastWords(RelaySide):
@@ -120,17 +132,22 @@ class NoBinding:
         raise ZeroDivisionError
 
 
-class AnErrorAtTheBeginning(EndCase):
-    """Of ours, when the server has answered: both sides are closed, and the log says why."""
+class SessionCase(EndCase):
+    """With a gateway and a server in the process of the tests."""
 
-    async def test_both_sides_are_closed(self) -> None:
+    async def gateway(self, sslmode: str, binding: Any) -> tuple[int, socket.socket]:
+        """A gateway without TLS for its clients.
+
+        :param sslmode: to the server.
+        :param binding: what looks after channel binding.
+        :returns: its port, and the server's listening socket.
+        """
         server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(server.close)
         server.settimeout(TIMEOUT)
         upstream = PgTLSClientEndpoint(
-            reactor, f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=disable"
+            reactor, f"host=127.0.0.1 port={server.getsockname()[1]} sslmode={sslmode}"
         )
-        binding: Any = NoBinding()
         context = SessionContext(
             reactor,
             SingleUpstream(upstream),
@@ -144,6 +161,14 @@ class AnErrorAtTheBeginning(EndCase):
         sides = ClientSides(context)
         settings = ListenerSettings(ssl=SSL.OFF)
         port = await self.listen(PgTLSServerFactory(sides, None, settings, reactor=reactor))
+        return port, server
+
+
+class AnErrorAtTheBeginning(SessionCase):
+    """Of ours, when the server has answered: both sides are closed, and the log says why."""
+
+    async def test_both_sides_are_closed(self) -> None:
+        port, server = await self.gateway("disable", NoBinding())
 
         def session() -> tuple[bytes, bytes]:
             """What the client and the server read in the end."""
@@ -162,4 +187,49 @@ class AnErrorAtTheBeginning(EndCase):
 
 
 class AnErrorAtTheBeginningOnTwisteds(OnTwistedsTransports, AnErrorAtTheBeginning):
+    pass
+
+
+class TheServerSaysGoodbye(SessionCase):
+    """In TLS, while the client sends more than it reads."""
+
+    async def test_both_sides_are_closed(self) -> None:
+        """It reads on then, as TCP wants it, so that no write tells the gateway of the end."""
+        port, server = await self.gateway("require", ChannelBinding())
+
+        def client() -> bytes:
+            """:returns: all that the client reads."""
+            session = Session(("127.0.0.1", port), tls=False)
+            with closing(session.socket):
+                session.send_what_goes(bytes(32 << 20))
+                stuck.set()
+                return session.read_all()
+
+        def backend() -> bytes:
+            """:returns: what comes behind the gateway's close_notify."""
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(TIMEOUT)
+                connection.recv(8)
+                connection.sendall(b"S")
+                connection.settimeout(None)  # pyOpenSSL wants it to block
+                tls = SSLConnection(server_context(), connection)
+                tls.set_accept_state()
+                tls.recv(1000)
+                tls.sendall(AUTHENTICATION_OK + KEY + READY_FOR_QUERY)
+                stuck.wait(TIMEOUT)
+                tls.sendall(LAST_WORDS)
+                tls.shutdown()
+                connection.settimeout(TIMEOUT)
+                while connection.recv(1 << 20):
+                    pass
+                return b""
+
+        stuck = Event()
+        sides = [deferToThread(side) for side in (client, backend)]
+        self.assertEqual([await each for each in sides], [LAST_WORDS, b""])
+        self.check_transports()
+
+
+class TheServerSaysGoodbyeOnTwisteds(OnTwistedsTransports, TheServerSaysGoodbye):
     pass

@@ -67,12 +67,13 @@ class Session:
 
     def send_what_goes(self, data: bytes) -> bytes:
         """Send until nothing more has gone for a moment; returns what is left."""
+        left = memoryview(data)
         self.socket.setblocking(False)
-        while data and select([], [self.socket], [], _MOMENT)[1]:
+        while left and select([], [self.socket], [], _MOMENT)[1]:
             with suppress(BlockingIOError, SSL.WantWriteError):
-                data = data[(self._tls or self.socket).send(data[:65536]) :]
+                left = left[(self._tls or self.socket).send(left[:65536]) :]
         self.socket.setblocking(True)
-        return data
+        return bytes(left)
 
     def read_what_comes(self) -> bytes:
         """Read until nothing more has come for a moment, without TLS."""
