@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from twisted.conch.ssh.common import getNS
 from twisted.conch.ssh.connection import SSHConnection
 from twisted.conch.ssh.forwarding import packOpen_direct_tcpip
 from twisted.conch.ssh.keys import Key
-from twisted.conch.ssh.transport import SSHClientTransport
-from twisted.conch.ssh.userauth import SSHUserAuthClient
+from twisted.conch.ssh.transport import (
+    DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
+    SSHClientTransport,
+)
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IConsumer,
@@ -19,15 +23,15 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgtls.errors import CertificateNotVerified, ConnectFailed, PgTLSError
 from pgtls.text import log_text
 from pgtls.transport.ssh_channel import ForwardedConnection
-from pgtls.transport.ssh_identities import Identity, PublicKey
+from pgtls.transport.ssh_identities import Identity
 from pgtls.transport.ssh_known_hosts import KnownHosts, fingerprint
+from pgtls.transport.ssh_login import SILENT, Login
 from pgtls.transport.ssh_settings import SSHServer
 
 #: As ServerAliveInterval (seconds) and ServerAliveCountMax in ssh_config(5).
@@ -43,74 +47,35 @@ _HOST_KEYS = [
     b"rsa-sha2-512",
     b"rsa-sha2-256",
 ]
-_WEAK = (b"-sha1", b"-md5", b"-cbc")
+#: What the first lists of a KEXINIT (RFC 4253, section 7.1) are about, in OpenSSH's words.
+_AGREED_ON = (
+    *("key exchange method", "host key type", "cipher", "cipher", "MAC", "MAC"),
+    "compression method",
+)
 
-#: In place of conch's loggers, which say each step: what an operator needs is said here.
-_SILENT = Logger(observer=LogPublisher())
+#: The line that SSH begins with, and how many bytes conch lets come before and with it.
+_VERSION = re.compile(rb"^SSH-.*\n", re.MULTILINE)
+_MOST_BEFORE_VERSION = 4096
+
+_WEAK = (b"-sha1", b"-md5", b"-cbc")
 
 
 def _strong(algorithms: Iterable[bytes]) -> list[bytes]:
     return [name for name in algorithms if not name.endswith(_WEAK)]
 
 
+def _listed(names: Iterable[bytes]) -> str:
+    return log_text(b",".join(names))
+
+
 class _TCP(ITCPTransport, IConsumer):
     """What Twisted's TCP connections are."""
-
-
-class _Login(SSHUserAuthClient):
-    """Logs in with one key after the other."""
-
-    _log = _SILENT
-
-    def __init__(
-        self,
-        user: str,
-        service: SSHConnection,
-        identities: list[Identity],
-        denied: Callable[[str], None],
-    ) -> None:
-        super().__init__(user.encode(), service)
-        self._identities = iter(identities)
-        self._denied = denied
-        self._offered: Identity | None = None
-
-    def tryAuth(self, kind: bytes) -> Any:
-        """Nothing but keys: nobody is there to type a password.
-
-        :param kind: SSH's name of a method.
-        :returns: what conch expects: None, or whether something was sent.
-        """
-        return super().tryAuth(kind) if kind == b"publickey" else None
-
-    def getPublicKey(self) -> PublicKey | None:
-        """The next key; None when all have been offered."""
-        self._offered = next(self._identities, None)
-        return self._offered.public if self._offered is not None else None
-
-    def signData(self, publicKey: Key, signData: bytes) -> Deferred[bytes] | None:
-        """Sign with the key that the server has accepted.
-
-        :param publicKey: the one that was offered last.
-        :param signData: what to sign.
-        :returns: fires with the signature.
-        """
-        return self._offered.sign(signData) if self._offered is not None else None
-
-    def ssh_USERAUTH_FAILURE(self, packet: bytes) -> Any:
-        """The server has not accepted a key, or says at the beginning what it accepts.
-
-        :param packet: its methods.
-        :returns: what conch makes of it.
-        """
-        methods = packet[4 : 4 + int.from_bytes(packet[:4], "big")]
-        self._denied(log_text(methods))
-        return super().ssh_USERAUTH_FAILURE(packet)
 
 
 class _Channels(SSHConnection):
     """The channels in a connection."""
 
-    _log = _SILENT
+    _log = SILENT
 
     def __init__(self, logged_in: Callable[[], None], channel_closed: Callable[[], None]) -> None:
         super().__init__()
@@ -154,7 +119,7 @@ class SSHClientConnection(SSHClientTransport):
     """
 
     transport: _TCP
-    _log = _SILENT
+    _log = SILENT
     ourVersionString = b"SSH-2.0-pgtls"
     supportedCiphers = _strong(SSHClientTransport.supportedCiphers)
     supportedMACs = _strong(SSHClientTransport.supportedMACs)
@@ -174,7 +139,7 @@ class SSHClientConnection(SSHClientTransport):
         self._clock = clock
         self._channels = _Channels(self._logged_in, self._channel_closed)
         self._retired = False
-        self._methods: str | None = None  # that the server would accept, while we are not logged in
+        self._login: Login | None = None  # until we are logged in
         self._error: PgTLSError | None = None
         self._alive: IDelayedCall | None = None
         self._unanswered = 0
@@ -195,6 +160,49 @@ class SSHClientConnection(SSHClientTransport):
         super().connectionMade()
 
     # How it comes up ----------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the server.
+
+        :param data: the bytes.
+        """
+        if (
+            not self.gotVersion
+            and not _VERSION.search(before := self.buf + data)
+            and len(before) <= _MOST_BEFORE_VERSION
+        ):
+            # Other lines may come first (RFC 4253, section 4.2). Where they come alone, conch takes
+            # them for a packet.
+            self.buf = before
+            return
+        try:
+            super().dataReceived(data)
+        except Exception as error:
+            if self.ready.called:
+                raise
+            # Anybody may be there. conch lets through what its parsers and cryptography raise.
+            self._error = self._error or ConnectFailed(f"SSH failed: malformed packet ({error})")
+            self.abort()
+
+    def ssh_KEXINIT(self, packet: bytes) -> Any:
+        """The server says which algorithms it has. Where we have none of them conch disconnects.
+
+        :param packet: lists of their names.
+        :returns: what conch makes of it.
+        """
+        theirs = [names.split(b",") for names in getNS(packet[16:], len(_AGREED_ON))[:-1]]
+        ciphers, macs = self.supportedCiphers, self.supportedMACs
+        ours = (
+            *(self.supportedKeyExchanges, self.supportedPublicKeys),
+            *(ciphers, ciphers, macs, macs, self.supportedCompressions),
+        )
+        for what, our, their in zip(_AGREED_ON, ours, theirs, strict=True):
+            if not set(our) & set(their):
+                self._error = self._error or ConnectFailed(
+                    f"no matching {what} found: the SSH server offers {_listed(their)}, and here "
+                    f"there are {_listed(our)}"
+                )
+        return super().ssh_KEXINIT(packet)
 
     def verifyHostKey(self, hostKey: bytes, fingerprint_: object) -> Deferred[bool]:
         """Check the server's key.
@@ -217,15 +225,11 @@ class SSHClientConnection(SSHClientTransport):
 
     def connectionSecure(self) -> None:
         """The server is the right one: log in."""
-        self.requestService(
-            _Login(self._server.user, self._channels, self._identities, self._denied)
-        )
-
-    def _denied(self, methods: str) -> None:
-        self._methods = methods
+        self._login = Login(self._server.user, self._channels, self._identities)
+        self.requestService(self._login)
 
     def _logged_in(self) -> None:
-        self._methods = None
+        self._login = None
         self._next_alive()
         if not self.ready.called:
             self.ready.callback(None)
@@ -241,6 +245,16 @@ class SSHClientConnection(SSHClientTransport):
         words = log_text(description)
         self._error = self._error or ConnectFailed(f"the SSH server ended the connection: {words}")
 
+    def sendDisconnect(self, reason: int, desc: bytes) -> None:
+        """End it, and say why.
+
+        :param reason: SSH's number for it.
+        :param desc: conch's words.
+        """
+        if reason != DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE:  # as the login says it better
+            self._error = self._error or ConnectFailed(f"SSH failed: {log_text(desc)}")
+        super().sendDisconnect(reason, desc)
+
     def abort(self) -> None:
         """Close at once."""
         self.transport.abortConnection()
@@ -254,21 +268,19 @@ class SSHClientConnection(SSHClientTransport):
             self._alive.cancel()
             self._alive = None
         super().connectionLost(reason)
-        error = self._error or self._why_denied() or ConnectFailed("the SSH connection was lost")
+        error = self._error or self._why_lost()
         if not self.ready.called:
             self.ready.errback(error)
         else:
             self.ended.callback(error)
 
-    def _why_denied(self) -> PgTLSError | None:
-        if self._methods is None:
-            return None
-        tried = len(self._identities)
-        keys = f"{tried} {'key was' if tried == 1 else 'keys were'} offered" if tried else "no key"
-        return ConnectFailed(
-            f"Permission denied ({self._methods}): {keys}"
-            + ("" if tried else " to offer: name one with ssh_identity_file, or use an agent")
-        )
+    def _why_lost(self) -> PgTLSError:
+        if self._login is not None and self._login.error is not None:
+            return self._login.error
+        if self.gotVersion:
+            return ConnectFailed("the SSH connection was lost")
+        said = f', and said: "{log_text(self.buf.strip())}"' if self.buf.strip() else ""
+        return ConnectFailed(f"the server closed the connection before SSH began{said}")
 
     def _next_alive(self) -> None:
         self._alive = self._clock.callLater(ALIVE_INTERVAL, self._ask_if_alive)

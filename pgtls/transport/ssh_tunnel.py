@@ -90,7 +90,7 @@ class SSHTunnel:
             Cancelling it closes it.
         """
         dialling = Deferred.fromCoroutine(self._dial(host, protocol))
-        return dialling.addTimeout(timeout, self._reactor).addErrback(_timed_out)
+        return dialling.addTimeout(timeout, self._reactor).addErrback(self._timed_out)
 
     async def _dial(self, host: Host, protocol: Protocol) -> None:
         connection = await self._connected()
@@ -102,13 +102,22 @@ class SSHTunnel:
         try:
             connection.open(channel, name, host.port)
             await channel.opened
-        except BaseException:
+        except BaseException as error:
             near.close()
+            if isinstance(error, ConnectFailed):
+                raise ConnectFailed(f"{self._server}: {error.reason}") from None
             raise
         peer = IPv4Address("TCP", name, host.port)
         protocol.makeConnection(
             TCPConnection(near, protocol, self._reactor, poller(self._reactor), peer, client=True)
         )
+
+    def _timed_out(self, failure: Failure) -> Failure:
+        """:raises ConnectFailed: it took too long."""
+        if failure.check(DeferredTimeout):
+            why = f"{TIMEOUT_EXPIRED}; {self._last_error}" if self._last_error else TIMEOUT_EXPIRED
+            raise ConnectFailed(f"{self._server}: {why}") from None
+        return failure
 
     # The SSH connection -------------------------------------------------------------------------
 
@@ -199,13 +208,6 @@ class SSHTunnel:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.errback(ConnectFailed(f"{self._server}: not connected any more"))
-
-
-def _timed_out(failure: Failure) -> Failure:
-    """:raises ConnectFailed: it took too long."""
-    if failure.check(DeferredTimeout):
-        raise ConnectFailed(TIMEOUT_EXPIRED) from None
-    return failure
 
 
 def _why_not_connected(error: BaseException | None) -> str:
