@@ -10,7 +10,7 @@ import attrs
 
 from pgtls import settings
 from pgtls.errors import ConfigurationError
-from pgtls.reading import exists
+from pgtls.reading import exists, not_noting, read_file
 
 SSH_PORT = 22
 
@@ -37,11 +37,11 @@ class SSHServer:
         return f"ssh://{self.user}@{host}:{self.port}"
 
     @property
-    def known_as(self) -> bytes:
+    def known_as(self) -> str:
         """Its name in a known_hosts file: ``host``, or ``[host]:port`` (sshd(8), "SSH_KNOWN_HOSTS
         FILE FORMAT")."""
         name = self.host.lower()
-        return (name if self.port == SSH_PORT else f"[{name}]:{self.port}").encode()
+        return name if self.port == SSH_PORT else f"[{name}]:{self.port}"
 
 
 def parse_ssh_server(address: str) -> SSHServer:
@@ -124,8 +124,9 @@ class SSHSettings:
         if not self.ssh_known_hosts_file:
             return
         try:
-            with open(self.ssh_known_hosts_file, "rb"):
-                pass
+            # It is read again for each SSH connection: no reload is needed when it changes.
+            with not_noting():
+                read_file(self.ssh_known_hosts_file)
         except OSError as error:
             raise ConfigurationError(
                 "ssh_known_hosts_file: could not open file "

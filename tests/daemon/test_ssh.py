@@ -100,6 +100,7 @@ class TunnelTests(SSHCase):
         self.ssh.stop()
         self.ssh.start("AllowTcpForwarding no")
         why = self.why_refused(self.through())
+        self.assertIn(f"{self.ssh.address}: the SSH server does not forward this", why)
         self.assertIn("see AllowTcpForwarding and PermitOpen in its sshd_config", why)
 
 
@@ -107,9 +108,11 @@ class IdentityTests(SSHCase):
     """Who is at the other end, and who we are."""
 
     def test_a_host_key_that_is_not_known(self) -> None:
-        why = self.why_refused(self.through(known="/dev/null"))
+        known = self.ssh.directory / "empty"
+        known.touch()
+        why = self.why_refused(self.through(known=str(known)))
         self.assertIn("Host key verification failed: the host key ssh-ed25519 SHA256:", why)
-        self.assertIn("is not known (/dev/null)", why)
+        self.assertIn(f"is not known ({known})", why)
 
     def test_a_host_key_that_has_changed(self) -> None:
         known = self.ssh.known("other", file="changed")

@@ -18,6 +18,12 @@ from pgtls.transport.ssh_settings import SSHServer
 SERVER = SSHServer("alice", "bastion.example.com")
 ELSEWHERE = SSHServer("alice", "bastion.example.com", 2222)
 
+#: Types with keys that are none; what twisted.conch makes of some is an error of its own.
+MALFORMED = (
+    *("ssh-ed25519 AAAA", "ssh-ed25519 not-base64", "1024 35", "ssh-rsa AAAAB3NzaC1yc2E"),
+    "sk-ssh-ed25519@openssh.com AAAAC3NzaC1lZDI1NTE5",
+)
+
 
 def key() -> Key:
     """A new host key."""
@@ -77,7 +83,40 @@ class KnownHostsTests(SynchronousTestCase):
         for each in (lines, lines[::-1]):
             self.assertIn("is revoked", self.refused(self.file(*each), SERVER, shown))
 
-    def test_what_cannot_be_read_knows_nothing(self) -> None:
+    def test_lines_that_are_none_do_not_keep_the_others_from_counting(self) -> None:
         shown = key()
-        known = self.file("bastion.example.com ssh-ed25519\n", "|1|x ssh-ed25519 AAAA\n", "\xff\n")
-        self.assertIn("is not known", self.refused(known, SERVER, shown))
+        none = (
+            *("bastion.example.com ssh-ed25519\n", "|1|x ssh-ed25519 AAAA\n", "\xff\n"),
+            *(f"bastion.example.com {kind}\n" for kind in MALFORMED),
+        )
+        known = self.file(*none, line(SERVER.host, shown))
+        known.check(SERVER, shown)
+        self.assertEqual(known.key_types(SERVER), {b"ssh-ed25519"})
+        self.assertIn("is not known", self.refused(self.file(*none), SERVER, shown))
+
+    def test_names_with_patterns(self) -> None:
+        shown = key()
+        for names in ("*.example.com", "Bastion.?xample.com", "other,*", "!other.example.com,*"):
+            self.file(line(names, shown)).check(SERVER, shown)
+        self.file(line("[*.example.com]:2222", shown)).check(ELSEWHERE, shown)
+        for names in (
+            *("*.example.org", "?", "[b]astion.example.com", "*,!bastion.example.com"),
+            "bastion.example.com,!*.example.com",
+        ):
+            self.assertIn(
+                "is not known", self.refused(self.file(line(names, shown)), SERVER, shown)
+            )
+
+    def test_an_authority_for_host_certificates_is_named_and_does_not_count(self) -> None:
+        shown = key()
+        known = self.file(line("*.example.com", shown, "@cert-authority"))
+        why = self.refused(known, SERVER, shown)
+        self.assertIn("line 1 (@cert-authority) is for host certificates", why)
+        self.assertEqual(known.key_types(SERVER), set())
+
+    def test_a_file_that_cannot_be_read_is_empty_and_named(self) -> None:
+        directory, pipe = self.mktemp(), self.mktemp()
+        os.mkdir(directory)
+        os.mkfifo(pipe)
+        why = self.refused(KnownHosts([directory, pipe]), SERVER, key())
+        self.assertIn(f"{directory}: Is a directory or {pipe}: it is no regular file", why)

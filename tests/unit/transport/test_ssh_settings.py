@@ -48,9 +48,9 @@ class AddressTests(SynchronousTestCase):
         self.assertNotIn("secret", str(error))
 
     def test_names_in_known_hosts(self) -> None:
-        self.assertEqual(SSHServer("alice", "Bastion").known_as, b"bastion")
-        self.assertEqual(SSHServer("alice", "bastion", 2222).known_as, b"[bastion]:2222")
-        self.assertEqual(SSHServer("alice", "::1").known_as, b"::1")
+        self.assertEqual(SSHServer("alice", "Bastion").known_as, "bastion")
+        self.assertEqual(SSHServer("alice", "bastion", 2222).known_as, "[bastion]:2222")
+        self.assertEqual(SSHServer("alice", "::1").known_as, "::1")
 
 
 class SettingsTests(SynchronousTestCase):
