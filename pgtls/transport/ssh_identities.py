@@ -8,9 +8,13 @@ from hashlib import sha256
 from typing import cast
 
 import attrs
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_private_key,
+    load_ssh_private_key,
+)
 from twisted.conch.ssh.agent import AGENT_SIGN_RESPONSE, AGENTC_SIGN_REQUEST, SSHAgentClient
 from twisted.conch.ssh.common import NS, getNS
-from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.interfaces import ITransport
@@ -30,6 +34,9 @@ _AGENT_NO_FLAGS = b"\0\0\0\0"
 
 #: Seconds that an agent has to answer.
 AGENT_TIMEOUT = 5.0
+
+_OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+_PUBLIC = (b"ssh-", b"ecdsa-", b"sk-")
 
 _SET_IT = "set ssh_passphrase_command to a command that prints its passphrase, or use an agent"
 
@@ -85,31 +92,32 @@ def identities_from_files(settings: SSHSettings, before: Sequence[Identity] = ()
 
 
 def _private_key(path: str, data: bytes, settings: SSHSettings) -> Key | None:
+    if data.startswith(_PUBLIC):
+        raise ConfigurationError(f'"{path}" is a public key: ssh_identity_file is the private one')
+    wrong = "it is no private key in OpenSSH's format or PEM"
     try:
         try:
-            key: Key = Key.fromString(data)
-        except EncryptedKeyError:
+            return _key(data, None)
+        except TypeError:  # it is encrypted
             if not settings.ssh_passphrase_command and not settings.ssh_identity_file:
                 return None
-            secret = passphrase(
-                settings.ssh_passphrase_command,
-                path,
-                advice=_SET_IT,
-                name="ssh_passphrase_command",
-            )
-            key = Key.fromString(data, passphrase=secret)
+        command, name = settings.ssh_passphrase_command, "ssh_passphrase_command"
+        secret = passphrase(command, path, advice=_SET_IT, name=name)
+        wrong = "its passphrase is wrong"
+        return _key(data, secret)
     except ConfigurationError:
         raise
-    except BadKeyError as error:
-        raise ConfigurationError(f'could not load private key file "{path}": {error}') from error
-    except Exception as error:
-        # conch lets through what its parsers and cryptography raise, of any kind.
+    except Exception as error:  # of many kinds: what is in the file is anybody's
         raise ConfigurationError(
-            f'could not load private key file "{path}": it is no private key in PEM or OpenSSH\'s '
-            f"format, or its passphrase is wrong ({error})"
+            f'could not load private key file "{path}": {wrong} ({error})'
         ) from error
-    if key.isPublic():
-        raise ConfigurationError(f'"{path}" is a public key: ssh_identity_file is the private one')
+
+
+def _key(data: bytes, secret: bytes | None) -> Key:
+    """Read it. conch's own reader knows no PKCS#8, and its errors have what is in the file."""
+    load = load_ssh_private_key if _OPENSSH in data else load_pem_private_key
+    key = Key(load(data, secret))
+    key.blob()  # a kind that conch does not know shows here
     return key
 
 

@@ -6,12 +6,16 @@ import os
 import tempfile
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
 )
+from twisted.conch.ssh.keys import Key
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -27,6 +31,8 @@ from pgtls.transport.ssh_identities import (
     identities_of_agent,
 )
 from pgtls.transport.ssh_settings import SSHSettings
+
+ECDSA = generate_private_key(SECP256R1())
 
 
 class PassphraseTests(SynchronousTestCase):
@@ -79,6 +85,54 @@ class PassphraseTests(SynchronousTestCase):
         self.key.unlink()
         with self.assertRaisesRegex(ConfigurationError, "could not open private key file"):
             self.read(first)
+
+
+class FormatTests(SynchronousTestCase):
+    """Private keys in files, in each form that OpenSSH and OpenSSL write."""
+
+    def read(self, data: bytes, command: str = "") -> list[Identity]:
+        path = Path(self.mktemp()).absolute()
+        path.write_bytes(data)
+        path.chmod(0o600)
+        settings = SSHSettings(
+            upstream_via="ssh://user@bastion",
+            ssh_identity_file=str(path),
+            ssh_passphrase_command=command,
+        )
+        return identities_from_files(settings)
+
+    def refused(self, data: bytes, command: str = "") -> str:
+        return str(self.assertRaises(ConfigurationError, self.read, data, command))
+
+    def test_openssh_pkcs8_and_the_older_pem(self) -> None:
+        for format_ in PrivateFormat.OpenSSH, PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL:
+            for secret in NoEncryption(), BestAvailableEncryption(b"secret"):
+                data = ECDSA.private_bytes(Encoding.PEM, format_, secret)
+                (identity,) = self.read(data, "echo secret")
+                self.assertEqual(identity.public.blob(), Key(ECDSA).blob())
+
+    def test_a_wrong_passphrase_is_called_that(self) -> None:
+        for format_ in PrivateFormat.OpenSSH, PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL:
+            data = ECDSA.private_bytes(Encoding.PEM, format_, BestAvailableEncryption(b"secret"))
+            self.assertIn("its passphrase is wrong", self.refused(data, "echo wrong"))
+            self.assertIn("set ssh_passphrase_command", self.refused(data))
+
+    def test_what_is_no_key_is_not_shown(self) -> None:
+        pem = ECDSA.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        secret = b"".join(pem.splitlines()[1:-1])
+        for data in (secret, b"- " + pem.replace(b"OPENSSH", b"OPENSHS"), pem[:100], b"\xff", b""):
+            why = self.refused(data)
+            self.assertIn("it is no private key in OpenSSH's format or PEM", why)
+            self.assertNotIn(secret[:50].decode(), why)
+
+    def test_a_kind_that_ssh_does_not_use(self) -> None:
+        data = Ed448PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+        self.assertIn("it is no private key in", self.refused(data))
+
+    def test_a_public_key(self) -> None:
+        self.assertIn("is a public key", self.refused(Key(ECDSA).public().toString("OPENSSH")))
 
 
 class _SilentAgent(Protocol):
