@@ -47,7 +47,7 @@ class FleetTests(SynchronousTestCase):
         conf = {"listen_addresses": network.GATE}
         self.primary = servers.Server(17, hba=HBA, conf=conf)
         self.addCleanup(self.primary.stop)
-        self.standby = servers.Standby(self.primary)
+        self.standby = servers.Standby(self.primary, conf=conf)
         self.addCleanup(self.standby.stop)
         self.directory = Path(tempfile.mkdtemp(prefix="pgtls-fleet-", dir="/tmp"))
         self.addCleanup(shutil.rmtree, self.directory)

@@ -48,10 +48,8 @@ class Load:
                     self.connections += 1
                     self.longest = max(self.longest, time.monotonic() - began)
 
-    def long(self, ready: threading.Barrier) -> None:
+    def long(self, connection: psycopg.Connection) -> None:
         """One session for all the time."""
-        connection = psycopg.connect(self.conninfo, autocommit=True)
-        ready.wait()
         try:
             while not self.stop.is_set():
                 began = time.monotonic()
@@ -84,10 +82,9 @@ class Load:
 def main(conninfo: str, threads: int, sessions: int) -> None:
     """Run until the end of the input."""
     load = Load(conninfo)
-    ready = threading.Barrier(sessions + 1)
-    for _ in range(sessions):
-        threading.Thread(target=load.long, args=(ready,), daemon=True).start()
-    ready.wait()
+    connections = [psycopg.connect(conninfo, autocommit=True) for _ in range(sessions)]
+    for connection in connections:
+        threading.Thread(target=load.long, args=(connection,), daemon=True).start()
     for _ in range(threads):
         threading.Thread(target=load.short, daemon=True).start()
     print("ready", flush=True)

@@ -247,11 +247,12 @@ class Standby(Server):
     """A hot standby of a running server.
 
     :param primary: the server; its pg_hba.conf has to trust replication.
+    :param conf: as for :class:`Server`: what the primary listens on is not the standby's.
     """
 
-    def __init__(self, primary: Server) -> None:
+    def __init__(self, primary: Server, *, conf: Mapping[str, str] = {}) -> None:
         self._primary = primary
-        super().__init__(primary.version)
+        super().__init__(primary.version, conf=conf)
 
     def _make_data(self) -> None:
         primary = self._primary
