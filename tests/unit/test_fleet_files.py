@@ -116,3 +116,17 @@ class ManifestTests(SynchronousTestCase):
             self.assertTrue(
                 all(v["secret"]["defaultMode"] == 0o640 for v in pod["volumes"] if "secret" in v)
             )
+
+    def test_the_certificate_is_for_every_name_that_is_verified(self) -> None:
+        every = {
+            (each["kind"], each["metadata"]["name"]): each["spec"]
+            for _, each in resources()
+            if "spec" in each
+        }
+        names = every["Certificate", "pgtls"]["dnsNames"]
+        for (kind, name), spec in every.items():
+            if kind == "Service" and spec.get("clusterIP") != "None":
+                self.assertIn(f"{name}.default.svc", names)
+            if kind == "ServiceMonitor":
+                for endpoint in spec["endpoints"]:
+                    self.assertIn(endpoint["tlsConfig"]["serverName"], names)
