@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 
 import click
@@ -73,7 +74,11 @@ class _CommandsWhenAskedFor(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(f"pgtls.commands.{module}"), name)
+        gc.disable()  # what is imported is not garbage, and there is much of it to go through
+        try:
+            command: click.Command = getattr(import_module(f"pgtls.commands.{module}"), name)
+        finally:
+            gc.enable()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

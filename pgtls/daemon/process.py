@@ -21,6 +21,7 @@ from pgtls.daemon.cancel_requests import cancel_answerers
 from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
+from pgtls.daemon.garbage_collector import collect_garbage
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
 from pgtls.daemon.open_files import allow_open_files
@@ -122,6 +123,7 @@ class DaemonProcess(Service):
             if settings.workers == 1:
                 dedicate(self._reactor)
             allow_open_files(g.settings.listener.max_connections for g in gateways)
+            self._reactor.callWhenRunning(collect_garbage)
             self._reactor.callWhenRunning(self._handle_signals)
             self._takeover.begin()
             undo.callback(self._systemd.stop)

@@ -7,7 +7,6 @@ that an event of a connection costs one wait and not two.
 
 from __future__ import annotations
 
-import gc
 from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -82,12 +81,10 @@ def _turn_of(reactor: EPollReactor) -> float:
 @cache  # once, however many services a process has
 def dedicate(reactor: IReactor) -> None:
     """Have the reactor wait for our sockets, and for its own descriptors among them. For a
-    process that is a gateway and nothing else; what is there when it begins stays there, so the
-    garbage collector need not go through it again.
+    process that is a gateway and nothing else.
 
     :param reactor: Twisted's. One without epoll stays as it is.
     """
-    reactor.callWhenRunning(gc.freeze)
     try:
         from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - not everywhere
     except ImportError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 
+from pgtls.daemon.garbage_collector import collect_no_garbage
 from pgtls.daemon.parent_death import end_with_parent
 from pgtls.daemon.signals import OTHER_SIGNALS, STOP_SIGNALS
 
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     given = {name: int(value) for name, _, value in (each.partition("=") for each in arguments)}
     end_with_parent(given["parent"])
+    collect_no_garbage()
     from pgtls.daemon.worker_service import run  # noqa: PLC0415 - this takes its time
 
     run(given["worker"] - 1, given["handover"], given["control"], given["report"])

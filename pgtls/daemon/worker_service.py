@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginne
 from zope.interface import implementer
 
 from pgtls.daemon.cancel_requests import OtherProcess, cancel_answerers
+from pgtls.daemon.garbage_collector import collect_garbage
 from pgtls.daemon.gateway_loading import load_gateway
 from pgtls.daemon.handover import close_all, take_over
 from pgtls.daemon.mistakes import Mistakes
@@ -283,6 +284,7 @@ def run(worker: int, handover: int, control: int, report: int) -> None:
     reports = Reports(report)
     reactor = _install_reactor(task.reactor)
     dedicate(reactor)
+    reactor.callWhenRunning(collect_garbage)
     use_monotonic_clock(reactor)
     try:
         service = Worker(reactor, worker, from_daemon, control, reports, task, descriptors)

@@ -12,10 +12,11 @@ from tests.support.processes import environment
 from tests.support.servers import HOST, free_port
 
 STARTED_TWICE = """
-import os, signal, sys
+import gc, os, signal, sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater, react
 from twisted.internet.defer import Deferred
+from pgtls.daemon.garbage_collector import collect_no_garbage
 from pgtls.daemon.options import Options, makeService
 
 HANDLED = [number for number in signal.valid_signals() if number not in (9, 19)]
@@ -29,7 +30,9 @@ async def main(reactor):
     options = Options()
     options.parseOptions(sys.argv[1:])
     service = makeService(options)
+    collect_no_garbage()
     service.startService()  # what is made once in a process
+    assert gc.isenabled()
     await service.stopService()
     before = state()
     for _ in range(2):

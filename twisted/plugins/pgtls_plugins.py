@@ -33,10 +33,12 @@ class GatewayMaker(ServiceMaker):
     @property
     def options(self) -> object:
         """The options of the command line."""
+        from pgtls.daemon.garbage_collector import collect_no_garbage  # noqa: PLC0415
         from pgtls.daemon.predecessor import look_for_predecessor  # noqa: PLC0415
         from pgtls.daemon.signals import OTHER_SIGNALS, signals  # noqa: PLC0415
         from pgtls.transport.socket_table import sockets  # noqa: PLC0415
 
+        collect_no_garbage()
         sockets.take_systemds(os.environ)
         look_for_predecessor(os.environ, sockets)
         signals.keep(*OTHER_SIGNALS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 from threading import Thread
 from typing import Any
@@ -45,7 +44,6 @@ class Dedicated(SynchronousTestCase):
         self.reactor: Any = EPollReactor()
         self.connections: list[Echo] = []
         self.problems: list[BaseException] = []
-        self.addCleanup(gc.unfreeze)
 
     def serve(self) -> int:
         factory = Factory()
@@ -151,13 +149,6 @@ class Dedicated(SynchronousTestCase):
         assert connection.reason is not None
         self.assertIsInstance(connection.reason.value, ConnectionLost)
         self.assertEqual(client.recv(100), b"")
-
-    def test_what_is_there_at_the_beginning_is_no_work_for_the_garbage_collector(self) -> None:
-        there: list[object] = []
-        dedicate(self.reactor)
-        self.run_with(lambda: None)
-        self.assertTrue(gc.is_tracked(there))
-        self.assertFalse(any(each is there for each in gc.get_objects()))
 
     def test_other_reactors_stay_as_they_are(self) -> None:
         self.reactor = SelectReactor()
