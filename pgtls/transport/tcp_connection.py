@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.declarations import Provides
 
-from pgtls.tls.openssl import Records
+from pgtls.tls.records import Records
 from pgtls.transport.connection import Connection
 from pgtls.transport.idle_memory import idle_memory
 from pgtls.transport.lifecycle import READABLE, WRITABLE

@@ -14,7 +14,7 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
-from pgtls.tls.openssl import PIECE, Records, received
+from pgtls.tls.records import PIECE, Records, received
 from pgtls.transport.idle_memory import IdleMemory
 
 #: Bytes that wait for a peer that does not read, past which its KeyUpdates are answered no more:

@@ -8,8 +8,8 @@ import random
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from pgtls.tls.openssl import PIECE, Records, received
 from pgtls.tls.record_size import RECORD_LIMIT
+from pgtls.tls.records import PIECE, Records, received
 from tests.support.in_memory import client_context, server_context
 
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
