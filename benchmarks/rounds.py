@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from benchmarks.busy import neighbours
 from benchmarks.clients import ClientFailed, Target
 from benchmarks.peers import Peer
 from benchmarks.process import Proxy, ProxyFailed
@@ -26,13 +27,17 @@ from tests.support.servers import Server, free_port
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done."""
+    """What is to be done.
+
+    :ivar busy: something else takes the processors' caches meanwhile.
+    """
 
     rounds: int
     workloads: Sequence[Workload]
     peers: Sequence[Peer]
     legs: Sequence[Legs]
     scale: float
+    busy: bool = False
 
     def pairs(self, bare: bool) -> Iterator[tuple[Legs, Peer]]:
         """Which peers are needed, and as what. The server itself stands in front of no other."""
@@ -63,6 +68,8 @@ class Runner:
             self._pair = self._certificate()
             self._bare_upstream = stack.enter_context(self._started_upstream())
             subjects = self._started(stack)
+            if self.plan.busy:
+                stack.enter_context(neighbours())
             for number in range(1, self.plan.rounds + 1):
                 for workload in self.plan.workloads:
                     self.progress(f"round {number} of {self.plan.rounds}: {workload.title}")

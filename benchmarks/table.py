@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.against import CONFIDENCE, NEW, OLD, Comparison
 from benchmarks.bars import Verdict
 from benchmarks.results import OURS, Row, Samples
 
@@ -20,6 +21,27 @@ def show(
     for legs in dict.fromkeys(row.legs for row in rows):
         console.print(_figures(legs.words, [row for row in rows if row.legs is legs]))
     console.print(_bars(verdicts))
+    _show_facts(console, facts)
+
+
+def show_comparison(
+    console: Console, comparisons: Iterable[Comparison], facts: Mapping[str, str]
+) -> None:
+    """Print what two revisions took, and where they were measured."""
+    title = "how many times as much it costs"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for heading in ("", OLD, NEW, "ratio", f"{CONFIDENCE:.0%} interval", ""):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    for each in comparisons:
+        name = f"{each.legs.words}, {each.workload.title}, {each.metric.title}"
+        interval = f"{each.low:.2f} to {each.high:.2f}"
+        word = "[red]lost[/red]" if each.lost else ""
+        table.add_row(name, number(each.old), number(each.new), f"{each.ratio:.2f}", interval, word)
+    console.print(table)
+    _show_facts(console, facts)
+
+
+def _show_facts(console: Console, facts: Mapping[str, str]) -> None:
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import sys
 import tempfile
-from itertools import product
+from dataclasses import replace
+from itertools import cycle, product
 from pathlib import Path
+from subprocess import Popen
 from xml.etree import ElementTree
 
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from benchmarks.against import Comparison, agreed, comparisons, interval
 from benchmarks.bars import verdicts
+from benchmarks.busy import neighbours
 from benchmarks.plot import svg
 from benchmarks.results import Samples
 from benchmarks.sites import Legs
-from benchmarks.table import show
+from benchmarks.table import show, show_comparison
+from benchmarks.workloads import WORKLOADS
+from tests.support.gateway_daemon import wait_until
 from tests.support.processes import run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,7 +40,8 @@ class RunTests(TestCase):
         workloads = "conn,direct,q1,named,down,up,idle,growth"
         legs = ["--legs", "tls-plain", "--only", workloads]
         done = await run(
-            [sys.executable, "-m", "benchmarks", *arguments, *legs, "--svg", str(svg_file)]
+            [sys.executable, "-m", "benchmarks", *arguments, *legs, "--svg", str(svg_file)],
+            timeout=300,
         )
         self.assertEqual(done.code, 0, done.err)
         everything = json.loads(done.out)
@@ -53,6 +62,109 @@ class RunTests(TestCase):
         done = await run([sys.executable, "-m", "benchmarks", "--peers", "pgtls,nginx"])
         self.assertEqual(done.code, 2)
         self.assertIn("nginx: not one of pgtls, pgtls-2", done.err)
+
+    async def test_a_revision_that_is_unknown(self) -> None:
+        done = await run([sys.executable, "-m", "benchmarks", "--against", "no-such-revision"])
+        self.assertEqual(done.code, 1)
+        self.assertIn("no-such-revision cannot be checked out: ", done.err)
+
+    async def test_too_few_rounds_to_be_sure(self) -> None:
+        arguments = ["--against", "HEAD", "--rounds", "7"]
+        done = await run([sys.executable, "-m", "benchmarks", *arguments])
+        self.assertEqual(done.code, 2)
+        self.assertIn("--against takes at least --rounds 8", done.err)
+
+
+class BusyTests(SynchronousTestCase):
+    """``--busy``."""
+
+    def test_a_neighbour_on_each_processor_as_long_as_it_is_wanted(self) -> None:
+        ours = os.sched_getaffinity(0)
+        with neighbours() as started:
+            pinned = {frozenset({each}) for each in ours}
+            wait_until(lambda: {*map(processors, started)} == pinned, lambda: "not pinned")
+            self.assertEqual([each.poll() for each in started], [None] * len(ours))
+        self.assertEqual([each.poll() for each in started], [-signal.SIGKILL] * len(ours))
+
+
+def processors(process: Popen[bytes]) -> frozenset[int]:
+    """Those that it may use."""
+    return frozenset(os.sched_getaffinity(process.pid))
+
+
+def compared(old: list[float], new: list[float], workload: str, metric: str) -> Comparison:
+    """What is said of these samples."""
+    samples = Samples()
+    for name, figures in (("old", old), ("new", new)):
+        for figure in figures:
+            samples.add(workload, Legs.TLS_PLAIN, name, {metric: figure})
+    [comparison] = comparisons([WORKLOADS[workload]], samples)
+    return comparison
+
+
+class AgainstTests(SynchronousTestCase):
+    """Two revisions, with figures that are known beforehand."""
+
+    #: A machine that becomes slower and faster.
+    OLD = [1.0, 1.1, 2.0, 2.1, 3.0, 2.2, 1.2, 1.0, 0.9, 1.5]
+
+    def test_a_loss(self) -> None:
+        new = [cost * factor for cost, factor in zip(self.OLD, cycle([1.1, 1.15, 1.2]))]
+        found = compared(self.OLD, new, "conn", "cpu")
+        self.assertAlmostEqual(found.ratio, 1.15)
+        self.assertAlmostEqual(found.low, 1.1)
+        self.assertAlmostEqual(found.high, 1.2)
+        self.assertTrue(found.lost)
+
+    def test_noise_is_no_loss(self) -> None:
+        new = [cost * factor for cost, factor in zip(self.OLD, cycle([0.7, 1.5, 1.2]))]
+        found = compared(self.OLD, new, "conn", "cpu")
+        self.assertAlmostEqual(found.ratio, 1.2)
+        self.assertFalse(found.lost)
+
+    def test_a_small_loss_is_let_pass(self) -> None:
+        found = compared(self.OLD, [cost * 1.05 for cost in self.OLD], "conn", "cpu")
+        self.assertAlmostEqual(found.ratio, 1.05)
+        self.assertGreater(found.low, 1)
+        self.assertFalse(found.lost)
+
+    def test_less_is_a_loss_where_more_is_better(self) -> None:
+        found = compared([120.0] * 8, [100.0] * 8, "q1", "tps")
+        self.assertAlmostEqual(found.ratio, 1.2)
+        self.assertTrue(found.lost)
+
+    def test_a_workload_that_failed_now_and_then_is_left_out(self) -> None:
+        samples = Samples()
+        samples.add("conn", Legs.TLS_PLAIN, "old", {"cpu": 1.0})
+        self.assertEqual(list(comparisons([WORKLOADS["conn"]], samples)), [])
+
+    def test_a_loss_is_what_both_measurements_say(self) -> None:
+        loss = compared([1.0] * 8, [1.2] * 8, "conn", "cpu")
+        none = compared([1.0] * 8, [1.0] * 8, "conn", "cpu")
+        for first, second, wanted in (
+            ([loss], [loss], [loss]),
+            ([loss], [none], [none]),
+            ([none], [loss], [replace(loss, lost=False)]),
+            ([none], [], [none]),
+        ):
+            self.assertEqual(agreed(first, second), wanted)
+
+    def test_the_interval_is_that_of_the_binomial_distribution(self) -> None:
+        """Coverage is 99 % or more, and one value less on each side would be too few."""
+        self.assertEqual(interval([float(number) for number in range(8)]), (0.0, 7.0))
+        # Tables of the sign test: ranks 12 and 29 of 40.
+        self.assertEqual(interval([float(number) for number in range(1, 41)]), (12.0, 29.0))
+
+    def test_the_table(self) -> None:
+        console = Console(file=io.StringIO(), width=120)
+        loss = compared([1.0] * 8, [1.2] * 8, "conn", "cpu")
+        show_comparison(console, [loss], {"against": "v1"})
+        assert isinstance(console.file, io.StringIO)
+        shown = console.file.getvalue()
+        self.assertRegex(
+            shown, r"connections, proxy CPU-s per 1,000 .* 1\.20 +1\.20 to 1\.20 +lost"
+        )
+        self.assertIn("against: v1", shown)
 
 
 class FigureTests(SynchronousTestCase):
