@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -12,18 +12,16 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IAddress, IStreamServerEndpoint
 from twisted.logger import Logger
 
-from pgtls.errors import ConfigurationError
 from pgtls.gateway.cancel import CancelForwarder
 from pgtls.gateway.cancel_peers import Peers
 from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.client_side import ClientSides
 from pgtls.gateway.expiry_watch import Expiry, ExpiryWatch
-from pgtls.gateway.gateway_configuration import GatewayConfiguration, LoadedGateway
+from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.key_holders import KeyHolder
 from pgtls.gateway.listener_port import ListenerPort
-from pgtls.gateway.routed_upstreams import RoutedUpstreams
+from pgtls.gateway.router import leads_elsewhere, route_name, router_of
 from pgtls.gateway.session import SessionContext
-from pgtls.gateway.single_upstream import SingleUpstream
 from pgtls.gateway.upstream_check import check_upstreams
 from pgtls.protocols.connection_info import listener_text
 from pgtls.protocols.connection_log import ConnectionLog
@@ -32,7 +30,6 @@ from pgtls.protocols.observers import Observers
 from pgtls.protocols.places import SHUTTING_DOWN, ISharedPlaces
 from pgtls.protocols.server_factory import PgTLSServerFactory
 from pgtls.protocols.server_settings import AuthType
-from pgtls.protocols.stages import Client
 from pgtls.tls.validity import EXPIRY_WARNING
 from pgtls.transport.reactor import IReactor
 
@@ -141,9 +138,9 @@ class Gateway(Service):
         :raises ConfigurationError: the upstream is the embedded PostgreSQL, which does not run.
         """
         settings = self._loaded.configuration.settings
-        listener, router = settings.listener, self._router()
+        listener, router = settings.listener, router_of(self._reactor, self._loaded)
         self._log = ConnectionLog(self._reactor, log_disconnections=settings.log_disconnections)
-        self._log.route_name = _route_name(router)
+        self._log.route_name = route_name(router)
         observers = Observers((self._log, *self._observers))
         self._clients = ClientSides(
             SessionContext(
@@ -261,7 +258,7 @@ class Gateway(Service):
         self._loaded = loaded
         if self._factory is None or self._clients is None or self._log is None:
             return
-        settings, router = loaded.configuration.settings, self._router()
+        settings, router = loaded.configuration.settings, router_of(self._reactor, loaded)
         listener = settings.listener
         self._factory.renew(loaded.tls, listener, loaded.policy)
         self._clients.context = attrs.evolve(
@@ -272,13 +269,13 @@ class Gateway(Service):
             tls_parameters=settings.tls_parameters,
             sends_headers=bool(loaded.configuration.preface),
         )
-        self._log.route_name = _route_name(router)
+        self._log.route_name = route_name(router)
         self._log.log_disconnections = settings.log_disconnections
         self._port.renew(settings)
         self._use_peers()
         if self._checks_upstream and self.running:
             self.expiry_watch.renewed()
-            self._check_upstream(quiet=not _leads_elsewhere(loaded, before))
+            self._check_upstream(quiet=not leads_elsewhere(loaded.configuration, before))
 
     def retire(self) -> Deferred[None]:
         """Accept no more connections; those that are open go on until they end, whenever that is.
@@ -328,23 +325,3 @@ class Gateway(Service):
             return succeed(False)
         context = self._clients.context
         return context.cancels.forward_from_elsewhere(key, context.cancel_routes)
-
-    def _router(self) -> SingleUpstream | RoutedUpstreams:
-        """:raises ConfigurationError: it is the embedded PostgreSQL's, which does not run."""
-        loaded = self._loaded
-        if loaded.upstream is None and loaded.configuration.has_own_upstream:
-            raise ConfigurationError("the embedded PostgreSQL does not run")
-        if loaded.routes or loaded.upstream is None:
-            return RoutedUpstreams(self._reactor, loaded.routes, loaded.upstream)
-        return SingleUpstream(loaded.upstream)
-
-
-def _leads_elsewhere(loaded: LoadedGateway, before: GatewayConfiguration) -> bool:
-    now = loaded.configuration
-    return (now.upstream, now.routes) != (before.upstream, before.routes)
-
-
-def _route_name(
-    router: SingleUpstream | RoutedUpstreams,
-) -> Callable[[Client], str | None] | None:
-    return router.route_name if isinstance(router, RoutedUpstreams) else None

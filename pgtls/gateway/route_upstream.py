@@ -88,6 +88,15 @@ def _with_name(host: Host, name: str) -> Host:
     return replace(host, host=name)
 
 
+def upstream_name(route: str) -> str:
+    """What the log calls an upstream.
+
+    :param route: the route's name; empty for the gateway's own upstream.
+    :returns: the words.
+    """
+    return f"route {route}: upstream" if route else "upstream"
+
+
 def places(hosts: Iterable[Host]) -> str:
     """The servers of a connection string, for the log.
 

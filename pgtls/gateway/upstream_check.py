@@ -19,10 +19,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pgtls.conninfo.connection_string import ConnInfo, Host
-from pgtls.conninfo.keywords import OF_PASSWORDS, Part
+from pgtls.conninfo.connection_string import Host
 from pgtls.gateway.channel_binding_check import ChannelBinding
-from pgtls.gateway.route_upstream import RouteUpstream
+from pgtls.gateway.parameters_without_effect import warn_of_parameters_without_effect
+from pgtls.gateway.route_upstream import RouteUpstream, upstream_name
 from pgtls.gateway.routes import Route
 from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
@@ -30,7 +30,6 @@ from pgtls.tls.certificate import Certificate
 from pgtls.tls.tls_info import NegotiatedTLS
 from pgtls.transport.dial import OneProtocol
 from pgtls.transport.relay_transport import IStreamTransport
-from pgtls.wire.session_attributes import TargetSessionAttrs
 
 _log = Logger(namespace="pgtls.gateway")
 
@@ -94,7 +93,7 @@ def check_upstreams(
         if not route.upstream.takes_label
     ]
     if not quiet:
-        _warn_of_all_parameters_without_effect(own, routes)
+        warn_of_parameters_without_effect(own, routes)
     waiting = iter(upstreams)
 
     async def check_in_turn() -> None:
@@ -108,57 +107,14 @@ def check_upstreams(
                 return
             except Exception as error:
                 if not quiet:
-                    _failed(_name(route), error)
+                    _failed(upstream_name(route), error)
             else:
                 if not quiet:
-                    _found(_name(route), tls)
+                    _found(upstream_name(route), tls)
                 await _note_others(endpoint, reached, note, clock)
 
     turns = [Deferred.fromCoroutine(check_in_turn()) for _ in range(min(AT_ONCE, len(upstreams)))]
     return DeferredList(turns).addCallback(lambda _: None)
-
-
-def _name(route: str) -> str:
-    return f"route {route}: upstream" if route else "upstream"
-
-
-def _warn_of_all_parameters_without_effect(
-    own: PgTLSClientEndpoint | None, routes: Sequence[Route[RouteUpstream]]
-) -> None:
-    if own is not None:
-        _warn_of_parameters_without_effect(_name(""), own.conninfo)
-    for number, route in enumerate(routes, 1):
-        conninfo = route.upstream.endpoint.conninfo
-        _warn_of_parameters_without_effect(_name(str(number)), conninfo, route=True)
-
-
-def _warn_of_parameters_without_effect(
-    name: str, conninfo: ConnInfo, *, route: bool = False
-) -> None:
-    """Clients log in themselves, with a StartupMessage of their own; the gateway does with
-    ``target_session_attrs``, where it has a user for that."""
-    looks_for_sessions = conninfo.target_session_attrs is not TargetSessionAttrs.ANY
-    logs_in = looks_for_sessions and conninfo.user is not None
-    if looks_for_sessions and not logs_in:
-        _log.warn(
-            "{upstream}: target_session_attrs without user: the gateway logs in as each client to "
-            "see which server is the right one, which fails where a server asks a client for a "
-            'password, unless auth_file has its secret; add "user" and its password',
-            upstream=name,
-        )
-    for part, reason in (
-        (Part.SESSION, "each client says that in its own StartupMessage"),
-        (Part.LOGIN, "each client answers the server itself"),
-    ):
-        for keyword in conninfo.given_of(part):
-            used = logs_in and (part is Part.SESSION or keyword in OF_PASSWORDS)
-            if not used and not (route and keyword == "dbname"):
-                _log.warn(
-                    '{upstream}: "{keyword}" has no effect: {reason}',
-                    upstream=name,
-                    keyword=keyword,
-                    reason=reason,
-                )
 
 
 async def reach(upstream: PgTLSClientEndpoint) -> tuple[Host | None, NegotiatedTLS | None]:
