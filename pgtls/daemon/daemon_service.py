@@ -20,15 +20,13 @@ from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration, DaemonSettings
 from pgtls.daemon.embedded import EmbeddedPostgreSQL
 from pgtls.daemon.file_reload import watch_files
-from pgtls.daemon.gateway_loading import (
-    load_all,
-    upstream_endpoint,
-)
+from pgtls.daemon.gateway_loading import load_all
 from pgtls.daemon.mistakes import Mistakes
 from pgtls.daemon.own_certificate import daemons_certificate, uses_default_certificate
 from pgtls.daemon.reloading import InTurn, plan_reload
 from pgtls.daemon.served_gateways import ServedGateways
 from pgtls.daemon.startup_notice import print_line, print_listening
+from pgtls.daemon.upstream_loading import upstream_endpoint
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.key_holders import KeyHolder, KeyHolders

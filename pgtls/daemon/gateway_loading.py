@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -23,8 +22,8 @@ from pgtls.daemon.own_certificate import (
 )
 from pgtls.daemon.port_check import check_ports
 from pgtls.daemon.route_tables import loaded_routes, upstreams_with_files
-from pgtls.daemon.ssh_loading import check_reachable, ssh_tunnel
-from pgtls.daemon.upstream_mistakes import upstream_mistakes
+from pgtls.daemon.ssh_loading import ssh_tunnel
+from pgtls.daemon.upstream_loading import upstream_endpoint, with_upstream
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway_configuration import (
     GatewayConfiguration,
@@ -46,7 +45,7 @@ from pgtls.wire.attempts import SSLMode
 from pgtls.wire.server_negotiation import SSL
 
 if TYPE_CHECKING:
-    from pgtls.transport.ssh_tunnel import SSHTunnel
+    pass
 
 
 def load_all(
@@ -73,15 +72,15 @@ def load_all(
     check_addresses(configuration.gateways, mistakes)
     loaded: list[LoadedGateway] = []
     for key, gateway in zip(keys, configuration.gateways, strict=True):
-        settings = gateway.settings
         with mistakes.at(gateway.location):
-            _check_listen(reactor, settings.listen, daemon.workers, offline=offline)
-        is_embedded = bool(daemon.embedded) and not settings.upstream
-        gateway = attrs.evolve(  # noqa: PLW2901
-            gateway, embedded=is_embedded, upstream=embedded if is_embedded else None
-        )
+            _check_listen(reactor, gateway.settings.listen, daemon.workers, offline=offline)
+        is_embedded = bool(daemon.embedded) and not gateway.settings.upstream
+        upstream = embedded if is_embedded else None
         loaded += load_gateway(
-            *(reactor, gateway, daemon.state_dir, mistakes),
+            reactor,
+            attrs.evolve(gateway, embedded=is_embedded, upstream=upstream),
+            daemon.state_dir,
+            mistakes,
             before=before.get(key),
             makes_certificate=not offline,
         )
@@ -89,16 +88,24 @@ def load_all(
     if offline:
         check_ports([g.settings.listen for g in configuration.gateways], mistakes, binds=False)
     elif mistakes.found:
-        opened = [
-            g.settings.listen
-            for key, g in zip(keys, configuration.gateways, strict=True)
-            if key not in before
-        ]
-        if daemon.status and not before:
-            opened.append(daemon.status)
-        check_ports(opened, mistakes)
+        check_ports(_to_be_opened(configuration, before), mistakes)
     mistakes.check()
     return loaded
+
+
+def _to_be_opened(
+    configuration: Configuration, before: Mapping[ListenerKey, LoadedGateway]
+) -> list[str]:
+    """What is to listen and does not yet: endpoint strings."""
+    keys = listener_keys(configuration.gateways)
+    opened = [
+        gateway.settings.listen
+        for key, gateway in zip(keys, configuration.gateways, strict=True)
+        if key not in before
+    ]
+    if configuration.daemon.status and not before:
+        opened.append(configuration.daemon.status)
+    return opened
 
 
 def check_status(configuration: Configuration, mistakes: Mistakes) -> None:
@@ -143,141 +150,94 @@ def load_gateway(
         is not there.
     :returns: the gateway; or none, where there are mistakes.
     """
+    loading = _Loading(
+        *(reactor, state_dir, mistakes, before, handed_keys),
+        quiet=quiet,
+        makes_certificate=makes_certificate,
+    )
     with noting() as files:
-        loaded = _load(
-            *(reactor, gateway, state_dir, mistakes, before, handed_keys),
-            quiet=quiet,
-            makes_certificate=makes_certificate,
-        )
+        loaded = loading.load(gateway)
     return [attrs.evolve(each, files=files) for each in loaded]
 
 
-def _load(
-    reactor: IReactor,
-    gateway: GatewayConfiguration,
-    state_dir: str,
-    mistakes: Mistakes,
-    before: LoadedGateway | None,
-    handed_keys: LoadedKeys,
-    *,
-    quiet: bool,
-    makes_certificate: bool,
-) -> list[LoadedGateway]:
-    tls = policy = tunnel = upstream = None
-    if before is not None and not gateway.embedded:
-        # Its service file may say something else now, and root.crt may be there.
-        gateway = attrs.evolve(gateway, upstream=None)
-    if before is not None:
-        gateway = attrs.evolve(gateway, own_certificate=None)
-    with mistakes.at(gateway.location):
-        if not uses_default_certificate(gateway.settings) or gateway.own_certificate is not None:
-            tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
-        else:
-            makes = makes_certificate and not mistakes.found
-            made = daemons_certificate(state_dir) if makes else certificate_so_far(state_dir)
-            if made is None:
-                check_without_certificate(gateway.settings.listener.tls)
-            else:
-                gateway = attrs.evolve(gateway, own_certificate=own_certificate(made))
-                tls = _server_tls(gateway, before, handed_keys, quiet=quiet)
-    with mistakes.at(gateway.location):
-        policy = access_policy(gateway.settings.listener, reactor, tls)
-    with mistakes.at(gateway.location):
-        tunnel = ssh_tunnel(reactor, gateway, before.ssh_tunnel if before is not None else None)
-    with mistakes.at(gateway.location):
-        if gateway.has_own_upstream:
-            gateway = _with_upstream(gateway)
+@attrs.frozen
+class _Loading:
+    """What a gateway's files are read with: see :func:`load_gateway`."""
+
+    reactor: IReactor
+    state_dir: str
+    mistakes: Mistakes
+    before: LoadedGateway | None
+    handed_keys: LoadedKeys
+    quiet: bool
+    makes_certificate: bool
+
+    def load(self, gateway: GatewayConfiguration) -> list[LoadedGateway]:
+        """Go through all that can be wrong, whatever has been."""
+        reactor, before, mistakes = self.reactor, self.before, self.mistakes
+        tls = policy = tunnel = upstream = None
+        gateway = self._without_what_was_read(gateway)
+        with mistakes.at(gateway.location):
+            gateway = self._with_own_certificate(gateway)
+            tls = self._server_tls(gateway)
+        with mistakes.at(gateway.location):
+            policy = access_policy(gateway.settings.listener, reactor, tls)
+        with mistakes.at(gateway.location):
+            tunnel = ssh_tunnel(reactor, gateway, before.ssh_tunnel if before is not None else None)
+        with mistakes.at(gateway.location):
+            gateway = with_upstream(gateway)
             upstream = upstream_endpoint(reactor, gateway.upstream, tunnel, gateway.preface)
-    routes = loaded_routes(reactor, gateway, mistakes, tunnel)
-    if policy is None:
-        return []
-    own = gateway.own_certificate
-    own_file = own.file if own is not None else None
-    validities = () if quiet else _validities(tls, own_file, upstream, routes)
-    return [
-        LoadedGateway(
-            gateway, tls, policy, upstream, routes, validities=validities, ssh_tunnel=tunnel
+        routes = loaded_routes(reactor, gateway, mistakes, tunnel)
+        if policy is None:
+            return []
+        own = gateway.own_certificate
+        own_file = own.file if own is not None else None
+        validities = () if self.quiet else _validities(tls, own_file, upstream, routes)
+        return [
+            LoadedGateway(
+                gateway, tls, policy, upstream, routes, validities=validities, ssh_tunnel=tunnel
+            )
+        ]
+
+    def _without_what_was_read(self, gateway: GatewayConfiguration) -> GatewayConfiguration:
+        if self.before is None:
+            return gateway
+        if not gateway.embedded:
+            # Its service file may say something else now, and root.crt may be there.
+            gateway = attrs.evolve(gateway, upstream=None)
+        return attrs.evolve(gateway, own_certificate=None)
+
+    def _with_own_certificate(self, gateway: GatewayConfiguration) -> GatewayConfiguration:
+        """With the one that the daemon makes, where the settings name none, as far as it is there
+        or may be made."""
+        if not uses_default_certificate(gateway.settings) or gateway.own_certificate is not None:
+            return gateway
+        makes = self.makes_certificate and not self.mistakes.found
+        made = daemons_certificate(self.state_dir) if makes else certificate_so_far(self.state_dir)
+        own = own_certificate(made) if made is not None else None
+        return attrs.evolve(gateway, own_certificate=own)
+
+    def _server_tls(self, gateway: GatewayConfiguration) -> ServerTLS | None:
+        """What clients are shown: the certificate that the settings name, else the daemon's own.
+        None without TLS, and where that certificate has not been made."""
+        if gateway.settings.listener.ssl is SSL.OFF:
+            return None
+        tls, own = gateway.settings.listener.tls, gateway.own_certificate
+        if own is not None:
+            tls = attrs.evolve(tls, ssl_cert_file=own.chain, ssl_key_file=own.key_file)
+        elif uses_default_certificate(gateway.settings):
+            check_without_certificate(tls)
+            return None
+        loaded_keys: LoadedKeys | None = None
+        if self.before is not None:
+            loaded_keys = self.before.tls.keys if self.before.tls is not None else {}
+        return ServerTLS(
+            tls,
+            quiet=self.quiet,
+            expiry_warning=None,
+            loaded_keys=loaded_keys,
+            handed_keys=self.handed_keys,
         )
-    ]
-
-
-def _with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
-    """:raises ConfigurationError: its upstream's connection string cannot be used."""
-    if gateway.embedded and gateway.preface:
-        raise ConfigurationError(
-            "upstream_proxy_protocol: the embedded PostgreSQL takes no PROXY headers"
-        )
-    if gateway.upstream is not None or gateway.embedded:
-        return gateway
-    return attrs.evolve(gateway, upstream=_parsed_upstream(gateway.settings.upstream))
-
-
-def _server_tls(
-    gateway: GatewayConfiguration,
-    before: LoadedGateway | None,
-    handed_keys: LoadedKeys,
-    *,
-    quiet: bool,
-) -> ServerTLS | None:
-    """What clients are shown: the certificate that the settings name, else the daemon's own."""
-    if gateway.settings.listener.ssl is SSL.OFF:
-        return None
-    tls, own = gateway.settings.listener.tls, gateway.own_certificate
-    if own is not None:
-        tls = attrs.evolve(tls, ssl_cert_file=own.chain, ssl_key_file=own.key_file)
-    loaded_keys: LoadedKeys | None = None
-    if before is not None:
-        loaded_keys = before.tls.keys if before.tls is not None else {}
-    return ServerTLS(
-        tls,
-        quiet=quiet,
-        expiry_warning=None,
-        loaded_keys=loaded_keys,
-        handed_keys=handed_keys,
-    )
-
-
-def _parsed_upstream(upstream: str) -> ConnInfo:
-    try:
-        conninfo = ConnInfo.parse(upstream, os.environ)
-    except ConfigurationError:
-        found = upstream_mistakes(upstream)
-        raise ConfigurationError(*(f"upstream: {each}" for each in found)) from None
-    missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
-    if not upstream and missing:
-        raise ConfigurationError(
-            f"no PostgreSQL is at {missing[0]}: name a server with --upstream, "
-            "or have one started with --embedded DIR"
-        )
-    return conninfo
-
-
-def _missing_socket(path: str | None) -> bool:
-    return path is not None and not path.startswith("@") and not os.path.exists(path)
-
-
-def upstream_endpoint(
-    reactor: IReactor,
-    conninfo: ConnInfo | None,
-    tunnel: SSHTunnel | None = None,
-    preface: bytes = b"",
-) -> PgTLSClientEndpoint | None:
-    """What connects to the server, its files read.
-
-    :param reactor: Twisted's reactor.
-    :param conninfo: the server; None for the embedded PostgreSQL before it runs.
-    :param tunnel: what it is reached through; None for this machine's network.
-    :param preface: see :class:`~pgtls.protocols.endpoint.PgTLSClientEndpoint`.
-    :returns: the endpoint; None as above.
-    :raises ConfigurationError: a file cannot be used.
-    """
-    if conninfo is None:
-        return None
-    if tunnel is not None:
-        check_reachable(conninfo)
-    endpoint = PgTLSClientEndpoint(reactor, conninfo, dialer=tunnel, preface=preface)
-    endpoint.check()
-    return endpoint
 
 
 def _validities(
