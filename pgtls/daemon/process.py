@@ -21,6 +21,7 @@ from pgtls.daemon.cancel_requests import cancel_answerers
 from pgtls.daemon.cannot_start import CannotStart
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.daemon_service import Daemon
+from pgtls.daemon.freed_memory import FreedMemory
 from pgtls.daemon.garbage_collector import collect_garbage
 from pgtls.daemon.log_files import append_to_log_files, reopen_log_files, rotate_log_files
 from pgtls.daemon.monotonic_clock import use_monotonic_clock
@@ -122,6 +123,9 @@ class DaemonProcess(Service):
             undo.callback(use_monotonic_clock(self._reactor))
             if settings.workers == 1:
                 dedicate(self._reactor)
+                freed_memory = FreedMemory(self._reactor, lambda: self._daemon.sessions)
+                freed_memory.start()
+                undo.callback(freed_memory.stop)
             allow_open_files(g.settings.listener.max_connections for g in gateways)
             self._reactor.callWhenRunning(collect_garbage)
             self._reactor.callWhenRunning(self._handle_signals)

@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogEvent, eventAsJSON, globalLogBeginne
 from zope.interface import implementer
 
 from pgtls.daemon.cancel_requests import OtherProcess, cancel_answerers
+from pgtls.daemon.freed_memory import FreedMemory
 from pgtls.daemon.garbage_collector import collect_garbage
 from pgtls.daemon.gateway_loading import load_gateway
 from pgtls.daemon.handover import close_all, take_over
@@ -31,7 +32,7 @@ from pgtls.daemon.worker_pipe import LineReader, LineWriter, Task
 from pgtls.errors import ConfigurationError
 from pgtls.gateway.gateway import Gateway
 from pgtls.gateway.gateway_configuration import LoadedGateway
-from pgtls.gateway.key_holders import KeyHolder, KeyHolders
+from pgtls.gateway.key_holders import KeyHolders
 from pgtls.tls.loaded_keys import LoadedKey, LoadedKeys
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.shared_port import shared_endpoint
@@ -122,7 +123,7 @@ class Worker(MultiService):
         self._activity = activity = _process_activity(reactor, task.metrics_directory)
         answerers: dict[str, Answerer] = {
             "alive": lambda _: True,
-            **cancel_answerers(KeyHolders(self._key_holders)),
+            **cancel_answerers(KeyHolders(self._with_sessions)),
             "prepare": self._prepare,
             "use": self._use,
             "forget": self._forget,
@@ -132,18 +133,23 @@ class Worker(MultiService):
         self._requests = PipeRequests(reactor, reports.send, answerers)
         # The daemon asks its other workers, and may ask one before it that does the same.
         self._daemon = OtherProcess(self._requests, asks_others=2)
+        self._freed_memory = FreedMemory(reactor, self._count_sessions)
         mistakes = self._load(0, task, descriptors)
         if mistakes:
             raise ConfigurationError(*mistakes)
         reactor.addReader(LineReader(control, self._told, self.end))
 
-    def _key_holders(self) -> list[KeyHolder]:
+    def _with_sessions(self) -> list[Gateway]:
         return [service for service in self.services if isinstance(service, Gateway)]
+
+    def _count_sessions(self) -> int:
+        return sum(gateway.sessions for gateway in self._with_sessions())
 
     def startService(self) -> None:
         """Serve."""
         super().startService()  # type: ignore[no-untyped-call]
         self._use(0)
+        self._freed_memory.start()
 
     def _told(self, line: bytes) -> None:
         if not self._requests.receive(line):
@@ -214,7 +220,7 @@ class Worker(MultiService):
             endpoint=shared_endpoint(self._reactor, listening, places.surplus),
             shared_places=places,
             checks_upstream=False,
-            elsewhere=KeyHolders(lambda: [*self._key_holders(), self._daemon]),
+            elsewhere=KeyHolders(lambda: [*self._with_sessions(), self._daemon]),
         )
         if self._activity is not None:
             self._activity.observe(gateway)

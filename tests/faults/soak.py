@@ -3,7 +3,7 @@
 Good clients of every kind, clients that mean no good, certificates that rotate, reloads, and in
 the first third of the time upgrades. The gateway of the last upgrade serves for the rest: when the
 processes before it are gone, its memory and descriptors in the first quarter of what remains are
-compared with those in the last.
+compared with those in the last. The report has all four quarters.
 """
 
 from __future__ import annotations
@@ -220,6 +220,11 @@ class Soak:
             files += len(os.listdir(process / "fd"))
         self.samples.append(Sample(time.monotonic(), kilobytes / 1024, files))
 
+    def _quarters(self) -> list[list[Sample]]:
+        """:returns: those of the samples; none where there are too few."""
+        size = len(self.samples) // 4
+        return [self.samples[size * each :][:size] for each in range(4)] if size else []
+
     def _report(self) -> dict[str, Any]:
         assert self.clients.stdin is not None
         assert self.clients.stdout is not None
@@ -227,15 +232,16 @@ class Soak:
         self.clients.stdin.flush()
         clients = json.loads(self.clients.stdout.readline())
         log = self.gateway.log()
-        quarter = len(self.samples) // 4
-        first, last = self.samples[:quarter], self.samples[-quarter:]
-        memory = [round(statistics.median(x.memory for x in each), 1) for each in (first, last)]
-        files = [statistics.median(x.files for x in each) for each in (first, last)]
+        quarters = self._quarters()
+        memory = [round(statistics.median(x.memory for x in each), 1) for each in quarters]
+        files = [statistics.median(x.files for x in each) for each in quarters]
         if clients["failures"]:
             self.troubles.append("good clients failed")
         if bug := BUG.search(log):
             self.troubles.append(f"in the log: {log[bug.start() - 200 : bug.end() + 500]}")
-        if memory[1] - memory[0] > MORE_MEMORY or files[1] - files[0] > MORE_FILES:
+        if not quarters:
+            self.troubles.append("too short to see whether memory grows: --minutes 3, at least")
+        elif memory[-1] - memory[0] > MORE_MEMORY or files[-1] - files[0] > MORE_FILES:
             self.troubles.append("memory or descriptors grow")
         return {
             "minutes": round(self.seconds / 60, 1),

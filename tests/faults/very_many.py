@@ -89,6 +89,9 @@ class IdleSessions(FaultCase):
             lambda: files(self.relay) <= files_before + 20,  # those of the neighbours come and go
             lambda: f"{files(self.relay)} files, {files_before} before",
         )
+        most = before + (full - before) / 2
+        wait_until(lambda: memory(self.relay) < most, lambda: f"{memory(self.relay)} MB stay")
+        self.relay.wait_until_still()
         seen = neighbours.report()
         after = memory(self.relay)
         self.opened(AGAIN)  # with the memory of those that are over
