@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall
@@ -35,6 +35,9 @@ LOGIN_TIMEOUT = 30.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 
+#: Seconds for which a client waits for that. If it takes longer, it is told at once what is wrong.
+LONGEST_WAIT = 5.0
+
 
 class SSHTunnel:
     """An SSH connection, and connections to hosts behind its server.
@@ -50,10 +53,16 @@ class SSHTunnel:
         self.settings = settings
         self._reactor = reactor
         self._server = parse_ssh_server(settings.upstream_via)
-        settings.check_known_hosts()
         self._known_hosts = KnownHosts(settings.known_hosts_files)
         self._identities: list[Identity] = []
-        self.read_keys()
+        mistakes: list[str] = []
+        for read in (settings.check_known_hosts, self.read_keys):
+            try:
+                read()
+            except ConfigurationError as error:
+                mistakes += error.mistakes
+        if mistakes:
+            raise ConfigurationError(*mistakes)
         self._connection: SSHClientConnection | None = None
         self._connecting: Deferred[None] | None = None
         self._waiting: list[Deferred[SSHClientConnection]] = []
@@ -94,7 +103,10 @@ class SSHTunnel:
 
     async def _dial(self, host: Host, protocol: Protocol) -> None:
         connection = await self._connected()
-        near, far = socket.socketpair()
+        try:
+            near, far = socket.socketpair()
+        except OSError as error:
+            raise ConnectFailed(connect_error(error)) from error
         near.setblocking(False)
         far.setblocking(False)
         channel = ForwardedConnection(far, self._reactor)
@@ -122,10 +134,15 @@ class SSHTunnel:
     # The SSH connection -------------------------------------------------------------------------
 
     def _connected(self) -> Deferred[SSHClientConnection]:
-        """:returns: fires when there is one; fails where the next attempt does."""
+        """:returns: fires when there is one; fails where the next attempt does, or is far away."""
         self._wanted = True
         if self._connection is not None:
             return succeed(self._connection)
+        pause = self._timer.getTime() - self._reactor.seconds() if self._timer is not None else 0.0
+        if pause > LONGEST_WAIT:
+            return fail(
+                ConnectFailed(f"{self._server}: {self._last_error}; next attempt in {pause:.0f} s")
+            )
         waiting: Deferred[SSHClientConnection] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         if self._connecting is None and self._timer is None:
