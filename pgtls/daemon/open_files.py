@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from twisted.logger import Logger
 
+from pgtls.gateway.gateway_configuration import GatewaySettings
 from pgtls.protocols.places import descriptors
 
 _log = Logger(namespace="pgtls.gateway")
@@ -15,14 +16,17 @@ _log = Logger(namespace="pgtls.gateway")
 _SPARE_FILES = 256
 
 
-def allow_open_files(limits: Iterable[int], *, quiet: bool = False) -> None:
+def allow_open_files(gateways: Iterable[GatewaySettings], *, quiet: bool = False) -> None:
     """Raise the limit of open files as far as the hard limit allows.
 
-    :param limits: ``max_connections`` of each gateway. The daemon needs a few more files.
+    :param gateways: the settings of each gateway. The daemon needs a few more files.
     :param quiet: do not log that it is too low: another process does.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = sum(map(descriptors, limits)) + _SPARE_FILES
+    needed = _SPARE_FILES + sum(
+        descriptors(each.listener.max_connections, through_ssh=bool(each.ssh.upstream_via))
+        for each in gateways
+    )
     unlimited = hard == resource.RLIM_INFINITY
     if soft < needed:
         granted = needed if unlimited else min(needed, hard)

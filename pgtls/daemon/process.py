@@ -126,7 +126,7 @@ class DaemonProcess(Service):
                 freed_memory = FreedMemory(self._reactor, lambda: self._daemon.sessions)
                 freed_memory.start()
                 undo.callback(freed_memory.stop)
-            allow_open_files(g.settings.listener.max_connections for g in gateways)
+            allow_open_files(gateway.settings for gateway in gateways)
             self._reactor.callWhenRunning(collect_garbage)
             self._reactor.callWhenRunning(self._handle_signals)
             self._takeover.begin()
@@ -180,8 +180,8 @@ class DaemonProcess(Service):
             signals.restore()
 
     def _reloaded(self, succeeded: bool) -> bool:
-        listeners = [g.loaded.configuration.settings.listener for g in self._daemon.gateways]
-        allow_open_files(each.max_connections for each in listeners)
+        gateways = self._daemon.gateways
+        allow_open_files(gateway.loaded.configuration.settings for gateway in gateways)
         return succeeded
 
     # A signal comes between any two steps of the program; what it asks for waits for its turn.

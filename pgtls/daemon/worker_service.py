@@ -206,8 +206,8 @@ class Worker(MultiService):
                 self._add(number, loaded, prepared)
         for gateway in self._gateways.values():
             gateway.shutdown_timeout = prepared.task.shutdown_timeout
-        listeners = [g.loaded.configuration.settings.listener for g in self._gateways.values()]
-        allow_open_files((each.max_connections for each in listeners), quiet=True)
+        configurations = [each.loaded.configuration for each in self._gateways.values()]
+        allow_open_files((each.settings for each in configurations), quiet=True)
 
     def _add(self, number: int, loaded: LoadedGateway, prepared: _Prepared) -> None:
         listening, counted = prepared.sockets[number]

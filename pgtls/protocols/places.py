@@ -33,15 +33,18 @@ CANCELS_AT_ONCE = 200
 CANCEL_CLIENTS_AT_ONCE = 1000
 
 
-def descriptors(max_connections: int) -> int:
+def descriptors(max_connections: int, *, through_ssh: bool) -> int:
     """The file descriptors that a gateway's listener may need, its upstream connections included.
 
     :param max_connections: the setting.
-    :returns: two for each session, one for each client that asks to cancel or is refused, and for
-        each cancel request that is passed on.
+    :param through_ssh: whether its upstreams are behind an SSH server.
+    :returns: one for each client that has a session, asks to cancel or is refused; and for each
+        session and each cancel request that is passed on one more, or a pair of sockets for SSH.
     """
-    cancels = CANCEL_CLIENTS_AT_ONCE + CANCELS_AT_ONCE
-    return 2 * max_connections + cancels + max(max_connections, REFUSED_AT_ONCE)
+    upstream = 2 if through_ssh else 1
+    sessions = (1 + upstream) * max_connections
+    cancels = CANCEL_CLIENTS_AT_ONCE + upstream * CANCELS_AT_ONCE
+    return sessions + cancels + max(max_connections, REFUSED_AT_ONCE)
 
 
 class Place(Enum):

@@ -10,12 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.protocols.places import (
     CANCEL_CLIENTS_AT_ONCE,
+    CANCELS_AT_ONCE,
     REFUSED_AT_ONCE,
     REFUSING_HANDSHAKES,
     SHUTTING_DOWN,
     TOO_MANY_CLIENTS,
     Place,
     Places,
+    descriptors,
 )
 from pgtls.protocols.server import PgTLSServerProtocol
 from pgtls.protocols.server_factory import PgTLSServerFactory
@@ -107,6 +109,15 @@ class PlacesTests(SynchronousTestCase):
             self.assertIs(self.places.session_refusal(each), SHUTTING_DOWN)
         self.assertEqual(self.places.sessions, {1})
         self.assertEqual(self.places.refused, [2, 3])
+
+
+class DescriptorsTests(SynchronousTestCase):
+    """How many files a listener may have open."""
+
+    def test_through_SSH_a_pair_of_sockets_is_in_the_place_of_one(self) -> None:
+        direct = descriptors(500, through_ssh=False)
+        self.assertEqual(descriptors(501, through_ssh=False) - direct, 3)
+        self.assertEqual(descriptors(500, through_ssh=True) - direct, 500 + CANCELS_AT_ONCE)
 
 
 class Session(Protocol):
