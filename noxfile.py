@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -93,11 +95,17 @@ def faults(session: nox.Session) -> None:
 
     Linux, root, HAProxy, curl, faketime.
     """
+    programs = ("unshare", "ip", "haproxy", "curl", "faketime")
+    if missing := [program for program in programs if not shutil.which(program)]:
+        session.error(f"not installed: {', '.join(missing)}")
+    # Networks and mounts of its own, which go with it.
+    apart = ("unshare", "-n", "-m")
+    if subprocess.run([*apart, "true"], check=False).returncode:  # noqa: S603
+        session.error("namespaces need root, in a container CAP_SYS_ADMIN too: sudo nox -s faults")
     session.install(".[test]")
     modules = ("fleet", "servers_fail", "clients_fail", "resources_fail", "very_many")
     names = session.posargs or [f"tests.faults.{module}" for module in modules]
-    # In namespaces of its own for networks and mounts, which go with it.
-    session.run("unshare", "-n", "-m", "python", "-m", "twisted.trial", *names, external=True)
+    session.run(*apart, "python", "-m", "twisted.trial", *names, external=True)
 
 
 @nox.session

@@ -11,6 +11,8 @@ import socket
 import struct
 from collections.abc import Sequence
 
+from pgtls.daemon.open_files import TOO_MANY_OPEN_FILES
+
 #: The message's number, and how many descriptors it has.
 _HEADER = struct.Struct("!II")
 
@@ -59,7 +61,7 @@ def take_over(end: socket.socket, number: int) -> list[int]:
         taken += descriptors
         if len(descriptors) < expected:  # the kernel has dropped some
             close_all(taken)
-            raise OSError("too many open files: raise the limit (ulimit -n, LimitNOFILE=)")
+            raise OSError(TOO_MANY_OPEN_FILES)
         if len(taken) == count:
             return taken
 

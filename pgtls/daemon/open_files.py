@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Iterable
 
@@ -14,6 +15,20 @@ _log = Logger(namespace="pgtls.gateway")
 
 #: File descriptors that the daemon needs besides those for clients: for its status, mostly.
 _SPARE_FILES = 256
+
+#: What can be done where there are too few.
+_RAISE = "raise the limit (ulimit -n, LimitNOFILE=)"
+
+TOO_MANY_OPEN_FILES = f"too many open files: {_RAISE}"
+
+
+def reason_of(error: OSError) -> str:
+    """Why something failed that needs an open file.
+
+    :param error: what it has raised.
+    :returns: the error, or what to do where there were too few.
+    """
+    return TOO_MANY_OPEN_FILES if error.errno == errno.EMFILE else str(error)
 
 
 def allow_open_files(gateways: Iterable[GatewaySettings], *, quiet: bool = False) -> None:
@@ -33,8 +48,8 @@ def allow_open_files(gateways: Iterable[GatewaySettings], *, quiet: bool = False
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
         if granted < needed and not quiet:
             _log.warn(
-                "max_connections needs {needed} open files, the limit is {granted}: raise it "
-                "(ulimit -n, LimitNOFILE=)",
+                "max_connections needs {needed} open files, the limit is {granted}: {todo}",
                 needed=needed,
                 granted=granted,
+                todo=_RAISE,
             )

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import IO, Any
@@ -20,6 +19,7 @@ from pgtls.daemon.exit_status import described
 from pgtls.daemon.pipe_requests import Answerer
 from pgtls.daemon.predecessor import VARIABLE
 from pgtls.daemon.process_link import ProcessLink
+from pgtls.daemon.unnamed_file import unnamed_file
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.socket_table import SocketTable
 
@@ -90,20 +90,21 @@ class Successor:
         self._failed = failed
         self._mistakes: list[str] = []
         self._decided = False
-        self._written: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open
-        mine, theirs = socket.socketpair()
-        with theirs, ExitStack() as undo:
-            undo.callback(mine.close)
-            undo.callback(self._written.close)
+        with ExitStack() as undo:
+            self._written = undo.enter_context(unnamed_file(b""))
+            mine, theirs = map(undo.enter_context, socket.socketpair())
             self._popen = _started(
                 program,
                 sockets,
                 {"link": theirs.fileno(), "pid_file": pid_file, "older": older},
                 self._written,
             )
+            self.process = self._popen.pid
+            undo.callback(self.kill)
+            self._link = ProcessLink(reactor, mine.fileno(), self._said, self._gone, answerers)
             undo.pop_all()
-        self.process = self._popen.pid
-        self._link = ProcessLink(reactor, mine.detach(), self._said, self._gone, answerers)
+        mine.detach()  # it is the link's
+        theirs.close()
         self._link.start()
         self._timer = reactor.callLater(READY_TIMEOUT, self._too_late)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 
+from pgtls.daemon.open_files import reason_of
 from pgtls.daemon.pid_file import PidFile
 from pgtls.daemon.pipe_requests import Answerer
 from pgtls.daemon.successor import Program, Successor
@@ -91,7 +92,7 @@ class Upgrade:
                 self._failed,
             )
         except OSError as error:
-            self._failed(f"it cannot be started: {error}")
+            self._failed(f"it cannot be started: {reason_of(error)}")
 
     def cancel(self) -> None:
         """This process is to be stopped: end what is being started."""

@@ -25,6 +25,8 @@ from tests.support.servers import HOST
 
 DISK = 1 << 20
 
+NOT_UPGRADED = re.compile("not upgraded: .*too many open files: raise the limit .* goes on")
+
 
 class DiskFull(FaultCase):
     """No byte more can be written."""
@@ -123,6 +125,9 @@ class DescriptorsExhausted(FaultCase):
                 self.relay.signal(signal.SIGHUP)
                 self.relay.wait_for_log("reloaded", said + 1)
                 self.assertIn("Too many open files", self.relay.log())
+                refused = NOT_UPGRADED.findall(self.relay.log())
+                self.relay.signal(signal.SIGUSR2)
+                self.relay.wait_for_log(NOT_UPGRADED.pattern, len(refused) + 1)
                 before = cpu_seconds(self.relay.pid)
                 began = time.monotonic()
                 neighbours.go_on(queries=100, connections=0)

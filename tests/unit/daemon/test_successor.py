@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any, cast
 
+import psutil
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from pgtls.daemon import successor
+from pgtls.daemon.pid_file import PidFile
 from pgtls.daemon.predecessor import VARIABLE
 from pgtls.daemon.successor import Program, Successor
+from pgtls.daemon.upgrade import Upgrade
 from pgtls.transport.socket_table import SocketTable
 
 reactor = cast(Any, _reactor)
@@ -109,3 +116,64 @@ class Successors(TestCase):
 
     def test_one_that_is_not_there(self) -> None:
         self.assertRaises(OSError, self.started, "", "/nowhere/at/all")
+
+
+@contextlib.contextmanager
+def few_files(count: int) -> Iterator[None]:
+    """No more than ``count`` files can be opened while this lasts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
+    opened = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(opened.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in opened:
+            os.close(each)
+
+
+class WithoutFileDescriptors(TestCase):
+    """SIGUSR2 when all of them are used, or nearly all."""
+
+    def setUp(self) -> None:
+        self.patch(tempfile, "tempdir", None)  # as in a process that has used none
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def upgraded(self, count: int) -> bool:
+        """Whether the other process is started when that many files can still be opened."""
+        program = Program(["sleep", "1000"], os.getcwd(), {})
+        upgrade = Upgrade(
+            *(reactor, program, SocketTable(), PidFile()),
+            *(list, {}, lambda process: None),
+        )
+        with few_files(count):
+            upgrade.start()
+        started = upgrade._successor
+        upgrade.cancel()
+        if started is not None:
+            started._link.close()
+        return started is not None
+
+    def test_the_log_says_so_and_nothing_is_left(self) -> None:
+        """Wherever they run out."""
+        files, children = open_files(), psutil.Process().children()
+        count = 0
+        while not self.upgraded(count):
+            self.assertEqual(
+                formatEvent(self.events[-1]),
+                "not upgraded: it cannot be started: too many open files: raise the limit "
+                "(ulimit -n, LimitNOFILE=); this process goes on",
+            )
+            self.assertEqual(open_files() - files, set(), f"with {count}")
+            self.assertEqual(psutil.Process().children(), children)
+            count += 1
+        self.assertEqual(open_files() - files, set())
+        self.assertGreater(count, 5)
