@@ -96,7 +96,9 @@ def _read_in_background(
         with noting() as files:
             try:
                 loaded = load_gateway(
-                    reactor, before.configuration, state_dir, mistakes, before=before
+                    *(reactor, before.configuration, state_dir, mistakes),
+                    before=before,
+                    tunnel=before.ssh_tunnel,
                 )
             except OSError as error:
                 mistakes.add(str(error))

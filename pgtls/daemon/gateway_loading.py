@@ -45,7 +45,7 @@ from pgtls.wire.attempts import SSLMode
 from pgtls.wire.server_negotiation import SSL
 
 if TYPE_CHECKING:
-    pass
+    from pgtls.transport.ssh_tunnel import SSHTunnel
 
 
 def load_all(
@@ -82,6 +82,7 @@ def load_all(
             daemon.state_dir,
             mistakes,
             before=before.get(key),
+            tunnel=before[key].ssh_tunnel if key in before else None,
             makes_certificate=not offline,
         )
     check_status(configuration, mistakes)
@@ -133,6 +134,7 @@ def load_gateway(
     *,
     quiet: bool = False,
     before: LoadedGateway | None = None,
+    tunnel: SSHTunnel | None = None,
     handed_keys: LoadedKeys = NO_KEYS,
     makes_certificate: bool = True,
 ) -> list[LoadedGateway]:
@@ -145,13 +147,14 @@ def load_gateway(
     :param quiet: log no warnings: another process does.
     :param before: at a reload, the gateway as it is: private keys whose passphrase may not be
         asked for again stay as they are.
+    :param tunnel: at a reload, the gateway's SSH tunnel as it is: it stays, if nothing else is set.
     :param handed_keys: private keys that another process has read.
     :param makes_certificate: whether the daemon's own certificate is made where it is needed and
         is not there.
     :returns: the gateway; or none, where there are mistakes.
     """
     loading = _Loading(
-        *(reactor, state_dir, mistakes, before, handed_keys),
+        *(reactor, state_dir, mistakes, before, tunnel, handed_keys),
         quiet=quiet,
         makes_certificate=makes_certificate,
     )
@@ -168,13 +171,14 @@ class _Loading:
     state_dir: str
     mistakes: Mistakes
     before: LoadedGateway | None
+    tunnel: SSHTunnel | None
     handed_keys: LoadedKeys
     quiet: bool
     makes_certificate: bool
 
     def load(self, gateway: GatewayConfiguration) -> list[LoadedGateway]:
         """Go through all that can be wrong, whatever has been."""
-        reactor, before, mistakes = self.reactor, self.before, self.mistakes
+        reactor, mistakes = self.reactor, self.mistakes
         tls = policy = tunnel = upstream = None
         gateway = self._without_what_was_read(gateway)
         with mistakes.at(gateway.location):
@@ -183,7 +187,7 @@ class _Loading:
         with mistakes.at(gateway.location):
             policy = access_policy(gateway.settings.listener, reactor, tls)
         with mistakes.at(gateway.location):
-            tunnel = ssh_tunnel(reactor, gateway, before.ssh_tunnel if before is not None else None)
+            tunnel = ssh_tunnel(reactor, gateway, self.tunnel)
         with mistakes.at(gateway.location):
             gateway = with_upstream(gateway)
             upstream = upstream_endpoint(reactor, gateway.upstream, tunnel, gateway.preface)

@@ -178,10 +178,12 @@ class Worker(MultiService):
             else:
                 prepared.sockets[shared.number] = pair
             if self._revisions.get(shared.number) != shared.revision:
+                before = self._gateways.get(shared.number)
                 # What there is to warn of the daemon has warned of.
                 for loaded in load_gateway(
                     *(self._reactor, shared.configuration, task.state_dir, mistakes),
                     quiet=True,
+                    tunnel=before.loaded.ssh_tunnel if before is not None else None,
                     handed_keys=_private_keys(shared.keys),
                 ):
                     prepared.loaded[shared.number] = shared.revision, loaded

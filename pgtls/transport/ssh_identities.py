@@ -16,12 +16,13 @@ from twisted.conch.ssh.agent import AGENT_SIGN_RESPONSE, AGENTC_SIGN_REQUEST, SS
 from twisted.conch.ssh.common import NS, getNS
 from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import ITransport
 
 from pgtls.errors import ConfigurationError
 from pgtls.tls.key_file import read_key_file
 from pgtls.tls.passphrase import passphrase
+from pgtls.transport.dial import OneProtocol
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.ssh_settings import SSHSettings
 
@@ -139,7 +140,7 @@ async def identities_of_agent(reactor: IReactor) -> tuple[list[Identity], Callab
     endpoint = UNIXClientEndpoint(reactor, path, timeout=AGENT_TIMEOUT)
     agent = SSHAgentClient()
     try:
-        await connectProtocol(endpoint, agent)
+        await endpoint.connect(OneProtocol.forProtocol(lambda: agent))
         keys = await agent.requestIdentities().addTimeout(AGENT_TIMEOUT, reactor)
     except Exception as error:
         if agent.transport is not None:

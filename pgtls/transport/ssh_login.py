@@ -19,6 +19,9 @@ from pgtls.transport.ssh_identities import Identity, PublicKey
 SILENT = Logger(observer=LogPublisher())
 
 
+_HAVE_ONE = "name one with ssh_identity_file, or have an agent that answers (SSH_AUTH_SOCK)"
+
+
 class Login(SSHUserAuthClient):
     """Logs in with one key after the other.
 
@@ -77,5 +80,5 @@ class Login(SSHUserAuthClient):
         keys = f"{tried} {'key was' if tried == 1 else 'keys were'} offered" if tried else "no key"
         return ConnectFailed(
             f"Permission denied ({self._methods}): {keys}"
-            + ("" if tried else " to offer: name one with ssh_identity_file, or use an agent")
+            + ("" if tried else f" to offer: {_HAVE_ONE}")
         )

@@ -146,6 +146,22 @@ class IdentityTests(SSHCase):
         error = self.assertRaises(GatewayFailed, self.through, key="rsa")
         self.assertIn("set ssh_passphrase_command to a command that prints its", str(error))
 
+    def test_workers_keep_key_and_connection_at_a_reload(self) -> None:
+        self.ssh.make_key("encrypted", passphrase="secret")
+        asked = self.ssh.directory / "asked"
+        command = f"echo >> {asked}; echo secret"
+        gateway = self.gateway(
+            *("--workers", "2", "--upstream", f"host=localhost port={self.server.port}"),
+            *("--upstream-via", self.ssh.address, "--ssh-known-hosts-file", self.ssh.known_hosts),
+            *("--ssh-identity-file", str(self.ssh.directory / "encrypted")),
+            *("--ssh-passphrase-command", command),
+            listen="tcp:0:interface=127.0.0.1",
+        )
+        at_the_start = asked.read_text()
+        gateway.signal(signal.SIGHUP)
+        gateway.wait_for_log("reloaded: ")
+        self.assertEqual(asked.read_text(), at_the_start)
+
     def test_keys_of_an_agent(self) -> None:
         socket_path = str(self.ssh.directory / "agent")
         agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket_path], stdout=subprocess.DEVNULL)
