@@ -12,7 +12,8 @@ from pgtls.tls.record_size import RECORD_LIMIT
 
 #: Bytes that :class:`Records` takes at a time, and what they may become.
 PIECE = 65536
-_SEALED = PIECE + PIECE // RECORD_LIMIT * 512
+#: A peer may ask for records of 512 bytes (RFC 6066, max_fragment_length); each has up to 85 more.
+_SEALED = PIECE + PIECE // 512 * 85
 _LONGEST_RECORD, _PLAIN = 16384, PIECE + 16384
 #: A record's type, version and length.
 _header = struct.Struct("!BHH").unpack_from
@@ -132,10 +133,11 @@ class Records:
         """
         ssl = self._ssl
         size = len(data)
-        if size <= RECORD_LIMIT and type(data) is bytes:
-            if _ssl_write(ssl, data, size) <= 0:
-                self.connection._raise_ssl_error(ssl, -1)
-            return size
+        if not start and size <= RECORD_LIMIT and type(data) is bytes:
+            result: int = _ssl_write(ssl, data, size)
+            if result <= 0:
+                self.connection._raise_ssl_error(ssl, result)
+            return result
         self.in_use = True
         end = min(size, start + PIECE)
         plaintext = ffi.from_buffer(data)

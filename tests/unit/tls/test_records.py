@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import socket
+import subprocess
+from typing import Self
 
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +15,50 @@ from pgtls.tls.record_size import RECORD_LIMIT
 from pgtls.tls.records import PIECE, Records, received
 from tests.support.in_memory import client_context, server_context
 
+#: Seconds after which a client is taken to hang.
+TIMEOUT = 60.0
+
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
+
+
+class SClient:
+    """``openssl s_client``, which can ask for more than pyOpenSSL, and the server's end.
+
+    :ivar records: the server's end; the handshake is over.
+    """
+
+    def __init__(self, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.settimeout(TIMEOUT)
+            port = listening.getsockname()[1]
+            command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", *options]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            self._socket, _ = listening.accept()
+        self._socket.settimeout(TIMEOUT)
+        server = SSL.Connection(server_context())
+        server.set_accept_state()
+        self.records = Records(server)
+        while not self.records.handshake(self._socket.recv_into(received)):
+            self.send(bytes(self.records.take()))
+        self.send(bytes(self.records.take()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def send(self, data: bytes) -> None:
+        """To the client; less than a socket holds, as nothing reads what it prints yet."""
+        self._socket.sendall(data)
+
+    def read(self) -> bytes:
+        """What it has received, until the connection was closed."""
+        return self._process.communicate(timeout=TIMEOUT)[0]
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._socket.close()
 
 
 class RecordsCase(SynchronousTestCase):
@@ -91,6 +137,17 @@ class RecordsTests(RecordsCase):
             sizes.append(size - 17)
             made = made[5 + size :]
         self.assertEqual(sizes, [RECORD_LIMIT] * (PIECE // RECORD_LIMIT))
+
+    def test_a_peer_asks_for_shorter_ones(self) -> None:
+        sent = hashlib.shake_128(b"").digest(5000 + 2 * PIECE)
+        # Of TLS 1.2 that suite whose records have most around their content.
+        for options in ([], ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-SHA384"]):
+            with SClient("-maxfraglen", "512", *options) as client:
+                for piece in (sent[:5000], sent[5000:]):
+                    client.send(self.seal(client.records, piece))
+                client.records.close()
+                client.send(bytes(client.records.take()))
+                self.assertEqual(client.read(), sent)
 
     def test_memory_is_given_back_unless_something_is_in_it(self) -> None:
         server, client = self.pair(SSL.TLS1_3_VERSION)
