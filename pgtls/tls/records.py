@@ -4,16 +4,22 @@ cost. Like :mod:`pgtls.tls.openssl` it asks ``OpenSSL._util.lib``."""
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
 from pgtls.tls.record_size import RECORD_LIMIT
 
-#: Bytes that :class:`Records` takes at a time, and what they may become.
+#: Bytes that :meth:`Records.open` takes at a time.
 PIECE = 65536
-#: A peer may ask for records of 512 bytes (RFC 6066, max_fragment_length); each has up to 85 more.
-_SEALED = PIECE + PIECE // 512 * 85
+#: Bytes that :meth:`Records.seal` takes at a time, and what they may become. A peer may ask for
+#: records of 512 bytes (RFC 6066, max_fragment_length); each has up to 85 more.
+BULK = 131072
+_SEALED = BULK + BULK // 512 * 85
+#: Bytes after which it reads what OpenSSL has made of them: OpenSSL's buffer, of which each
+#: connection has one, stays in the processor's cache then, also where many take turns.
+_BATCH = 4 * RECORD_LIMIT
 _LONGEST_RECORD, _PLAIN = 16384, PIECE + 16384
 #: A record's type, version and length.
 _header = struct.Struct("!BHH").unpack_from
@@ -24,7 +30,9 @@ _WANT_READ = lib.SSL_ERROR_WANT_READ
 
 _bio_read, _bio_write = lib.BIO_read, lib.BIO_write
 _ssl_read, _ssl_write = lib.SSL_read, lib.SSL_write
-_unpack = ffi.unpack
+_unpack, _from_buffer = ffi.unpack, ffi.from_buffer
+#: To step through plaintext record by record, at less than an addition to a pointer costs.
+_full_records = ffi.typeof(f"char[][{RECORD_LIMIT}]")
 _NOTHING, _CLOSED = memoryview(b""), SSL.ZeroReturnError()
 
 # One of each for all connections: what is in them is used at once.
@@ -123,30 +131,50 @@ class Records:
         self.has_output = bool(lib.BIO_get_mem_data(self._out, ffi.NULL))
         return data + _unpack(_plain, total) if total else data
 
-    def seal(self, data: bytes | memoryview, start: int) -> int:
-        """Make records, for :meth:`take`.
+    def seal(self, data: bytes | memoryview, start: int) -> tuple[int, memoryview]:
+        """Make records.
 
         :param data: the plaintext.
         :param start: what is before it has been taken already.
-        :returns: up to where it has been taken now: PIECE bytes more, if there are as many.
+        :returns: up to where it has been taken now, BULK bytes more at most; and, as :meth:`take`
+            does, what is to be sent to the peer.
         :raises SSL.Error: OpenSSL cannot.
         """
-        ssl = self._ssl
         size = len(data)
         if not start and size <= RECORD_LIMIT and type(data) is bytes:
-            result: int = _ssl_write(ssl, data, size)
-            if result <= 0:
-                self.connection._raise_ssl_error(ssl, result)
-            return result
+            end: int = _ssl_write(self._ssl, data, size)
+            if end <= 0:
+                self.connection._raise_ssl_error(self._ssl, end)
+            return end, self.take()
         self.in_use = True
-        end = min(size, start + PIECE)
-        plaintext = ffi.from_buffer(data)
-        while start < end:
-            result = _ssl_write(ssl, plaintext + start, min(end - start, RECORD_LIMIT))
-            if result <= 0:
-                self.connection._raise_ssl_error(ssl, result)
-            start += result
-        return start
+        end, made = min(size, start + BULK), 0
+        plaintext = memoryview(data)[start:end]
+        for batch in range(0, end - start, _BATCH):
+            self._write(plaintext[batch : batch + _BATCH])
+            made += _bio_read(self._out, _sealed + made, _SEALED - made)
+        self.has_output = False
+        return end, _sealed_view[:made]
+
+    def _write(self, plaintext: memoryview) -> None:
+        """Make records of it, which are in OpenSSL's buffer then."""
+        ssl = self._ssl
+        for record in _from_buffer(_full_records, plaintext):
+            written = _ssl_write(ssl, record, RECORD_LIMIT)
+            if written != RECORD_LIMIT:
+                self._write_rest(record, RECORD_LIMIT, written)
+        size = len(plaintext) % RECORD_LIMIT
+        if size:
+            last = _from_buffer(plaintext[-size:])
+            self._write_rest(last, size, _ssl_write(ssl, last, size))
+
+    def _write_rest(self, plaintext: Any, size: int, written: int) -> None:
+        """What SSL_write has left, for a peer that asked for shorter records. Or it has failed."""
+        total = written
+        while written > 0 and total < size:
+            written = _ssl_write(self._ssl, plaintext + total, size - total)
+            total += written
+        if written <= 0:
+            self.connection._raise_ssl_error(self._ssl, written)
 
     def take(self) -> memoryview:
         """What is to be sent to the peer.

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
+from pgtls.tls.records import BULK
 from pgtls.transport.splice import Pipe
 
-#: Bytes that are read at a time.
-READ_SIZE = 65536
+#: Bytes that are read at a time; and once that many were there, which is what TLS seals at a time.
+READ_SIZE, BULK_SIZE = 65536, BULK
 
 
 class Sink(Protocol):
@@ -61,7 +62,7 @@ class Plaintext:
                 self._splice(self._sink, pipe)
                 return b""
         try:
-            data = self._socket.recv(READ_SIZE)
+            data = self._socket.recv(BULK_SIZE if self._in_bulk else READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError:
@@ -69,8 +70,7 @@ class Plaintext:
             return b""
         if not data:
             self.end = CONNECTION_DONE
-        elif len(data) == READ_SIZE:
-            self._in_bulk = True
+        self._in_bulk = len(data) >= READ_SIZE
         return data
 
     def splice_to(self, sink: Sink | None, pipe: Pipe | None) -> None:

@@ -56,7 +56,10 @@ class _Layer:
         :returns: whether the socket has taken all of it; the rest waits for :meth:`flush`.
         :raises OSError: the connection is broken.
         """
-        made = self._records.take()
+        return self._send_records(self._records.take())
+
+    def _send_records(self, made: memoryview) -> bool:
+        """What :meth:`emit` does."""
         if not made:
             return not self.unsent
         sent = 0
@@ -256,8 +259,8 @@ class TLS(_Layer):
         records, size = self._records, len(data)
         taken = 0
         while taken < size:
-            taken = records.seal(data, taken)
-            if not self.emit():
+            taken, made = records.seal(data, taken)
+            if not self._send_records(made):
                 break
         if records.in_use and not self._watched:
             self._watch_memory()

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.tls.record_size import RECORD_LIMIT
-from pgtls.tls.records import PIECE, Records, received
+from pgtls.tls.records import BULK, PIECE, Records, received
 from tests.support.in_memory import client_context, server_context
 
 #: Seconds after which a client is taken to hang.
@@ -88,8 +88,8 @@ class RecordsCase(SynchronousTestCase):
         """All records of some plaintext."""
         taken, made = 0, b""
         while taken < len(data):
-            taken = end.seal(data, taken)
-            made += bytes(end.take())
+            taken, records = end.seal(data, taken)
+            made += bytes(records)
         return made
 
 
@@ -129,14 +129,16 @@ class RecordsTests(RecordsCase):
 
     def test_many_are_made_at_once_and_none_is_too_long(self) -> None:
         server, _ = self.pair(SSL.TLS1_3_VERSION)
-        self.assertEqual(server.seal(bytes(10 * PIECE), 0), PIECE)
-        made = bytes(server.take())
+        taken, records = server.seal(bytes(10 * BULK), 0)
+        self.assertEqual(taken, BULK)
+        self.assertEqual(bytes(server.take()), b"")
+        made = bytes(records)
         sizes = []
         while made:
             size = int.from_bytes(made[3:5], "big")
             sizes.append(size - 17)
             made = made[5 + size :]
-        self.assertEqual(sizes, [RECORD_LIMIT] * (PIECE // RECORD_LIMIT))
+        self.assertEqual(sizes, [RECORD_LIMIT] * (BULK // RECORD_LIMIT))
 
     def test_a_peer_asks_for_shorter_ones(self) -> None:
         sent = hashlib.shake_128(b"").digest(5000 + 2 * PIECE)
@@ -156,9 +158,10 @@ class RecordsTests(RecordsCase):
         self.assertEqual(len(self.open(client, sealed)), 50000)
         self.assertTrue(client.in_use)
         self.assertTrue(client.release())
-        client.seal(b"hello", 0)
+        client.close()
         self.assertFalse(client.release())
-        self.assertEqual(self.open(server, bytes(client.take())), b"hello")
+        self.assertEqual(self.open(server, bytes(client.take())), b"")
+        self.assertIsInstance(server.error, SSL.ZeroReturnError)
 
     def test_why_it_ends(self) -> None:
         for version in VERSIONS:
