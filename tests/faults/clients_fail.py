@@ -66,8 +66,11 @@ class ClientResets(ClientCase):
             self.server().psql("CREATE USER failing; CREATE TABLE sink (line text)")
             self.server().psql("GRANT ALL ON sink TO failing")
 
-    def resets(self, what: str, go: Callable[[socket.socket], None]) -> None:
-        """Neither the gateway nor the server keeps anything of them."""
+    def resets(self, what: str, go: Callable[[socket.socket], socket.socket | None]) -> None:
+        """Neither the gateway nor the server keeps anything of them.
+
+        :param go: takes a connection as far as that; returns it where TLS has made another of it.
+        """
         self.beside(self.own, 'ssl = "on"')
 
         def fault(neighbours: Clients) -> dict[str, Any]:
@@ -75,9 +78,7 @@ class ClientResets(ClientCase):
                 connections = [
                     stack.enter_context(connect(self.relay.address)) for _ in range(MANY)
                 ]
-                for connection in connections:
-                    go(connection)
-                for connection in connections:
+                for connection in [go(connection) or connection for connection in connections]:
                     reset(connection)
             self.no_sessions()
             return {"clients": MANY}
@@ -126,18 +127,41 @@ class ClientResets(ClientCase):
         self.resets("in a query", go)
 
     def test_in_copy_out(self) -> None:
-        def go(connection: socket.socket) -> None:
-            connection.sendall(STARTUP + query(f"COPY ({BIG}) TO STDOUT"))
-            connection.recv(1)
+        self.resets("in COPY TO", copy_out)
 
-        self.resets("in COPY TO", go)
+    def test_in_copy_out_in_tls(self) -> None:
+        self.resets("in COPY TO, in TLS", lambda connection: copy_out(in_tls(connection)))
 
     def test_in_copy_in(self) -> None:
-        def go(connection: socket.socket) -> None:
-            connection.sendall(STARTUP + query("COPY sink FROM STDIN"))
-            connection.sendall((b"d" + struct.pack("!I", 1004) + b"x" * 999 + b"\n") * 50)
+        self.resets("in COPY FROM", copy_in)
 
-        self.resets("in COPY FROM", go)
+    def test_in_copy_in_in_tls(self) -> None:
+        self.resets("in COPY FROM, in TLS", lambda connection: copy_in(in_tls(connection)))
+
+
+def copy_out(connection: socket.socket) -> socket.socket:
+    """A client in the middle of COPY TO."""
+    connection.sendall(STARTUP + query(f"COPY ({BIG}) TO STDOUT"))
+    connection.recv(1)
+    return connection
+
+
+def copy_in(connection: socket.socket) -> socket.socket:
+    """A client in the middle of COPY FROM."""
+    connection.sendall(STARTUP + query("COPY sink FROM STDIN"))
+    connection.sendall((b"d" + struct.pack("!I", 1004) + b"x" * 999 + b"\n") * 50)
+    return connection
+
+
+def in_tls(connection: socket.socket) -> ssl.SSLSocket:
+    """The same connection when the handshake is over."""
+    connection.sendall(SSL_REQUEST)
+    connection.recv(1)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["postgresql"])
+    return context.wrap_socket(connection)
 
 
 @cache

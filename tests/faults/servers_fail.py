@@ -12,10 +12,12 @@ from threading import Event
 from typing import Any
 
 import psycopg
+from OpenSSL.SSL import Connection
 
-from tests.faults.neighbours import MEGABYTE, Clients, FaultCase
+from tests.faults.neighbours import LONGEST, MEGABYTE, Clients, FaultCase
 from tests.faults.sockets import READY, full_queue, message, packet, reset, serving
 from tests.support.gateway_daemon import in_thread
+from tests.support.in_memory import server_context
 from tests.support.servers import HOST, Server
 
 AT_ONCE = 20
@@ -54,6 +56,7 @@ class ServerUnderLoad(FaultCase):
                 clients.go_on(queries=0)
                 back = time.monotonic()
                 report = clients.report()
+            self.assertLess(back - started, LONGEST)
             return {
                 "away": round(started - gone, 1),
                 "served_again_after": round(back - started, 2),
@@ -172,6 +175,20 @@ class ServerResets(FaultCase):
             reset(connection)
 
         self.resets("in a query", script)
+
+    def test_in_a_query_in_tls(self) -> None:
+        def script(connection: socket.socket) -> None:
+            packet(connection)
+            connection.sendall(b"S")
+            tls = Connection(server_context(), connection)
+            tls.set_accept_state()
+            packet(tls)
+            tls.sendall(READY)
+            message(tls)
+            tls.sendall(b"T\0\0\0\x1b\0\x01a")
+            reset(connection)
+
+        self.resets("in a query, in TLS", script, ssl=True)
 
     def test_in_copy_out(self) -> None:
         def script(connection: socket.socket) -> None:

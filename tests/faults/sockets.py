@@ -7,6 +7,8 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 
+from OpenSSL.SSL import Connection, Error
+
 from tests.support.gateway_daemon import in_thread
 from tests.support.servers import HOST
 
@@ -20,19 +22,19 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def packet(connection: socket.socket) -> bytes:
+def packet(connection: socket.socket | Connection) -> bytes:
     """A packet of the startup phase, or b"" at the end."""
     head = _exactly(connection, 4)
     return head and head + _exactly(connection, int.from_bytes(head, "big") - 4)
 
 
-def message(connection: socket.socket) -> bytes:
+def message(connection: socket.socket | Connection) -> bytes:
     """A message of a session, or b"" at the end."""
     head = _exactly(connection, 5)
     return head and head + _exactly(connection, int.from_bytes(head[1:], "big") - 4)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket | Connection, size: int) -> bytes:
     found = b""
     while len(found) < size:
         more = connection.recv(size - len(found))
@@ -51,7 +53,7 @@ def serving(script: Callable[[socket.socket], None]) -> Iterator[int]:
     """
 
     def serve(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with connection, contextlib.suppress(OSError, Error):
             script(connection)
 
     def accept() -> None:
