@@ -93,7 +93,7 @@ def docs(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """What must survive when things fail, with figures: half an hour.
 
-    Linux, root, HAProxy, curl, faketime.
+    Linux, root, HAProxy, socat, curl, faketime.
     """
     programs = ("unshare", "ip", "haproxy", "curl", "faketime")
     if missing := [program for program in programs if not shutil.which(program)]:

@@ -16,6 +16,8 @@ import psycopg
 
 PAUSE = 0.05
 """Seconds between two queries of a long session."""
+LATE = 1.0
+"""Seconds after which a long session waits for an answer that does not come."""
 
 
 class Load:
@@ -31,6 +33,7 @@ class Load:
         self.longest = 0.0
         self.queries = 0
         self.longest_query = 0.0
+        self.waiting: dict[psycopg.Connection, float] = {}
 
     def short(self) -> None:
         """Connect, ask, close."""
@@ -53,19 +56,24 @@ class Load:
         try:
             while not self.stop.is_set():
                 began = time.monotonic()
+                with self.lock:
+                    self.waiting[connection] = began
                 connection.execute("SELECT 1")
                 with self.lock:
+                    del self.waiting[connection]
                     self.queries += 1
                     self.longest_query = max(self.longest_query, time.monotonic() - began)
                 time.sleep(PAUSE)
         except psycopg.Error as error:
             with self.lock:
+                del self.waiting[connection]
                 self.lost.append((time.time(), str(error).strip()[-200:]))
 
     def report(self) -> dict[str, Any]:
         """What has happened until now."""
         with self.lock:
             times = [when for when, _ in self.failures]
+            late = time.monotonic() - LATE
             return {
                 "connections": self.connections,
                 "failures": len(self.failures),
@@ -73,6 +81,7 @@ class Load:
                 "reasons": sorted({why for _, why in self.failures}),
                 "lost": len(self.lost),
                 "lost_reasons": sorted({why for _, why in self.lost}),
+                "stuck": sum(began < late for began in self.waiting.values()),
                 "longest": round(self.longest, 2),
                 "queries": self.queries,
                 "longest_query": round(self.longest_query, 2),
