@@ -284,8 +284,9 @@ class Gateway(Service):
         """
         self._upstream_check.cancel()
         self.expiry_watch.stop()
+        closed = self.close_port()  # which may accept what is waiting
         drained = self._factory.drain(None) if self._factory is not None else succeed(None)
-        return gatherResults([self.close_port(), drained]).addCallback(self._gone)
+        return gatherResults([closed, drained]).addCallback(self._gone)
 
     def _gone(self, _: object) -> None:
         self.is_gone = True

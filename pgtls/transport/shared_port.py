@@ -7,7 +7,6 @@ socket's file and the length of the queue anew, and removes the file at the end.
 from __future__ import annotations
 
 import errno
-import select
 import socket
 from collections.abc import Callable
 
@@ -39,10 +38,9 @@ _SHAREABLE = ("tcp", "tcp6", "unix", "systemd")
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 1.0
 
-#: How often, within these seconds, a connection is left to others: each time is a turn of the
-#: reactor, in which a process that has nothing to do takes it.
-_PASSES = 4
-_MOMENT = 0.02
+#: EPOLLIN and EPOLLEXCLUSIVE, where there is an epoll.
+_READABLE = 1
+_EXCLUSIVE = 1 << 28
 
 #: How many connections more than another process are too many, and the seconds that it then gets.
 _FAR = 2
@@ -126,10 +124,11 @@ class _Adopting:
 class SharedPort:
     """This process's share of a listening socket.
 
-    The kernel wakes the same process first, time and again. So one that has more connections than
-    another leaves the next ones to it for a moment: a short one, since the other may be busy, in
-    which case they are better served here. One that has not takes as many as are waiting, until it
-    is ahead.
+    A connection wakes one process of those that wait with ``EPOLLEXCLUSIVE``, the first of them in
+    the socket's queue; so one that has taken some goes to the end of it. It takes as many as are
+    waiting, until it has far more than another process. Then it waits without ``EPOLLEXCLUSIVE``:
+    it is woken beside one of the others, and leaves the connection to that one for a moment: a
+    short one, since the others may be busy or hung, in which case it is better served here.
 
     :param reactor: Twisted's.
     :param listening: the socket; it does not block.
@@ -148,8 +147,7 @@ class SharedPort:
         self._socket = listening
         self._factory = factory
         self._excess = excess
-        self._passed = 0
-        self._watching = False
+        self._watched_for = 0
         self._fast = has_epoll(reactor)
         self._acceptor = (Acceptor if self._fast else _Adopting)(listening, factory, reactor)
 
@@ -159,11 +157,13 @@ class SharedPort:
         self._watch()
 
     def stopListening(self) -> Deferred[None]:
-        """Accept no more. Other processes may go on.
+        """Accept what is waiting, and no more. Other processes may go on.
 
         :returns: fires at once.
         """
         if self._socket.fileno() >= 0:
+            if self._watched_for:
+                self._take()  # what no other process has been woken for
             self._unwatch()
             self._socket.close()
             self._factory.doStop()
@@ -184,47 +184,41 @@ class SharedPort:
         return self._socket.fileno()
 
     def _watch(self) -> None:
-        if not self._watching:
-            self._watching = True
-            if self._fast:
-                poller(self._reactor).watch(self, 0, select.EPOLLIN)
-            else:
-                self._reactor.addReader(self)
+        if self._watched_for:
+            return
+        self._watched_for = _READABLE
+        if self._fast:
+            if self._excess() <= _FAR:
+                self._watched_for |= _EXCLUSIVE
+            poller(self._reactor).watch(self, 0, self._watched_for)
+        else:
+            self._reactor.addReader(self)
 
     def _unwatch(self) -> None:
-        if self._watching:
-            self._watching = False
-            if self._fast:
-                poller(self._reactor).watch(self, select.EPOLLIN, 0)
-            else:
-                self._reactor.removeReader(self)
+        if not self._watched_for:
+            return
+        if self._fast:
+            poller(self._reactor).watch(self, self._watched_for, 0)
+        else:
+            self._reactor.removeReader(self)
+        self._watched_for = 0
 
     def ready(self, events: int) -> None:
         """Clients want to connect.
 
         :param events: that there are some.
         """
-        excess = self._excess()
-        if excess <= 0:
-            self._take()
-        elif excess > _FAR:
+        if self._excess() > _FAR and not self._watched_for & _EXCLUSIVE:
             self._pause(_TURN, self._take)
-        elif not self._passed:
-            self._passed = 1
-            self._reactor.callLater(_MOMENT, self._moment_over)
-        elif self._passed < _PASSES:
-            self._passed += 1
         else:
             self._take()
+            if self._fast and self._watched_for:
+                self._unwatch()
+                self._watch()  # behind the others
 
     def doRead(self) -> None:
         """The same, from the reactor."""
         self.ready(0)
-
-    def _moment_over(self) -> None:
-        self._passed = 0
-        if self._socket.fileno() >= 0:
-            self._take()
 
     def _take(self) -> None:
         """Accept what is waiting and was not taken by another process."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -56,6 +57,13 @@ def sessions_of(pid: int) -> int:
     return (sockets(pid) - 2) // 2
 
 
+def wake_ups(pid: int) -> int:
+    """How often a process has waited for something."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [waited] = re.findall(r"^voluntary_ctxt_switches:\s+(\d+)$", status, re.MULTILINE)
+    return int(waited)
+
+
 class WorkersCase(GatewayCase):
     def started(self, *options: str, listen: str = LISTEN, **parameters: object) -> Gateway:
         upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")
@@ -90,16 +98,34 @@ class WorkersCase(GatewayCase):
 
 
 class Serve(WorkersCase):
-    def test_they_share_what_comes(self) -> None:
-        gateway = self.started()
-        self.assertEqual(len(children(gateway)), 2)
+    def test_a_connection_wakes_one_of_them_and_they_share_what_comes(self) -> None:
+        gateway = self.started("--workers", "3")
+        workers = children(gateway)
+        self.assertEqual(len(workers), 3)
+        before = sum(map(wake_ups, workers))
+        open_before = sum(map(sockets, workers))
+        silent = []
+        for number in range(1, 31):
+            silent.append(connect(gateway.address))
+            wait_until(
+                lambda: sum(map(sockets, workers)) == open_before + number,  # noqa: B023 - now
+                gateway.log,
+            )
+        # One for each, and another one 20 ms later where nothing else has come. If each of them
+        # woke all workers it would be some 90.
+        self.assertLess(sum(map(wake_ups, workers)) - before, 75)
+        accepted = [sockets(pid) for pid in workers]
+        self.assertLessEqual(max(accepted) - min(accepted), 3)
+        for client in silent:
+            client.close()
+        wait_until(lambda: sum(map(sockets, workers)) == open_before, gateway.log)
         sessions = [self.session(gateway) for _ in range(40)]
         self.assertTrue(all(self.works(session) for session in sessions))
         served = [sessions_of(pid) for pid in children(gateway)]
         self.assertEqual(sum(served), 40)
         self.assertTrue(all(served), served)
         # The one that listens, and one for each worker to hand over others.
-        self.assertEqual(sockets(gateway.pid), 3)
+        self.assertEqual(sockets(gateway.pid), 4)
 
     def test_one_is_the_daemon_itself(self) -> None:
         upstream = postgres(17).conninfo(user=None, dbname=None, sslmode="disable")

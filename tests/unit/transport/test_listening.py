@@ -216,6 +216,23 @@ class Shared(Transports, TestCase):
         self.assertLessEqual(count, 2 * BATCH)
         self.assertGreaterEqual(count, BATCH)
 
+    async def test_what_it_may_have_been_woken_for_is_accepted_at_the_end(self) -> None:
+        """No other process knows of it."""
+        made: list[Protocol] = []
+
+        class Made(Protocol):
+            def connectionMade(self) -> None:
+                made.append(self)
+
+        with socket.create_server(("127.0.0.1", 0)) as opened:
+            opened.setblocking(False)
+            endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), lambda: 0)
+            port: Any = await endpoint.listen(Factory.forProtocol(Made))
+            with socket.create_connection(opened.getsockname()):
+                await port.stopListening()
+        [only] = made
+        only.transport.abortConnection()  # type: ignore[union-attr]
+
     async def test_a_socket_that_another_process_has_shut_down(self) -> None:
         """It would be ready for ever."""
         with socket.create_server(("127.0.0.1", 0)) as opened:
