@@ -95,7 +95,7 @@ def faults(session: nox.Session) -> None:
 
     Linux, root, HAProxy, socat, curl, faketime.
     """
-    programs = ("unshare", "ip", "haproxy", "curl", "faketime")
+    programs = ("unshare", "ip", "haproxy", "socat", "curl", "faketime")
     if missing := [program for program in programs if not shutil.which(program)]:
         session.error(f"not installed: {', '.join(missing)}")
     # Networks and mounts of its own, which go with it.
