@@ -205,8 +205,8 @@ class Gateway(Service):
         if self._loaded.configuration.settings.listener.auth_type is AuthType.SCRAM_SHA_256:
             shown = ()  # the gateway itself authenticates clients: each connection is bound anew
         self._upstream_check = check_upstreams(
-            *(self._loaded.upstream, self._loaded.routes, shown),
-            *(context.channel_binding, context.reactor, self.expiry_watch.shown),
+            *(self._loaded, shown, context.channel_binding, context.reactor),
+            self.expiry_watch.shown,
             quiet=quiet,
         )
 

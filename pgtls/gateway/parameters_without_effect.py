@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from twisted.logger import Logger
 
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.keywords import OF_PASSWORDS, Part
-from pgtls.gateway.route_upstream import RouteUpstream, upstream_name
-from pgtls.gateway.routes import Route
-from pgtls.protocols.endpoint import PgTLSClientEndpoint
+from pgtls.gateway.gateway_configuration import LoadedGateway
+from pgtls.gateway.route_upstream import upstream_name
 from pgtls.wire.session_attributes import TargetSessionAttrs
 
 _log = Logger(namespace="pgtls.gateway")
 
 
-def warn_of_parameters_without_effect(
-    own: PgTLSClientEndpoint | None, routes: Sequence[Route[RouteUpstream]]
-) -> None:
+def warn_of_parameters_without_effect(loaded: LoadedGateway) -> None:
     """Warn of parameters that are without effect.
 
-    :param own: connects to the gateway's own upstream; None where there is none.
-    :param routes: the gateway's routes.
+    :param loaded: the gateway's configuration, all files read.
     """
-    if own is not None:
-        _warn_of(upstream_name(""), own.conninfo)
-    for number, route in enumerate(routes, 1):
+    location = loaded.configuration.location
+    if loaded.upstream is not None:
+        _warn_of(upstream_name(location), loaded.upstream.conninfo)
+    for number, route in enumerate(loaded.routes, 1):
         conninfo = route.upstream.endpoint.conninfo
-        _warn_of(upstream_name(str(number)), conninfo, route=True)
+        _warn_of(upstream_name(location, str(number)), conninfo, route=True)
 
 
 def _warn_of(name: str, conninfo: ConnInfo, *, route: bool = False) -> None:

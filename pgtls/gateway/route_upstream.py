@@ -88,13 +88,14 @@ def _with_name(host: Host, name: str) -> Host:
     return replace(host, host=name)
 
 
-def upstream_name(route: str) -> str:
+def upstream_name(location: str, route: str = "") -> str:
     """What the log calls an upstream.
 
+    :param location: the file and the gateway, as they go in front of a mistake.
     :param route: the route's name; empty for the gateway's own upstream.
     :returns: the words.
     """
-    return f"route {route}: upstream" if route else "upstream"
+    return f"{location}route {route}: upstream" if route else f"{location}upstream"
 
 
 def places(hosts: Iterable[Host]) -> str:

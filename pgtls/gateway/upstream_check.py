@@ -9,9 +9,10 @@ it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
@@ -21,9 +22,9 @@ from twisted.python.failure import Failure
 
 from pgtls.conninfo.connection_string import Host
 from pgtls.gateway.channel_binding_check import ChannelBinding
+from pgtls.gateway.gateway_configuration import LoadedGateway
 from pgtls.gateway.parameters_without_effect import warn_of_parameters_without_effect
-from pgtls.gateway.route_upstream import RouteUpstream, upstream_name
-from pgtls.gateway.routes import Route
+from pgtls.gateway.route_upstream import upstream_name
 from pgtls.protocols.connection_info import negotiated_tls
 from pgtls.protocols.endpoint import PgTLSClientEndpoint
 from pgtls.tls.certificate import Certificate
@@ -61,21 +62,50 @@ class _Check(Protocol):
             self.gone.callback(None)
 
 
+@attrs.frozen
+class _Looks:
+    """How servers are looked at: see :func:`check_upstreams`."""
+
+    shown: Sequence[Certificate]
+    binding: ChannelBinding
+    clock: IReactorTime
+    noted: Callable[[str, Host, Certificate], None]
+    location: str
+    quiet: bool
+
+    async def in_turn(self, upstreams: Iterator[tuple[str, PgTLSClientEndpoint]]) -> None:
+        """Look at those that nobody has taken yet."""
+        for route, endpoint in upstreams:
+            note = partial(self.noted, route)
+            check = _check(endpoint, self.shown, self.binding, note)
+            checking = Deferred.fromCoroutine(check).addTimeout(TIMEOUT, self.clock)
+            name = upstream_name(self.location, route)
+            try:
+                tls, reached = await checking
+            except CancelledError:
+                return
+            except Exception as error:
+                if not self.quiet:
+                    _failed(name, error)
+            else:
+                if not self.quiet:
+                    _found(name, tls)
+                await _note_others(endpoint, reached, note, self.clock)
+
+
 def check_upstreams(
-    own: PgTLSClientEndpoint | None,
-    routes: Sequence[Route[RouteUpstream]],
+    loaded: LoadedGateway,
     shown: Sequence[Certificate],
     binding: ChannelBinding,
     clock: IReactorTime,
-    noted: Callable[[str, Host, Certificate], None] = lambda route, host, certificate: None,
+    noted: Callable[[str, Host, Certificate], None],
     *,
     quiet: bool = False,
 ) -> Deferred[None]:
     r"""Connect to a gateway's servers once, and log the outcome. Those of routes with ``\1`` are
     not known before a client comes.
 
-    :param own: connects to the gateway's own upstream; None where there is none.
-    :param routes: the gateway's routes.
+    :param loaded: the gateway's configuration, all files read.
     :param shown: the certificates that the gateway shows its clients; none without TLS.
     :param binding: compares the certificates.
     :param clock: for the time limit.
@@ -84,37 +114,26 @@ def check_upstreams(
     :param quiet: do not log the outcome: this is not the first time.
     :returns: fires when it is done; never fails. Cancelling it ends the check.
     """
-    upstreams: list[tuple[str, PgTLSClientEndpoint]] = []
-    if own is not None:
-        upstreams.append(("", own))
-    upstreams += [
+    location = loaded.configuration.location
+    if not quiet:
+        warn_of_parameters_without_effect(loaded)
+    upstreams = _known_upstreams(loaded)
+    looks = _Looks(shown, binding, clock, noted, location, quiet)
+    waiting = iter(upstreams)
+    turns = [
+        Deferred.fromCoroutine(looks.in_turn(waiting)) for _ in range(min(AT_ONCE, len(upstreams)))
+    ]
+    return DeferredList(turns).addCallback(lambda _: None)
+
+
+def _known_upstreams(loaded: LoadedGateway) -> list[tuple[str, PgTLSClientEndpoint]]:
+    """The gateway's own upstream and those of routes, each with its route's name."""
+    own = [("", loaded.upstream)] if loaded.upstream is not None else []
+    return own + [
         (str(number), route.upstream.endpoint)
-        for number, route in enumerate(routes, 1)
+        for number, route in enumerate(loaded.routes, 1)
         if not route.upstream.takes_label
     ]
-    if not quiet:
-        warn_of_parameters_without_effect(own, routes)
-    waiting = iter(upstreams)
-
-    async def check_in_turn() -> None:
-        for route, endpoint in waiting:
-            note = partial(noted, route)
-            check = _check(endpoint, shown, binding, note)
-            checking = Deferred.fromCoroutine(check).addTimeout(TIMEOUT, clock)
-            try:
-                tls, reached = await checking
-            except CancelledError:
-                return
-            except Exception as error:
-                if not quiet:
-                    _failed(upstream_name(route), error)
-            else:
-                if not quiet:
-                    _found(upstream_name(route), tls)
-                await _note_others(endpoint, reached, note, clock)
-
-    turns = [Deferred.fromCoroutine(check_in_turn()) for _ in range(min(AT_ONCE, len(upstreams)))]
-    return DeferredList(turns).addCallback(lambda _: None)
 
 
 async def reach(upstream: PgTLSClientEndpoint) -> tuple[Host | None, NegotiatedTLS | None]:

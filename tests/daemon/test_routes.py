@@ -246,8 +246,8 @@ class Start(RoutesCase):
         gateway = self.started(
             {"sni": "a.example.com", "upstream": self.at(2, "dbname=x user=y")}, self.by_label()
         )
-        gateway.wait_for_log(r"info\] route 1: upstream: reached, in plaintext")
-        gateway.wait_for_log(r'route 1: upstream: "user" has no effect')
+        gateway.wait_for_log(r"info\] \S+toml: gateway 1: route 1: upstream: reached, in plaintext")
+        gateway.wait_for_log(r'warn\] \S+toml: gateway 1: route 1: upstream: "user" has no effect')
         self.assertNotIn("route 2: upstream: reached", gateway.log())
         self.assertNotIn('"dbname" has no effect', gateway.log())
 
