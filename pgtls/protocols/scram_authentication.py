@@ -108,7 +108,9 @@ class PendingAuthentication:
             self._end(self._decision.then)
 
     def _refuse(self, response: ErrorResponse, detail: str = "") -> None:
-        self._end(Refuse(response, f"{response.message}: {detail}" if detail else ""))
+        # PostgreSQL's details are sentences; the log has more of the line behind them.
+        reason = f"{response.message}: {detail.removesuffix('.')}" if detail else ""
+        self._end(Refuse(response, reason))
 
     def _end(self, decision: Admit | Refuse) -> None:
         decided, self._decided = self._decided, None

@@ -199,8 +199,8 @@ class RefusalTests(TwoLegsCase):
                 f'FATAL:  password authentication failed for user "{user}"',
                 self.refused(self.conninfo(gateway, user=user, password=password)),
             )
-        gateway.wait_for_log('Role "nobody" has no secret in the auth_file')
-        gateway.wait_for_log("The password does not match")
+        gateway.wait_for_log('Role "nobody" has no secret in the auth_file: user=')
+        gateway.wait_for_log("The password does not match: user=")
 
     def test_a_stale_secret(self) -> None:
         server = scram_server(17, ssl=True)
