@@ -34,22 +34,34 @@ def with_upstream(gateway: GatewayConfiguration) -> GatewayConfiguration:
         )
     if gateway.upstream is not None or gateway.embedded:
         return gateway
-    return attrs.evolve(gateway, upstream=_parsed_upstream(gateway.settings.upstream))
+    conninfo = _parsed(gateway.settings.upstream)
+    if not gateway.settings.upstream:
+        _check_local(conninfo, in_file=gateway.number != 0)
+    return attrs.evolve(gateway, upstream=conninfo)
 
 
-def _parsed_upstream(upstream: str) -> ConnInfo:
+def _parsed(upstream: str) -> ConnInfo:
     try:
-        conninfo = ConnInfo.parse(upstream, os.environ)
+        return ConnInfo.parse(upstream, os.environ)
     except ConfigurationError:
         found = upstream_mistakes(upstream)
         raise ConfigurationError(*(f"upstream: {each}" for each in found)) from None
-    missing = [h.unix_path for h in conninfo.hosts if _missing_socket(h.unix_path)]
-    if not upstream and missing:
+
+
+def _check_local(conninfo: ConnInfo, *, in_file: bool) -> None:
+    """:raises ConfigurationError: the local server, which is the upstream where none is named, is
+    not there."""
+    missing = [host.unix_path for host in conninfo.hosts if _missing_socket(host.unix_path)]
+    if missing and in_file:
+        raise ConfigurationError(
+            f"upstream: no PostgreSQL is at {missing[0]}: name a server, as in "
+            'upstream = "host=db.example.com", or have one started by embedded = "DIR"'
+        )
+    if missing:
         raise ConfigurationError(
             f"no PostgreSQL is at {missing[0]}: name a server with --upstream, "
             "or have one started with --embedded DIR"
         )
-    return conninfo
 
 
 def _missing_socket(path: str | None) -> bool:

@@ -63,7 +63,11 @@ def load_auth_file(path: str) -> Mapping[bytes, ScramSecret]:
     try:
         content = read_file(path, MAX_SIZE + 1)
     except OSError as error:
-        raise ConfigurationError(f'could not open auth_file "{path}": {error.strerror}') from error
+        missing = isinstance(error, FileNotFoundError)
+        step = '; write it with "pgtls auth-file", or name the one that is meant' if missing else ""
+        raise ConfigurationError(
+            f'could not open auth_file "{path}": {error.strerror}{step}'
+        ) from error
     if len(content) > MAX_SIZE:
         raise ConfigurationError(f'auth_file "{path}" has more than {MAX_SIZE} bytes')
     return _read(path, content)

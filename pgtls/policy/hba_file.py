@@ -30,7 +30,13 @@ from pgtls.policy.hba_rules import (
     NamePattern,
 )
 from pgtls.policy.regular_expression import RegularExpression
-from pgtls.policy.tokenizer import AuthFileError, AuthToken, TokenizedAuthLine, tokenize_auth_file
+from pgtls.policy.tokenizer import (
+    AuthFileError,
+    AuthToken,
+    TokenizedAuthLine,
+    tokenize_auth_file,
+    unusable,
+)
 from pgtls.text import log_name, log_text
 
 #: PostgreSQL's methods that are the server's business.
@@ -101,7 +107,7 @@ def load_hba_file(path: str | os.PathLike[str], interfaces: Interfaces) -> HbaRu
     try:
         records = tokenize_auth_file(os.path.abspath(path), mistakes)
     except AuthFileError as error:
-        raise ConfigurationError(str(error)) from error
+        raise unusable("hba_file", error) from error
     for record in records:
         try:
             lines.append(parse_hba_line(record))

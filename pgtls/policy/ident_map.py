@@ -26,6 +26,7 @@ from pgtls.policy.tokenizer import (
     AuthToken,
     TokenizedAuthLine,
     tokenize_auth_file,
+    unusable,
 )
 from pgtls.text import log_name
 
@@ -140,7 +141,7 @@ class IdentMap:
         try:
             records = tokenize_auth_file(os.path.abspath(path), mistakes)
         except AuthFileError as error:
-            raise ConfigurationError(str(error)) from error
+            raise unusable("ident_file", error) from error
         for record in records:
             try:
                 lines.append(IdentLine.parse(record))

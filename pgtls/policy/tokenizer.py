@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pgtls.errors import ConfigurationError
 from pgtls.reading import is_directory, names_in, read_file
 
 #: How deep files may include each other: PostgreSQL's CONF_FILE_MAX_DEPTH.
@@ -69,6 +70,18 @@ class TokenizedAuthLine:
 
 class AuthFileError(Exception):
     """A file cannot be read; ``str()`` is what PostgreSQL says of it."""
+
+
+def unusable(setting: str, error: AuthFileError) -> ConfigurationError:
+    """The mistake that a file named by a setting cannot be read.
+
+    :param setting: its name.
+    :param error: why it cannot be.
+    :returns: what to raise: with the setting, and with what to do where the file is missing.
+    """
+    missing = isinstance(error.__cause__, FileNotFoundError)
+    step = "; write it, or name the one that is meant" if missing else ""
+    return ConfigurationError(f"{setting}: {error}{step}")
 
 
 class TooManyMistakes(AuthFileError):

@@ -24,6 +24,15 @@ class CheckTests(SynchronousTestCase):
         self.config.write_text(text)
         return CliRunner().invoke(check, [str(self.config), *options])
 
+    def test_no_upstream(self) -> None:
+        self.patch(os, "environ", {**os.environ, "PGHOST": "/missing"})
+        done = self.check("[[gateway]]\nssl = 'off'\nlisten = 'tcp:0:interface=127.0.0.1'")
+        self.assertIn(
+            "gateway 1: upstream: no PostgreSQL is at /missing/.s.PGSQL.5432: name a server, as in "
+            'upstream = "host=db.example.com", or have one started by embedded = "DIR"',
+            done.output,
+        )
+
     def test_everything_that_is_wrong_is_named(self) -> None:
         done = self.check(
             """

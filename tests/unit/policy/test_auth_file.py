@@ -72,7 +72,9 @@ class AuthFileTests(SynchronousTestCase):
     def test_a_file_that_cannot_be_read(self) -> None:
         error = self.assertRaises(ConfigurationError, load_auth_file, "/no/such/file")
         self.assertEqual(
-            str(error), 'could not open auth_file "/no/such/file": No such file or directory'
+            str(error),
+            'could not open auth_file "/no/such/file": No such file or directory; '
+            'write it with "pgtls auth-file", or name the one that is meant',
         )
         pipe: str = self.mktemp()  # type: ignore[no-untyped-call]
         os.mkfifo(pipe)  # nobody writes into it, and a reload must not wait

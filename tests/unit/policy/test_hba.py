@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_interface
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pgtls.errors import ConfigurationError
 from pgtls.policy.hba_file import load_hba_file
 from pgtls.policy.hba_rules import (
     ConnectionRequest,
@@ -67,6 +68,16 @@ class HbaTests(SynchronousTestCase):
                 int(matches),
                 (pattern, address),
             )
+
+    def test_a_file_that_cannot_be_read(self) -> None:
+        error = self.assertRaises(ConfigurationError, load_hba_file, "/gone", lambda: INTERFACES)
+        self.assertEqual(
+            str(error),
+            'hba_file: could not open file "/gone": No such file or directory; '
+            "write it, or name the one that is meant",
+        )
+        error = self.assertRaises(ConfigurationError, load_hba_file, "/", lambda: INTERFACES)
+        self.assertIn('hba_file: could not open file "/": ', str(error))
 
     def test_this_machines_addresses(self) -> None:
         for pattern, address, matches in (

@@ -286,7 +286,11 @@ class MistakeTests(IdentMapCase):
     def test_file_that_is_not_there(self) -> None:
         path = os.path.join(self.directory, "gone")
         error = self.assertRaises(ConfigurationError, IdentMap.load, path)
-        self.assertEqual(str(error), f'could not open file "{path}": No such file or directory')
+        self.assertEqual(
+            str(error),
+            f'ident_file: could not open file "{path}": No such file or directory; '
+            "write it, or name the one that is meant",
+        )
 
     def test_included_file_that_is_not_there(self) -> None:
         (mistake,) = self.mistakes("m a b\ninclude gone.conf")

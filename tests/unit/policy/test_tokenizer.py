@@ -16,7 +16,9 @@ class TooMuchTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text(f"include {path.absolute()}\n" * 4000)
         error = self.assertRaises(ConfigurationError, load_hba_file, path, list)
-        self.assertRegex(str(error), "^more than 1000 lines cannot be read, the last one line ")
+        self.assertRegex(
+            str(error), "^hba_file: more than 1000 lines cannot be read, the last one line "
+        )
         self.assertIn("maximum nesting depth exceeded", str(error))
 
     def test_a_thousand_mistakes_are_each_told(self) -> None:
