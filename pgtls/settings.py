@@ -8,7 +8,8 @@ checker a field is a value of its default's type, as with attrs itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ S = TypeVar("S", bound="attrs.AttrsInstance")
 E = TypeVar("E", bound=StrEnum)
 N = TypeVar("N", int, float)
 T = TypeVar("T")
+
+#: How similar a name must be to one that was perhaps meant: difflib's ratio, from 0 to 1.
+_SIMILAR = 0.75
 
 
 def text(default: str, help_text: str) -> str:
@@ -248,9 +252,24 @@ def read_all(kind: type[S], values: Mapping[str, object]) -> tuple[S, dict[str, 
     :returns: the settings, with the default for each value of the wrong form; and the mistake for
         each such setting and each unknown name.
     """
-    known = {field.name for field in fields(kind)}
-    mistakes = {name: f'unknown setting "{name}"' for name in values if name not in known}
+    known = [field.name for field in fields(kind)]
+    mistakes = {name: _unknown(name, known) for name in values if name not in known}
     return _read(kind, values, mistakes), mistakes
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    meant = similar(name.replace("-", "_"), known)
+    return f'unknown setting "{name}"' + (f': did you mean "{meant}"?' if meant else "")
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """The name that was perhaps meant.
+
+    :param name: one that is not known.
+    :param known: those that are.
+    :returns: one of them; empty where none is similar.
+    """
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=_SIMILAR)), "")
 
 
 def _read(kind: type[S], values: Mapping[str, object], mistakes: dict[str, str]) -> S:

@@ -66,6 +66,9 @@ class DaemonSettings:
     )
 
 
+#: What is written as tables, by its name.
+_TABLES = {"gateway": "[[gateway]]", "route": "[[gateway.route]]"}
+
 #: Settings of the daemon that a reload changes; for the others it has to be started again.
 CHANGED_BY_RELOAD = frozenset({"expiry_warning", "reload_interval", "shutdown_timeout"})
 
@@ -183,5 +186,19 @@ def _read(
 ) -> settings.S:
     read, wrong = settings.read_all(kind, values)
     for name, mistake in wrong.items():
-        mistakes.add(f"{location}{mistake}", setting=name, location=location)
+        said = _misplaced(kind, name) or mistake
+        mistakes.add(f"{location}{said}", setting=name, location=location)
     return read
+
+
+def _misplaced(kind: type[attrs.AttrsInstance], name: str) -> str:
+    """What to say of a name that is one, but not where it stands, or that is almost a table's."""
+    other, place = (
+        (DaemonSettings, "the daemon, above the first [[gateway]]")
+        if kind is GatewaySettings
+        else (GatewaySettings, "a gateway, below [[gateway]]")
+    )
+    if name in {field.name for field in settings.fields(other)}:
+        return f'unknown setting "{name}" here: it belongs to {place}'
+    table = settings.similar(name, _TABLES)
+    return f'unknown setting "{name}": did you mean {_TABLES[table]}?' if table else ""

@@ -87,7 +87,8 @@ def load_all(
         )
     check_status(configuration, mistakes)
     if offline:
-        check_ports([g.settings.listen for g in configuration.gateways], mistakes, binds=False)
+        listen = [(g.location, g.settings.listen) for g in configuration.gateways]
+        check_ports(listen, mistakes, binds=False)
     elif mistakes.found:
         check_ports(_to_be_opened(configuration, before), mistakes)
     mistakes.check()
@@ -96,16 +97,17 @@ def load_all(
 
 def _to_be_opened(
     configuration: Configuration, before: Mapping[ListenerKey, LoadedGateway]
-) -> list[str]:
-    """What is to listen and does not yet: endpoint strings."""
+) -> list[tuple[str, str]]:
+    """What is to listen and does not yet: endpoint strings, and where each stands."""
     keys = listener_keys(configuration.gateways)
     opened = [
-        gateway.settings.listen
+        (gateway.location, gateway.settings.listen)
         for key, gateway in zip(keys, configuration.gateways, strict=True)
         if key not in before
     ]
     if configuration.daemon.status and not before:
-        opened.append(configuration.daemon.status)
+        file = f"{configuration.file}: " if configuration.file is not None else ""
+        opened.append((f"{file}status: ", configuration.daemon.status))
     return opened
 
 

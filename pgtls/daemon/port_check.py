@@ -32,24 +32,26 @@ def why_not_opened(error: BaseException | None) -> str:
     return str(reason)
 
 
-def check_ports(listen: Iterable[str], mistakes: Mistakes, *, binds: bool = True) -> None:
+def check_ports(
+    listen: Iterable[tuple[str, str]], mistakes: Mistakes, *, binds: bool = True
+) -> None:
     """See which ports could not be opened; none of them is.
 
-    :param listen: endpoint strings.
+    :param listen: endpoint strings, each behind where it stands, which goes in front of a mistake.
     :param mistakes: takes a sentence for each that could not.
     :param binds: whether one that another process has, or that this user may not have, is one of
         them. Otherwise only addresses count that the machine does not have, and directories.
     """
     reactor = _NothingOpened(binds)
-    for description in listen:
+    for location, description in listen:
         with suppress(Exception):  # not an endpoint string, which has been said
             endpoint = endpoint_from_string(reactor, description)
-            endpoint.listen(Factory()).addErrback(_not_opened, description, mistakes)
+            endpoint.listen(Factory()).addErrback(_not_opened, location + description, mistakes)
 
 
-def _not_opened(failure: Failure, description: str, mistakes: Mistakes) -> None:
+def _not_opened(failure: Failure, place: str, mistakes: Mistakes) -> None:
     if failure.check(OSError):  # anything else: only opening it would tell
-        mistakes.add(f"{description}: {why_not_opened(failure.value)}")
+        mistakes.add(f"{place}: {why_not_opened(failure.value)}")
 
 
 class _WouldOpen(Exception):

@@ -122,11 +122,12 @@ class ServedGateways(MultiService):
 
     def _open_port(self, gateway: Gateway, mistakes: Mistakes) -> Deferred[None]:
         def not_opened(failure: Failure) -> None:
-            listen = gateway.loaded.configuration.settings.listen
+            configuration = gateway.loaded.configuration
+            listen = configuration.settings.listen
             reason = why_not_opened(failure.value)
             if address := listening_address(listen):
                 reason += self._explain(reason, address)
-            mistakes.add(f"{listen}: {reason}")
+            mistakes.add(f"{configuration.location}{listen}: {reason}")
 
         return gateway.open_port().addErrback(not_opened)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -44,8 +45,7 @@ def _parsed(upstream: str) -> ConnInfo:
     try:
         return ConnInfo.parse(upstream, os.environ)
     except ConfigurationError:
-        found = upstream_mistakes(upstream)
-        raise ConfigurationError(*(f"upstream: {each}" for each in found)) from None
+        raise _mistakes(upstream_mistakes(upstream)) from None
 
 
 def _check_local(conninfo: ConnInfo, *, in_file: bool) -> None:
@@ -88,5 +88,12 @@ def upstream_endpoint(
     if tunnel is not None:
         check_reachable(conninfo)
     endpoint = PgTLSClientEndpoint(reactor, conninfo, dialer=tunnel, preface=preface)
-    endpoint.check()
+    try:
+        endpoint.check()
+    except ConfigurationError as error:
+        raise _mistakes(error.mistakes) from error
     return endpoint
+
+
+def _mistakes(found: Iterable[str]) -> ConfigurationError:
+    return ConfigurationError(*(f"upstream: {each}" for each in found))

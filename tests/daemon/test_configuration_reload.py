@@ -128,7 +128,7 @@ class ConfigurationReload(ConfigurationReloadCase):
     def a_port_that_another_program_has(self, gateway: Gateway) -> None:
         other = f"tcp:{postgres(17).port}:interface={HOST}"
         table = f'[[gateway]]\nlisten = "{other}"\nupstream = "{self.upstream}"\n'
-        said = f"not reloaded: {other}: Address already in use"
+        said = rf"not reloaded: \S+pgtls\.toml: gateway 2: {other}: Address already in use"
         self.reload(gateway, self.top(), self.table(2), table, said=said)
         self.assertTrue(self.is_closed(gateway, 2))
         self.assertTrue(self.works(self.session(gateway, 1)))

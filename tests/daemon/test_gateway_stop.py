@@ -381,7 +381,8 @@ class DoesNotStart(SynchronousTestCase):
                 ssl = "off"
                 """
             )
-        self.assertEqual(lines, [f"pgtls: tcp:{port}:interface={HOST}: Address already in use"])
+        said = f"gateway 2: tcp:{port}:interface={HOST}: Address already in use"
+        self.assertEqual(lines, [f"pgtls: pgtls.toml: {said}"])
         self.assertEqual([each.name for each in self.directory.iterdir()], ["pgtls.toml"])
 
     def test_the_embedded_postgresql_does_not_stay_where_the_port_is_in_use(self) -> None:
@@ -533,7 +534,8 @@ class DoesNotStart(SynchronousTestCase):
             lines,
             [
                 'pgtls: pgtls.toml: unknown setting "colour"',
-                'pgtls: pgtls.toml: gateway 1: unknown setting "ssl_cert"',
+                'pgtls: pgtls.toml: gateway 1: unknown setting "ssl_cert": did you mean '
+                '"ssl_cert_file"?',
                 "pgtls: pgtls.toml: gateway 2: max_connections must be a whole number from 1 to "
                 "1000000, not 'many'",
             ],
@@ -585,8 +587,8 @@ class DoesNotStart(SynchronousTestCase):
             r"gateway 2: .*missing\.crls\"",
             r"gateway 2: ssl_crl_file and ssl_crl_dir need ssl_ca_file",
             r"gateway 2: .*missing\.root",
-            rf"tcp:{port}:interface={HOST}: Address already in use",
-            r"unix:missing/socket: No such file or directory",
+            rf"gateway 1: tcp:{port}:interface={HOST}: Address already in use",
+            r"gateway 3: unix:missing/socket: No such file or directory",
         ]
         for pattern in patterns:
             self.assertEqual(len([line for line in lines if re.search(pattern, line)]), 1, pattern)

@@ -33,6 +33,55 @@ class CheckTests(SynchronousTestCase):
             done.output,
         )
 
+    def test_names_that_are_unknown_where_they_stand(self) -> None:
+        done = self.check(
+            """
+            listen = "tcp:6432"
+            shutdown_timout = 3
+            [[gateway]]
+            upstream = "host=db"
+            ssl-cert-file = "server.crt"
+            workers = 2
+            colour = "red"
+            [[gateway.routes]]
+            [[gateway.route]]
+            upstream = "host=db"
+            users = "a"
+            [[gatway]]
+            """
+        )
+        at = f"error: {self.config}"
+        self.assertEqual(
+            done.stderr.splitlines()[:-1],
+            [
+                f'{at}: unknown setting "listen" here: it belongs to a gateway, below [[gateway]]',
+                f'{at}: unknown setting "shutdown_timout": did you mean "shutdown_timeout"?',
+                f'{at}: unknown setting "gatway": did you mean [[gateway]]?',
+                f'{at}: gateway 1: unknown setting "ssl-cert-file": did you mean "ssl_cert_file"?',
+                f'{at}: gateway 1: unknown setting "workers" here: it belongs to the daemon, above '
+                "the first [[gateway]]",
+                f'{at}: gateway 1: unknown setting "colour"',
+                f'{at}: gateway 1: unknown setting "routes": did you mean [[gateway.route]]?',
+                f'{at}: gateway 1: route 1: unknown setting "users": did you mean "user"?',
+            ],
+        )
+
+    def test_a_mistake_in_an_upstreams_file_says_that_it_is_the_upstreams(self) -> None:
+        done = self.check(
+            """
+            [[gateway]]
+            ssl = "off"
+            upstream = "host=db sslmode=verify-full sslrootcert=/gone"
+            """
+        )
+        self.assertIn('gateway 1: upstream: root certificate file "/gone" does', done.stderr)
+
+    def test_an_address_that_this_machine_does_not_have(self) -> None:
+        done = self.check(
+            "[[gateway]]\nlisten = 'tcp:5432:interface=192.0.2.1'\nupstream = 'host=db'"
+        )
+        self.assertIn("gateway 1: tcp:5432:interface=192.0.2.1: Cannot assign", done.stderr)
+
     def test_everything_that_is_wrong_is_named(self) -> None:
         done = self.check(
             """
@@ -84,7 +133,7 @@ class CheckTests(SynchronousTestCase):
             r"gateway 2: .*/missing/other\.key",
             r"gateway 3: route 1: upstream is missing",
             r"gateway 3: route 2: .*/missing/roots",
-            r"unix:/missing/socket: No such file or directory",
+            r"gateway 3: unix:/missing/socket: No such file or directory",
         ]
         lines = done.stderr.splitlines()
         for pattern in patterns:
