@@ -8,6 +8,8 @@ import pwd
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -126,7 +128,7 @@ def made_by(
         state_dir = chosen_directory(configuration.daemon.state_dir or None)
         user.own_directory(state_dir)
     again = configuration.copy()
-    codecs.lookup("idna")  # for host names; that user might not be allowed to import it
+    _import_for(configuration)
     try:
         with user.rights():
             return make(configuration)
@@ -140,6 +142,23 @@ def made_by(
                 mistake=mistake,
             )
         return made
+
+
+def _import_for(configuration: Configuration) -> None:
+    """Import what is imported only where it is needed: that user might not be allowed to."""
+    codecs.lookup("idna")  # for host names
+    files("pgtls.tls")  # what reads the files of packages
+    listeners = [gateway.settings.listener for gateway in configuration.gateways]
+    needed = {
+        "pgtls.daemon.daemon_status": bool(configuration.daemon.status),
+        "pgtls.transport.ssh_tunnel": any(
+            gateway.settings.ssh.upstream_via for gateway in configuration.gateways
+        ),
+        "psutil": any(listener.hba_file for listener in listeners),  # for samehost and samenet
+    }
+    for module, is_needed in needed.items():
+        if is_needed:
+            import_module(module)
 
 
 def _give_tree(directory: Path, giver: int, taker: int, gid: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -64,34 +63,7 @@ class Plot:
         return f"{self.title}, the last {back}. {lines}; at most {self.most}."
 
 
-def page(document: StatusDocument) -> Iterator[str]:
-    """The page, piece by piece: the whole takes too long for a reactor that has sessions to serve.
-
-    :param document: the status.
-    :returns: HTML.
-    """
-    now = document["time"]
-    return _template().generate(
-        status=document,
-        now=now,
-        plots=plots(document["history"]),
-        rows=MOST_ROWS,
-        seen=lambda moment: f"{wording.duration_text(now - moment)} ago",
-        days=lambda expires: wording.days_left(expires, now),
-    )
-
-
-def asset(name: str) -> bytes:
-    """The style sheet or the script.
-
-    :param name: of the file.
-    :returns: what is in it.
-    """
-    return (files("pgtls.status") / name).read_bytes()
-
-
-@cache
-def _template() -> Template:
+def _made_template() -> Template:
     environment = Environment(
         loader=PackageLoader("pgtls.status", "."),
         autoescape=True,
@@ -109,6 +81,37 @@ def _template() -> Template:
     )
     environment.globals.update(SOON=wording.SOON, URGENT=wording.URGENT)
     return environment.get_template("status.html")
+
+
+#: Made when this is imported: with ``--uid``, the daemon's user may not be allowed to read what
+#: jinja2 imports for it.
+_TEMPLATE = _made_template()
+
+
+def page(document: StatusDocument) -> Iterator[str]:
+    """The page, piece by piece: the whole takes too long for a reactor that has sessions to serve.
+
+    :param document: the status.
+    :returns: HTML.
+    """
+    now = document["time"]
+    return _TEMPLATE.generate(
+        status=document,
+        now=now,
+        plots=plots(document["history"]),
+        rows=MOST_ROWS,
+        seen=lambda moment: f"{wording.duration_text(now - moment)} ago",
+        days=lambda expires: wording.days_left(expires, now),
+    )
+
+
+def asset(name: str) -> bytes:
+    """The style sheet or the script.
+
+    :param name: of the file.
+    :returns: what is in it.
+    """
+    return (files("pgtls.status") / name).read_bytes()
 
 
 def plots(history: History) -> list[Plot]:

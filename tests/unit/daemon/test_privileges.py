@@ -10,6 +10,7 @@ from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pgtls.daemon import privileges
 from pgtls.daemon.configuration import Configuration
 from pgtls.daemon.privileges import DaemonUser, made_by
 from pgtls.daemon.state import default_certificate, state_directory
@@ -79,6 +80,20 @@ class DaemonUserTests(SynchronousTestCase):
 
         self.assertRaises(ConfigurationError, made_by, self.user, configuration, fail)
         self.assertEqual(self.owners(), {(self.nobody.pw_uid, self.nobody.pw_gid)})
+
+    def test_what_only_some_need_is_imported_with_roots_rights(self) -> None:
+        """That user might not be allowed to read it."""
+        hba_file, status = "/etc/pg_hba.conf", "tcp:9187:interface=127.0.0.1"
+        for options, module in (
+            ({"status": status}, "pgtls.daemon.daemon_status"),
+            ({"hba_file": hba_file}, "psutil"),
+            ({"upstream_via": "ssh://user@bastion"}, "pgtls.transport.ssh_tunnel"),
+        ):
+            imported: list[str] = []
+            self.patch(privileges, "import_module", imported.append)
+            configuration = Configuration.from_options({"ssl": "off", **options})
+            made_by(self.user, configuration, lambda _, seen=imported: self.assertTrue(seen))
+            self.assertEqual(imported, [module])
 
     def test_without_uid_nothing_changes(self) -> None:
         for twistd in (None, {"uid": None, "gid": None}, {"uid": 0, "gid": 0}):

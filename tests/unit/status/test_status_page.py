@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pgtls.status.status_page import MOST_ROWS, asset, page
+from tests.support.processes import environment
 from tests.support.status_documents import HOSTILE, status_document
 
 #: Contrast of text (WCAG 2.2, 1.4.3).
@@ -159,3 +162,31 @@ def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+SHOWN_WITHOUT_IMPORTS = """
+import sys
+from pgtls.status.status_page import page
+from tests.support.status_documents import status_document
+
+class NothingMore:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        raise ImportError(name)
+
+sys.meta_path.insert(0, NothingMore)
+print("".join(page(status_document())))
+"""
+
+
+class Loaded(SynchronousTestCase):
+    def test_it_is_shown_by_a_user_who_may_not_read_python(self) -> None:
+        """As a daemon with ``--uid`` is."""
+        done = subprocess.run(
+            [sys.executable, "-c", SHOWN_WITHOUT_IMPORTS],
+            env=environment({"PYTHONIOENCODING": "utf-8"}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertIn("<title>", done.stdout, done.stderr)
