@@ -3,68 +3,39 @@
 from __future__ import annotations
 
 import re
-import shlex
 import textwrap
-from pathlib import Path
-
-from twisted.trial.unittest import TestCase
 
 from pgtls.policy.hosts_file import load_hosts_file
-from tests.support.command_line import PGTLS
-from tests.support.processes import TWISTD, Daemon, Finished, run
+from tests.support.how_to import TOP, HowToCase, section
 from tests.support.servers import postgres
 
-TOP = Path(__file__).parent.parent.parent
-TEXT = (TOP / "docs" / "certificates_by_name.rst").read_text("utf-8")
-SECTION = TEXT.partition("Two tenants\n=")[2].partition("The file\n=")[0]
+SECTION = section("certificates_by_name.rst", "Two tenants", "The file")
 
 
-class HowTo(TestCase):
-    """Two tenants: the commands as they stand, but for ports and the upstream."""
-
-    def setUp(self) -> None:
-        self.home = Path(self.mktemp()).absolute()
-        self.home.mkdir(mode=0o700)
-        self.env = {"HOME": str(self.home), "XDG_STATE_HOME": ""}
-
-    async def pgtls(self, command: str) -> Finished:
-        _, *arguments = shlex.split(command)
-        return await run([*PGTLS, *arguments], env=self.env, cwd=str(self.home))
+class HowTo(HowToCase):
+    """Two tenants."""
 
     async def test_its_commands(self) -> None:
-        commands = re.findall(r"^    ((?:pgtls|twistd) .*)$", SECTION, re.MULTILINE)
-        first, second, twistd, acme, globex, unknown = commands
+        first, second, twistd, acme, globex, unknown = self.commands(SECTION)
         for command in (first, second):
-            done = await self.pgtls(command)
-            self.assertEqual(done.code, 0, done.err)
+            await self.succeeds(command)
         (hosts,) = re.findall(r"text\n\n((?:    .*\n)+)", SECTION)
         (self.home / "pg_hosts.conf").write_text(textwrap.dedent(hosts))
-        gateway = await self.gateway(twistd)
+        server = postgres(18)
+        ours = {
+            "tcp:6432": "tcp:0:interface=127.0.0.1",
+            "host=/var/run/postgresql": f"host={server.socket_dir} port={server.port}",
+        }
+        gateway = await self.gateway(twistd, ours)
         port = f"port={gateway.ready[1]}"
         for command in (acme, globex):
-            done = await self.pgtls(command.replace("port=6432", port))
-            self.assertEqual(done.code, 0, done.err)
+            await self.succeeds(command.replace("port=6432", port))
         done = await self.pgtls(unknown.replace("port=6432", port))
         self.assertEqual(done.code, 1)
         for quoted in re.findall(r"``([^`]*unrecognized name)``", SECTION):
             self.assertIn(quoted, done.err)
         (logged,) = re.findall(r"``(hosts_file has .*?)``", SECTION)
         await gateway.line(re.escape(logged))
-
-    async def gateway(self, command: str) -> Daemon:
-        server = postgres(18)
-        ours = {
-            "tcp:6432": "tcp:0:interface=127.0.0.1",
-            "host=/var/run/postgresql": f"host={server.socket_dir} port={server.port}",
-        }
-        _, *arguments = shlex.split(command)
-        return await Daemon.start(
-            self,
-            [*TWISTD, "--pidfile=", *(ours.get(word, word) for word in arguments)],
-            r"listening on .*:(\d+)",
-            env=self.env,
-            cwd=str(self.home),
-        )
 
     def test_the_example_and_each_line_in_its_comments_can_be_used(self) -> None:
         example = (TOP / "conf" / "pg_hosts.conf").read_text("utf-8")
