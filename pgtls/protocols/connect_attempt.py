@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import length_hint
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,6 +18,7 @@ from pgtls.conninfo.connection_string import ConnInfo, Host
 from pgtls.errors import ConnectFailed, PgTLSError
 from pgtls.protocols.client import NegotiationOutcome, PgTLSClientProtocol
 from pgtls.tls.client_context import ClientTLS
+from pgtls.transport.deadlines import Deadline, deadlines
 from pgtls.transport.dial import TIMEOUT_EXPIRED
 from pgtls.transport.dialer import Dialer
 from pgtls.transport.name_resolution import known_place
@@ -97,7 +98,7 @@ class ConnectAttempt:
         self.errors: list[PgTLSError] = []
         self._waiting: Deferred[list[Host]] | Deferred[None] | None = None
         self._protocol: PgTLSClientProtocol | None = None
-        self._limit: IDelayedCall | None = None
+        self._limit: Deadline | None = None
         self._turns = 0
         self._began = 0.0  # with this host, by the reactor's clock
         self._ended: Callable[[ConnectOutcome], None] | None = ended
@@ -177,7 +178,8 @@ class ConnectAttempt:
         self._address, self._began = address, self._reactor.seconds()
         conninfo = self._conninfo
         if conninfo.connect_timeout is not None:
-            self._limit = self._reactor.callLater(conninfo.connect_timeout, self._timed_out)
+            limits = deadlines(self._reactor)
+            self._limit = limits.call_later(conninfo.connect_timeout, self._timed_out)
         attempts = Attempts.plan(
             conninfo.sslmode,
             conninfo.sslnegotiation,

@@ -2,6 +2,10 @@
 
 A timer of the reactor's costs as much as a small query: it is put into a heap, taken out again, and
 the reactor's next turn is computed anew. Here limits that end at about the same moment share one.
+
+The reactor calls what is due before it reads. After a long turn, or where the process had to wait
+for a processor, what a limit waits for may have come in time. So that is read first: a limit ends
+one turn after its timer.
 """
 
 from __future__ import annotations
@@ -99,7 +103,11 @@ class Deadlines:
         self._stop_timer()
         self._next = moment
         seconds = moment / MOMENTS - self._reactor.seconds()
-        self._timer = self._reactor.callLater(max(seconds, 0), self._look)
+        self._timer = self._reactor.callLater(max(seconds, 0), self._read_first)
+
+    def _read_first(self) -> None:
+        """A limit may be over: see what has come in the meantime."""
+        self._timer = self._reactor.callLater(0, self._look)
 
     def _look(self) -> None:
         """The next limits are over, unless they have been cancelled."""

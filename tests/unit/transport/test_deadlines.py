@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pgtls.transport.deadlines import Deadlines
+from tests.support.processes import reactor
 
 
 class DeadlineTests(SynchronousTestCase):
@@ -104,3 +110,27 @@ class DeadlineTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.over, ["second"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class AfterALongTurnTests(TestCase):
+    """With the real reactor, which was busy until a limit's time was over."""
+
+    async def test_what_came_in_time_is_read_first(self) -> None:
+        here, peer = socket.socketpair()
+        self.addCleanup(here.close)
+        self.addCleanup(peer.close)
+        first: Deferred[str] = Deferred()
+        limit = Deadlines(reactor).call_later(0.01, lambda: first.callback("the limit"))
+
+        def answered() -> None:
+            reactor.removeReader(reader)
+            limit.cancel()
+            first.callback("the answer")
+
+        reader = FileDescriptor(reactor)
+        reader.fileno = here.fileno
+        reader.doRead = answered
+        reactor.addReader(reader)
+        peer.send(b"S")
+        time.sleep(0.3)
+        self.assertEqual(await first, "the answer")
