@@ -11,7 +11,7 @@ import threading
 import time
 
 from pgtls.wire.messages import CancelRequest
-from tests.daemon.test_routes import RoutesCase, direct
+from tests.daemon.test_routes import RoutesCase
 from tests.support.gateway_daemon import Gateway
 from tests.support.raw_client import answer
 from tests.support.servers import HOST, free_port
@@ -58,16 +58,6 @@ class RecordingPeer(socketserver.ThreadingTCPServer):
 
 class PeersCase(RoutesCase):
     """Gateways in front of tenants that record what they get."""
-
-    def cancel(self, gateway: Gateway, key: bytes, name: str = "") -> None:
-        """In TLS where there is a name."""
-        request = CancelRequest.build(key).raw
-        if not name:
-            self.assertEqual(answer(gateway.address, request), b"")
-            return
-        with direct(gateway, name) as connection:
-            connection.sendall(request)
-            self.assertEqual(connection.recv(1), b"")
 
     def take(self) -> list[bytes]:
         """All keys that the servers got since the last time; each has given out its own."""

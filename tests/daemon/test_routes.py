@@ -97,6 +97,16 @@ class RoutesCase(GatewayCase):
             "upstream": rf"host=\1.internal hostaddr=127.0.0.\1 port={self.tenants.port}",
         }
 
+    def cancel(self, gateway: Gateway, key: bytes, name: str = "") -> None:
+        """Send a CancelRequest, in TLS where there is a name."""
+        request = CancelRequest.build(key).raw
+        if not name:
+            self.assertEqual(answer(gateway.address, request), b"")
+            return
+        with direct(gateway, name) as connection:
+            connection.sendall(request)
+            self.assertEqual(connection.recv(1), b"")
+
 
 class WhereTo(RoutesCase):
     """The first route that matches."""
@@ -265,15 +275,6 @@ class Cancel(RoutesCase):
         for tenant, keys in self.tenants.cancels.items():
             for key in keys:
                 self.assertEqual(struct.unpack("!I", key[:4])[0], tenant)
-
-    def cancel(self, gateway: Gateway, key: bytes, name: str = "") -> None:
-        request = CancelRequest.build(key).raw
-        if not name:
-            self.assertEqual(answer(gateway.address, request), b"")
-            return
-        with direct(gateway, name) as connection:
-            connection.sendall(request)
-            self.assertEqual(connection.recv(1), b"")
 
     def test_known_keys_go_to_their_own_server(self) -> None:
         gateway = self.routed(upstream=self.at(152))
