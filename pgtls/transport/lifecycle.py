@@ -44,8 +44,9 @@ _log = Logger(namespace="pgtls.transport")
 READABLE = select.EPOLLIN if hasattr(select, "epoll") else 0
 WRITABLE = select.EPOLLOUT if hasattr(select, "epoll") else 0
 _BROKEN = select.EPOLLERR | select.EPOLLHUP if hasattr(select, "epoll") else 0
-#: The peer's end, told once.
+#: The peer's end, told once; where that is known, only that the connection is broken.
 _END = select.EPOLLRDHUP | select.EPOLLET if hasattr(select, "epoll") else 0
+_ONLY_BROKEN = select.EPOLLET if hasattr(select, "epoll") else 0
 
 _DONE = Failure(CONNECTION_DONE)
 
@@ -134,7 +135,7 @@ class Lifecycle:
     def _watch(self, interest: int) -> None:
         interest &= READABLE | WRITABLE
         if not interest and self._peer_ended is not None and self._state is not CLOSING:
-            interest = _END
+            interest = _ONLY_BROKEN if self._read_ended else _END
         if interest != self._interest:
             before, self._interest = self._interest, interest
             self._poller.watch(self, before, interest)
@@ -297,8 +298,8 @@ class Lifecycle:
             self._layer.close_notify()
             self.connectionLost(_DONE)
             return
-        self._watch(self._interest & ~READABLE)
         self._read_ended = True
+        self._watch(self._interest & ~READABLE)
         try:
             told.readConnectionLost()
         except Exception:
