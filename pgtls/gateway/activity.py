@@ -105,7 +105,9 @@ class ActivityObserver(SessionObserver):
         self._metrics = metrics
         self._clock = clock
         self._open: dict[ISession, Traffic] = {}  # with the bytes that have been counted
-        self._received = self._sent = 0  # bytes that are counted, and in no metric yet
+        # Sessions by route, TLS and authentication, and bytes: counted, and in no metric yet.
+        self._connected: dict[tuple[str, str, str, str], int] = {}
+        self._received = self._sent = 0
         self._flushing: IDelayedCall | None = None
         self._plaintext = PlaintextClients()
         self._refusals: dict[tuple[str, str], LastRefusal] = {}
@@ -187,8 +189,8 @@ class ActivityObserver(SessionObserver):
 
         :param session: the session.
         """
-        labels = (self._gateway, session.route, "connected", "", "")
-        self._metrics.sessions[(*labels, *_client_labels(session.client))].inc()
+        kind = (session.route, *_client_labels(session.client))
+        self._connected[kind] = self._connected.get(kind, 0) + 1
         self._connect_seconds.observe(session.seconds)
         if self._flushing is None:
             self._flush_soon()
@@ -230,6 +232,10 @@ class ActivityObserver(SessionObserver):
             flushing.cancel()
         for tally in (self._handshake_seconds, self._connect_seconds, self._session_seconds):
             tally.flush()
+        for (route, *labels), count in self._connected.items():
+            where = (self._gateway, route, "connected", "", "")
+            self._metrics.sessions[(*where, *labels)].inc(count)
+        self._connected.clear()
         counted, self._received, self._sent = (self._received, self._sent), 0, 0
         for direction, count in zip(("from_client", "to_client"), counted, strict=True):
             self._metrics.bytes[self._gateway, direction].inc(count)

@@ -13,6 +13,7 @@ from pgtls.transport.relay_transport import (
     can_half_close,
     own_transport,
 )
+from pgtls.transport.traffic import Traffic
 
 #: Seconds that one side may take to read what is left for it when the other side is gone.
 DRAIN_TIMEOUT = 60.0
@@ -47,6 +48,20 @@ class RelaySide(Protocol):
         """Bytes that have come, from :meth:`count_bytes` on."""
         past = self._own.spliced if self._own is not None else 0
         return self._received + int(past)
+
+    def keep_traffic(self) -> bool:
+        """Have :meth:`traffic` known also when this side is closed.
+
+        :returns: whether it is known at all.
+        """
+        return self._own is not None and self._own.keep_traffic()
+
+    def traffic(self) -> Traffic | None:
+        """Count the bytes each way.
+
+        :returns: as :meth:`~pgtls.transport.relay_transport.IRelayTransport.traffic`.
+        """
+        return self._own.traffic() if self._own is not None else None
 
     def _counted(self, data: bytes) -> None:
         self._received += len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -19,6 +20,9 @@ from pgtls.wire.messages import ErrorResponse
 
 #: The name of the gateway's own upstream, among the numbers of routes.
 DEFAULT = "default"
+
+#: Combinations of host name, database and role whose route is remembered.
+REMEMBERED = 256
 
 #: Endpoints that are kept for labels, and the seconds without a session after which one is not.
 MAX_LABELS = 1000
@@ -69,6 +73,7 @@ class RoutedUpstreams:
         own: PgTLSClientEndpoint | None,
     ) -> None:
         self._table = RouteTable(routes)
+        self._find = lru_cache(maxsize=REMEMBERED)(self._table.find)
         self._own = Upstream(own, DEFAULT) if own is not None else None
         self._fixed = {
             number: route.upstream.upstream(str(number), "")
@@ -87,7 +92,7 @@ class RoutedUpstreams:
         :returns: the server; or FATAL 08004 that names what was asked for.
         """
         startup = client.startup
-        match = self._table.find(client.sni, startup.database, startup.user)
+        match = self._find(client.sni, startup.database, startup.user)
         if match is None:
             return self._own or _refused(client)
         try:
@@ -102,7 +107,7 @@ class RoutedUpstreams:
         :returns: its number, or :data:`DEFAULT`; None where there is none.
         """
         startup = client.startup
-        match = self._table.find(client.sni, startup.database, startup.user)
+        match = self._find(client.sni, startup.database, startup.user)
         if match is not None:
             return str(match.number)
         return DEFAULT if self._own is not None else None

@@ -26,7 +26,6 @@ from pgtls.errors import (
 from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import Backend, CancelForwarder, CancelRoutes
 from pgtls.gateway.channel_binding_check import ChannelBinding
-from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.response_for_client import response_for_client
 from pgtls.gateway.scram_login import OUT_OF_DATE, ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
@@ -42,7 +41,6 @@ from pgtls.protocols.observers import Observers
 from pgtls.protocols.session_search import Attempt, session_attributes_not_met
 from pgtls.protocols.stages import Client, Refuse, Refused, Stage, Upstream
 from pgtls.transport.deadlines import Deadline, Deadlines, deadlines
-from pgtls.transport.relay_transport import IRelayTransport
 from pgtls.transport.traffic import Traffic
 from pgtls.wire.messages import ErrorResponse, StartupMessage
 from pgtls.wire.scram import StaleSecret
@@ -166,9 +164,9 @@ class Session:
         """
         if not self._context.observers.counts_traffic:
             return None
-        if (counted := _carried(self._side)) is not None:
+        if (counted := self._side.traffic()) is not None:
             return counted
-        if self._server is not None and (counted := _carried(self._server)) is not None:
+        if self._server is not None and (counted := self._server.traffic()) is not None:
             return Traffic(counted.sent, counted.received)
         if self._context.observers.counts_bytes:
             return Traffic(self.bytes_from_client or 0, self.bytes_from_server or 0)
@@ -263,10 +261,9 @@ class Session:
             backend = Backend(self._endpoint, host)
             target = self._endpoint.conninfo.target_session_attrs
         server.begin(self._side, self, backend, watch, target)
-        if self._context.observers.counts_traffic:
-            for side in (self._side, server):
-                if IRelayTransport.providedBy(side.transport):
-                    side.transport.keep_traffic()
+        # The client's connection tells both ways, unless it is one over a Unix socket.
+        if self._context.observers.counts_traffic and not self._side.keep_traffic():
+            server.keep_traffic()
         self._context.observers.connected(self)
         self._side.server_connected()
 
@@ -339,8 +336,3 @@ class Session:
         self._stop_limit()
         self._side.transport.write(response.raw or response.encode())
         self._side.close_when_read()
-
-
-def _carried(side: RelaySide) -> Traffic | None:
-    transport = side.transport
-    return transport.traffic() if IRelayTransport.providedBy(transport) else None

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+import attrs
+
 from pgtls.policy.client_identity import ClientCert, ClientName
 from pgtls.policy.regular_expression import RegularExpression, TooMuchWork
 from pgtls.wire.messages import ErrorResponse
@@ -143,7 +145,7 @@ class RemoteHost:
     confirmed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class ConnectionRequest:
     """What the lines are held against.
 
@@ -184,11 +186,15 @@ class HbaRules:
 
     :param lines: of the file.
     :param interfaces: for ``samehost`` and ``samenet``.
+    :ivar depend_on_interfaces: whether one has ``samehost`` or ``samenet``: the same client may
+        come to another line when this machine's addresses have changed.
     """
 
     def __init__(self, lines: Sequence[HbaLine], interfaces: Interfaces) -> None:
         self.lines = tuple(lines)
         self._interfaces = interfaces
+        own = (Keyword.SAMEHOST, Keyword.SAMENET)
+        self.depend_on_interfaces = any(line.address in own for line in self.lines)
 
     def find(self, request: ConnectionRequest) -> HbaLine | None:
         """``check_hba``.

@@ -160,6 +160,8 @@ def proxy_fields(header: ProxyHeader, proxy: IAddress | None) -> dict[str, objec
     :returns: the fields of the log: the proxy's address, and what its header has of host name, ID,
         TLS and certificate.
     """
+    if not header.tlvs:
+        return {"proxy": address_text(proxy)}
     tls = header.tls
     said = {
         "proxy_sni": header.authority,
@@ -175,7 +177,7 @@ def _log_client(client: Client, why: str, route: str | None = None) -> None:
     fields = _fields(client.startup, client.tls)
     text = f"{why}user={fields['user']} database={fields['database']} {tls_text(client.tls)}"
     if client.sni is not None:
-        fields["sni"] = name = log_text(client.sni)
+        fields["sni"] = name = _text(client.sni)
         text = f"{text} sni={name}"
     if route is not None:
         fields["route"] = route
@@ -241,8 +243,8 @@ def _fields(startup: StartupMessage | None, tls: NegotiatedTLS | None) -> dict[s
 
 
 @lru_cache(maxsize=256)  # many clients ask for the same
-def _text(octets: bytes) -> str:
-    return log_text(octets)
+def _text(text: bytes | str) -> str:
+    return log_text(text)
 
 
 def _log_cancels(count: int) -> None:

@@ -5,10 +5,11 @@ Source: ``ClientAuthentication`` and ``CheckCertAuth`` in ``src/backend/libpq/au
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
+import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -40,6 +41,9 @@ from pgtls.wire.messages import ErrorResponse, StartupMessage
 from pgtls.wire.server_negotiation import SSL
 
 _log = Logger(namespace="pgtls.server")
+
+#: Clients whose line is remembered: address, database and role, which come again and again.
+_REMEMBERED = 256
 
 #: PostgreSQL's ``parse_bool``, as far as a ``replication`` parameter is true by it.
 _TRUE = (b"t", b"tr", b"tru", b"true", b"y", b"ye", b"yes", b"on", b"1")
@@ -101,6 +105,16 @@ class HbaPolicy:
             mistakes.extend(error.mistakes)
         if mistakes:
             raise ConfigurationError(*mistakes)
+        # What does not change from client to client.
+        self._find: Callable[[ConnectionRequest], HbaLine | None] = self._rules.find
+        if not self._rules.depend_on_interfaces:
+            self._find = lru_cache(maxsize=_REMEMBERED)(self._rules.find)
+        self._admit = {
+            (line.file_name, line.line_number): Admit(
+                f"method={line.method}{_where(line)}", str(line.method)
+            )
+            for line in self._rules.lines
+        }
 
     def decide(self, client: Client) -> Decision | Deferred[Decision]:
         """Find the line that decides about a client, and do what it says.
@@ -115,7 +129,7 @@ class HbaPolicy:
             assert request.address is not None  # noqa: S101 - local connections have no host name
             looked_up = self._remote_hosts.lookup(request.address)
             return looked_up.addCallback(
-                lambda remote: self.verdict(client, replace(request, remote_host=remote))
+                lambda remote: self.verdict(client, attrs.evolve(request, remote_host=remote))
             )
 
     def verdict(self, client: Client, request: ConnectionRequest) -> Decision:
@@ -127,7 +141,7 @@ class HbaPolicy:
         :raises HostNameNeeded: ``request`` lacks the client's host name.
         """
         try:
-            line = self._rules.find(request)
+            line = self._find(request)
         except HbaUndecided as error:
             response = refusal(request, None)
             assert response is not None  # noqa: S101 - there is none for a line only
@@ -145,9 +159,7 @@ class HbaPolicy:
         )
 
     def _certificate_verdict(self, client: Client, line: HbaLine) -> Admit | Refuse:
-        admit = Admit(
-            f"method={line.method} ({line.file_name}:{line.line_number})", str(line.method)
-        )
+        admit = self._admit[line.file_name, line.line_number]
         if line.clientcert is ClientCert.NO:
             return admit
         if not self._authorities.are_there_for(client):
@@ -201,8 +213,13 @@ def connection_request(client: Client) -> ConnectionRequest:
 
 def _ip_address(client: Client) -> IPAddress | None:
     if isinstance(client.address, IPv4Address | IPv6Address):
-        return ip_address(client.address.host.partition("%")[0])
+        return _parsed(client.address.host)
     return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _parsed(host: str) -> IPAddress:
+    return ip_address(host.partition("%")[0])
 
 
 def _is_physical_replication(startup: StartupMessage) -> bool:

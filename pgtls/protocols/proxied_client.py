@@ -9,6 +9,7 @@ addresses out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -19,7 +20,6 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from pgtls.errors import ConfigurationError
 from pgtls.policy.trusted_proxies import ANYWHERE, TrustedProxies
 from pgtls.protocols.server_settings import ListenerSettings
-from pgtls.protocols.stages import Client
 from pgtls.transport.relay_transport import speak_for
 from pgtls.wire.proxy_header import (
     InvalidProxyHeader,
@@ -97,16 +97,6 @@ class ProxiedClient:
         """Whether a header has to come, or has begun, and is not complete."""
         return self._reader is not None and (self._proxies.required or bool(self._reader.rest))
 
-    def known_of(self, client: Client) -> Client:
-        """Add what the header says.
-
-        :param client: all else that is known of the client.
-        :returns: the same with its proxy, if it came through one.
-        """
-        if self.header is None:
-            return client
-        return attrs.evolve(client, proxy=self.header, proxy_address=self.proxy)
-
     def receive(self, data: bytes) -> bytes | None:
         """Take more bytes; with the header, the connection becomes the client's.
 
@@ -159,7 +149,7 @@ class ProxiedClient:
 
     def _take_addresses(self, header: ProxyHeader) -> None:
         if not self.wrapped:  # Twisted's wrapper takes them itself
-            speak_for(self._transport, _address(header.source), _address(header.destination))
+            speak_for(self._transport, _address(header.source), _server(header.destination))
 
 
 def proxied_client(
@@ -197,3 +187,6 @@ def _address(address: ProxyAddress | None) -> IAddress | None:
         return UNIXAddress(address.host.encode("utf-8", "surrogateescape"))
     kind = IPv6Address if address.is_ipv6 else IPv4Address
     return kind("TCP", address.host, address.port)
+
+
+_server = lru_cache(maxsize=64)(_address)  # where clients connect to, which are few places

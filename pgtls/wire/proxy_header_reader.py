@@ -6,6 +6,7 @@ Source: "The PROXY protocol, Versions 1 & 2", ``doc/proxy-protocol.txt`` of HAPr
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pgtls.wire.proxy_header import (
@@ -35,6 +36,10 @@ _LENGTHS = {INET: 12, INET6: 36, UNIX: 216}
 #: Families and protocols that may stand there, but tell nothing about a stream: unspecified ones,
 #: and datagrams.
 _WITHOUT_ADDRESSES = frozenset((0x00, 0x01, 0x02, 0x10, 0x12, 0x20, 0x22, 0x30, 0x32))
+
+
+#: Addresses that are remembered with their text; clients come again.
+_REMEMBERED = 1024
 
 
 class ProxyHeaderReader:
@@ -103,7 +108,9 @@ class ProxyHeaderReader:
         return ProxyHeader(2, source=source, destination=destination, tlvs=tlvs)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _host(field: bytes, version: int) -> str:
+    """:raises InvalidProxyHeader: it is no address of that version."""
     try:
         address = ip_address(field.decode("ascii"))
     except ValueError:
@@ -125,19 +132,25 @@ def _port(field: bytes) -> int:
     return int(field)
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _packed_host(packed: bytes) -> str:
+    """Of 4 or 16 bytes."""
+    return _text(ip_address(packed))
+
+
 def _ipv4(data: bytes) -> tuple[ProxyAddress, ProxyAddress]:
     source, destination, *ports = struct.unpack("!4s4sHH", data)
     return (
-        ProxyAddress(str(IPv4Address(source)), ports[0]),
-        ProxyAddress(str(IPv4Address(destination)), ports[1]),
+        ProxyAddress(_packed_host(source), ports[0]),
+        ProxyAddress(_packed_host(destination), ports[1]),
     )
 
 
 def _ipv6(data: bytes) -> tuple[ProxyAddress, ProxyAddress]:
     source, destination, *ports = struct.unpack("!16s16sHH", data)
     return (
-        ProxyAddress(_text(IPv6Address(source)), ports[0]),
-        ProxyAddress(_text(IPv6Address(destination)), ports[1]),
+        ProxyAddress(_packed_host(source), ports[0]),
+        ProxyAddress(_packed_host(destination), ports[1]),
     )
 
 
