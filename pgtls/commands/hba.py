@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
-import attrs
 import click
 
 from pgtls.commands.reporting import json_option, report, say
@@ -141,7 +140,7 @@ def _explain(rules: HbaRules, request: ConnectionRequest, *, as_json: bool) -> i
             assert request.address is not None  # noqa: S101 - a local client has no host name
             remote = _remote_host(request.address)
             looked_up.append(_host_text(request.address, remote))
-            request = attrs.evolve(request, remote_host=remote)
+            request = request._replace(remote_host=remote)
             line = rules.find(request)
     except HbaUndecided as slow:
         undecided = str(slow)

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-
-import attrs
+from typing import NamedTuple
 
 from pgtls.policy.client_identity import ClientCert, ClientName
 from pgtls.policy.regular_expression import RegularExpression, TooMuchWork
@@ -145,8 +144,7 @@ class RemoteHost:
     confirmed: bool
 
 
-@attrs.frozen
-class ConnectionRequest:
+class ConnectionRequest(NamedTuple):
     """What the lines are held against.
 
     :ivar address: the client's; None on a Unix-domain socket.

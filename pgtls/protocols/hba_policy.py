@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
-import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -129,7 +128,7 @@ class HbaPolicy:
             assert request.address is not None  # noqa: S101 - local connections have no host name
             looked_up = self._remote_hosts.lookup(request.address)
             return looked_up.addCallback(
-                lambda remote: self.verdict(client, attrs.evolve(request, remote_host=remote))
+                lambda remote: self.verdict(client, request._replace(remote_host=remote))
             )
 
     def verdict(self, client: Client, request: ConnectionRequest) -> Decision:

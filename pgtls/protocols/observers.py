@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ParamSpec
+from typing import TypeVarTuple
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from pgtls.tls.tls_info import NegotiatedTLS
 
 _log = Logger(namespace="pgtls.server")
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 
 @implementer(ISessionObserver)
@@ -106,18 +106,18 @@ class Observers:
         self.stopped: Callable[[], None] = _teller(tell("stopped"))
 
 
-def _teller(wanted: Sequence[Callable[P, None]]) -> Callable[P, None]:
+def _teller(wanted: Sequence[Callable[[*Ts], None]]) -> Callable[[*Ts], None]:
     """Make one of several; an error of an observer's is logged, and hinders nothing."""
 
-    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+    def tell(*args: *Ts) -> None:
         for each in wanted:
             try:
-                each(*args, **kwargs)
+                each(*args)
             except Exception:
                 _log.failure("error in an observer of sessions")
 
     return tell if wanted else _nothing
 
 
-def _nothing(*args: object, **kwargs: object) -> None:
+def _nothing(*args: object) -> None:
     """Observes nothing."""

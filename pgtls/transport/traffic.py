@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 #: In ``struct tcp_info`` of ``linux/tcp.h``: tcpi_bytes_received; tcpi_bytes_sent and
 #: tcpi_bytes_retrans, both since Linux 4.19.
-_RECEIVED = struct.Struct("=128xQ")
-_SENT = struct.Struct("=200xQQ")
-_SIZE = 216
+_COUNTS = struct.Struct("=128xQ64xQQ")
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 
@@ -40,11 +38,10 @@ def tcp_traffic(connection: socket.socket) -> Traffic | None:
     if _TCP_INFO is None:
         return None
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _SIZE)
+        info = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _COUNTS.size)
     except OSError:
         return None
-    if len(info) < _SIZE:
+    if len(info) < _COUNTS.size:
         return None
-    (received,) = _RECEIVED.unpack_from(info)
-    sent, again = _SENT.unpack_from(info)
+    received, sent, again = _COUNTS.unpack(info)
     return Traffic(received, sent - again)

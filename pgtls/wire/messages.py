@@ -108,17 +108,24 @@ class StartupMessage:
     :ivar raw: the message byte for byte, as it came or as it goes out.
     :ivar major, minor: protocol version.
     :ivar parameters: names and values in their order; a name may stand twice, the last one counts.
+    :ivar user: the role that wants in; empty where none is named.
+    :ivar database: the database asked for: the user's name where none is named, as in PostgreSQL.
     """
 
     raw: bytes
     major: int
     minor: int
     parameters: tuple[tuple[bytes, bytes], ...]
-    _values: dict[bytes, bytes] = attrs.field(init=False, repr=False, eq=False)
+    user: bytes = attrs.field(init=False, repr=False, eq=False)
+    database: bytes = attrs.field(init=False, repr=False, eq=False)
 
-    @_values.default
-    def _by_name(self) -> dict[bytes, bytes]:
-        return dict(self.parameters)
+    @user.default
+    def _user(self) -> bytes:
+        return self.get(b"user") or b""
+
+    @database.default
+    def _database(self) -> bytes:
+        return self.get(b"database") or self.user
 
     @classmethod
     def parse(cls, packet: Packet) -> StartupMessage:
@@ -165,17 +172,10 @@ class StartupMessage:
         :param name: its name.
         :returns: the last value of that name; None where it is absent.
         """
-        return self._values.get(name)
-
-    @property
-    def user(self) -> bytes:
-        """The role that wants in; empty where none is named."""
-        return self.get(b"user") or b""
-
-    @property
-    def database(self) -> bytes:
-        """The database asked for: the user's name where none is named, as in PostgreSQL."""
-        return self.get(b"database") or self.user
+        for known, value in reversed(self.parameters):
+            if known == name:
+                return value
+        return None
 
 
 @dataclass(frozen=True, slots=True)

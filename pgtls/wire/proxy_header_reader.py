@@ -30,6 +30,9 @@ from pgtls.wire.proxy_header import (
 _MAX_V1 = 107
 _V2_FIXED = 16
 
+#: Version 1's families, and the version of their addresses.
+_VERSIONS = {b"TCP4": 4, b"TCP6": 6}
+
 #: How long a pair of addresses of version 2's families is.
 _LENGTHS = {INET: 12, INET6: 36, UNIX: 216}
 
@@ -75,15 +78,16 @@ class ProxyHeaderReader:
                 raise InvalidProxyHeader(f"no end of line within {_MAX_V1} bytes")
             return None
         line, self.rest = self.rest[:end], self.rest[end + 2 :]
-        _, family, *fields = line.split(b" ")
+        fields = line.split(b" ")
+        family = fields[1]
         if family == b"UNKNOWN":
             return ProxyHeader(1)
-        if family not in (b"TCP4", b"TCP6") or len(fields) != 4:
+        if family not in _VERSIONS or len(fields) != 6:
             raise InvalidProxyHeader('neither "UNKNOWN" nor "TCP4" or "TCP6" and four fields')
-        hosts = [_host(field, 4 if family == b"TCP4" else 6) for field in fields[:2]]
-        ports = [_port(field) for field in fields[2:]]
-        source, destination = map(ProxyAddress, hosts, ports)
-        return ProxyHeader(1, source=source, destination=destination)
+        version = _VERSIONS[family]
+        hosts = _host(fields[2], version), _host(fields[3], version)
+        source = ProxyAddress(hosts[0], _port(fields[4]))
+        return ProxyHeader(1, False, source, ProxyAddress(hosts[1], _port(fields[5])))
 
     def _version_2(self) -> ProxyHeader | None:
         if len(self.rest) < _V2_FIXED:
