@@ -6,9 +6,9 @@ from collections import OrderedDict
 from time import time
 from typing import TypedDict
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 
+from pgtls.protocols.connection_info import OVER_TCP
 from pgtls.protocols.stages import Client
 from pgtls.text import printable
 
@@ -56,7 +56,7 @@ class PlaintextClients:
         :param client: the client. Of those of a Unix socket nobody expects TLS.
         """
         address: IAddress | None = client.address
-        if not isinstance(address, IPv4Address | IPv6Address):
+        if not isinstance(address, OVER_TCP):
             return
         key = (address.host, client.startup.user[:400], client.startup.database[:400])
         now = time()

@@ -12,7 +12,9 @@ from pgtls.tls.tls_info import NegotiatedTLS, describe
 #: Seconds that a connection which we close may take to go: a TLS peer owes a close_notify.
 CLOSE_TIMEOUT = 10.0
 
-_OVER_TCP = (IPv4Address, IPv6Address)
+#: Addresses with a host and a port. (``IPv4Address | IPv6Address`` is made anew each time it is
+#: evaluated, which costs more than to ask.)
+OVER_TCP = (IPv4Address, IPv6Address)
 
 
 def negotiated_tls(transport: ITransport) -> NegotiatedTLS | None:
@@ -57,7 +59,7 @@ def address_text(address: IAddress | None) -> str:
     :param address: the address.
     :returns: the text.
     """
-    if isinstance(address, _OVER_TCP):
+    if isinstance(address, OVER_TCP):
         return f"{address.host}({address.port})"
     return "[local]" if isinstance(address, UNIXAddress) else str(address)
 

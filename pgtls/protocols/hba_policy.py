@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -31,6 +30,7 @@ from pgtls.policy.hba_rules import (
 from pgtls.policy.ident_map import IdentMap
 from pgtls.protocols.admission import Admission
 from pgtls.protocols.client_authorities import NO_AUTHORITY, ClientAuthorities
+from pgtls.protocols.connection_info import OVER_TCP
 from pgtls.protocols.interfaces import IAccessPolicy
 from pgtls.protocols.server_settings import AuthType, ListenerSettings
 from pgtls.protocols.stages import Admit, Authenticate, Client, Decision, Refuse
@@ -211,7 +211,7 @@ def connection_request(client: Client) -> ConnectionRequest:
 
 
 def _ip_address(client: Client) -> IPAddress | None:
-    if isinstance(client.address, IPv4Address | IPv6Address):
+    if isinstance(client.address, OVER_TCP):
         return _parsed(client.address.host)
     return None
 

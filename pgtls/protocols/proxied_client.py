@@ -19,6 +19,7 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 
 from pgtls.errors import ConfigurationError
 from pgtls.policy.trusted_proxies import ANYWHERE, TrustedProxies
+from pgtls.protocols.connection_info import OVER_TCP
 from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.transport.relay_transport import speak_for
 from pgtls.wire.proxy_header import (
@@ -177,7 +178,7 @@ def proxied_client(
 
 def _host(address: object) -> str | None:
     """None for a Unix socket's."""
-    return address.host if isinstance(address, IPv4Address | IPv6Address) else None
+    return address.host if isinstance(address, OVER_TCP) else None
 
 
 def _address(address: ProxyAddress | None) -> IAddress | None:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 import attrs
 
@@ -89,8 +90,7 @@ class ProxiedTLS:
         return bool(self.client & (CLIENT_CERT_CONN | CLIENT_CERT_SESS)) and not self.verify
 
 
-@attrs.frozen
-class ProxyAddress:
+class ProxyAddress(NamedTuple):
     """One end of the connection that is passed on.
 
     :ivar host: an address, IPv6 in its compressed form; the path of a Unix socket.

@@ -33,6 +33,9 @@ _V2_FIXED = 16
 #: Version 1's families, and the version of their addresses.
 _VERSIONS = {b"TCP4": 4, b"TCP6": 6}
 
+#: Greater than any port.
+_NO_PORT = 65536
+
 #: How long a pair of addresses of version 2's families is.
 _LENGTHS = {INET: 12, INET6: 36, UNIX: 216}
 
@@ -131,9 +134,10 @@ def _text(address: IPv4Address | IPv6Address) -> str:
 
 
 def _port(field: bytes) -> int:
-    if not field.isdigit() or len(field) > 5 or int(field) > 65535:
+    port = int(field) if field.isdigit() and len(field) <= 5 else _NO_PORT
+    if port >= _NO_PORT:
         raise InvalidProxyHeader("no port where one should be")
-    return int(field)
+    return port
 
 
 @lru_cache(maxsize=_REMEMBERED)
