@@ -141,7 +141,9 @@ def _pair_value(text: str, at: int) -> tuple[str, int]:
     found = (_QUOTED_VALUE if quoted else _PLAIN_VALUE).match(text, at)
     if found is None:
         raise ConfigurationError("unterminated quoted string in connection info string")
-    return _ESCAPE.sub(r"\1", found[1]), found.end()
+    # Bytes: a backslash may stand within a character of UTF-8, which is whole without it.
+    value = _ESCAPE.sub(r"\1", found[1]).encode("utf-8", "surrogateescape")
+    return value.decode("utf-8", "surrogateescape"), found.end()
 
 
 # URI
