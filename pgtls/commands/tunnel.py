@@ -14,6 +14,7 @@ from twisted.scripts import twistd
 from pgtls.commands.reporting import say
 from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.conninfo.grammar import format_text
+from pgtls.daemon.startup_notice import print_line
 from pgtls.errors import ConfigurationError
 from pgtls.transport.ssh_settings import parse_ssh_server
 
@@ -71,6 +72,8 @@ def tunnel(
         pgtls tunnel ssh://alice@bastion.example.com "host=db.internal sslmode=verify-full"
         pgtls tunnel ssh://alice@bastion.example.com "host=db.internal" --socket .
     """
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
     try:
         parse_ssh_server(ssh)
         ConnInfo.parse(conninfo, os.environ)
@@ -90,7 +93,9 @@ def tunnel(
         "ssh-known-hosts-file": known_hosts,
         "ssh-passphrase-command": passphrase_command,
     }
-    click.echo(f"connect with:\n\n    {shlex.join(['psql', format_text(client)])}\n")
+    line = shlex.join(["psql", format_text(client)])
+    # It runs when the port is open: twistd ends before that where it cannot be.
+    reactor.callWhenRunning(print_line, f"connect with:\n\n    {line}\n")
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     sys.argv = ["twistd", "--pidfile=", "--nodaemon", "pgtls", *given]
     twistd.run()

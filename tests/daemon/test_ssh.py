@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from unittest import SkipTest
 
 import psycopg
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import servers
 from tests.support.command_line import PGTLS
 from tests.support.gateway_daemon import Gateway, GatewayCase, GatewayFailed, wait_until
 from tests.support.processes import TIMEOUT, environment
-from tests.support.servers import free_port
+from tests.support.servers import HOST, free_port
 from tests.support.ssh_server import SSHD, SSHServer
 
 CONNECTED = "connected, host key SHA256:"
@@ -211,3 +213,25 @@ class CommandTests(SSHCase):
         said, _ = tunnel.communicate(timeout=TIMEOUT)
         self.assertIn(f"psql host={directory}\n", said)
         self.assertFalse(path.exists())
+
+
+class CommandThatFailsTests(SynchronousTestCase):
+    """``pgtls tunnel`` where it cannot listen."""
+
+    def test_a_port_in_use_is_an_error_and_no_psql_line_is_printed(self) -> None:
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            command = [*PGTLS, "tunnel", "ssh://alice@localhost", "host=db", "--port", str(port)]
+            with tempfile.TemporaryDirectory() as home:
+                ended = subprocess.run(
+                    command,
+                    env={**environment(), "HOME": home},
+                    check=False,
+                    capture_output=True,
+                    text=True,
+                    timeout=TIMEOUT,
+                )
+        self.assertNotEqual(ended.returncode, 0)
+        said = ended.stdout + ended.stderr
+        self.assertIn("Address already in use", said)
+        self.assertNotIn("psql", said)
