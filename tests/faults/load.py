@@ -73,7 +73,8 @@ class Load:
         """What has happened until now."""
         with self.lock:
             times = [when for when, _ in self.failures]
-            late = time.monotonic() - LATE
+            now = time.monotonic()
+            late = now - LATE
             return {
                 "connections": self.connections,
                 "failures": len(self.failures),
@@ -82,6 +83,7 @@ class Load:
                 "lost": len(self.lost),
                 "lost_reasons": sorted({why for _, why in self.lost}),
                 "stuck": sum(began < late for began in self.waiting.values()),
+                "oldest": round(now - min(self.waiting.values(), default=now), 2),
                 "longest": round(self.longest, 2),
                 "queries": self.queries,
                 "longest_query": round(self.longest_query, 2),

@@ -26,6 +26,9 @@ LONGEST = 5.0
 """Seconds that a neighbour's query or connection may take. A client that noticed the fault would
 wait longer than that: every timeout of a fault is."""
 
+SOON = 0.5
+"""Seconds after which a session has asked once more, by far."""
+
 GROWTH = 4 * MEGABYTE
 """How much more memory a gateway may have after the same fault once more."""
 
@@ -74,13 +77,17 @@ class Clients:
         return report
 
     def go_on(self, queries: int = 20, connections: int = 2) -> None:
-        """Wait until they have asked, and connected, that much more."""
-        before = self.report()
+        """Wait until they have asked, and connected, that much more, and each session has had an
+        answer."""
+        before, began = self.report(), time.monotonic()
 
         def gone_on() -> bool:
             now = self.report()
-            more_queries = now["queries"] - before["queries"] >= queries
-            return more_queries and now["connections"] - before["connections"] >= connections
+            return (
+                now["queries"] - before["queries"] >= queries
+                and now["connections"] - before["connections"] >= connections
+                and now["oldest"] < time.monotonic() - began - SOON
+            )
 
         wait_until(gone_on, lambda: f"the clients do not go on: {self.report()}")
 
