@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import cast
 
@@ -26,11 +26,8 @@ from pgtls.transport.dial import OneProtocol
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.ssh_settings import SSHSettings
 
-#: RFC 8332: how RSA keys sign. SHA-1, which "ssh-rsa" stands for, is refused by servers of today.
-_RSA_SHA2_512 = b"rsa-sha2-512"
-
-#: ``SSH_AGENT_RSA_SHA2_512`` (draft-ietf-sshm-ssh-agent, section 3.6.1), as a request has it.
-_AGENT_RSA_SHA2_512 = b"\0\0\0\4"
+#: The flags with which an agent signs so (draft-ietf-sshm-ssh-agent, section 3.6.1).
+_AGENT_FLAGS = {b"rsa-sha2-256": b"\0\0\0\2", b"rsa-sha2-512": b"\0\0\0\4"}
 _AGENT_NO_FLAGS = b"\0\0\0\0"
 
 #: Seconds that an agent has to answer.
@@ -43,17 +40,31 @@ _SET_IT = "set ssh_passphrase_command to a command that prints its passphrase, o
 
 
 class PublicKey(Key):
-    """A public key that is offered to a server, under the name of the signature it will make."""
+    """A public key that is offered to a server, under the name of the signature it will make.
+
+    :ivar algorithm: that name.
+    """
+
+    algorithm: bytes = b""
 
     def sshType(self) -> bytes:
         """The algorithm's name."""
-        name: bytes = super().sshType()
-        return _RSA_SHA2_512 if name == b"ssh-rsa" else name
+        return self.algorithm or cast(bytes, super().sshType())
+
+
+def _public_keys(blob: bytes) -> Iterator[PublicKey]:
+    """The key once for each algorithm that it can sign with; SHA-1, which "ssh-rsa" stands for, is
+    refused by servers of today (RFC 8332)."""
+    for algorithm in PublicKey.fromString(blob, type="BLOB").supportedSignatureAlgorithms():
+        if algorithm != b"ssh-rsa":
+            public = PublicKey.fromString(blob, type="BLOB")
+            public.algorithm = algorithm
+            yield public
 
 
 @attrs.frozen
 class Identity:
-    """A key to log in with.
+    """A key to log in with, and how it signs: an RSA key makes two of them.
 
     :ivar public: its public half.
     :ivar sign: signs bytes with the private half.
@@ -86,7 +97,7 @@ def identities_from_files(settings: SSHSettings, before: Sequence[Identity] = ()
         except ConfigurationError as error:
             mistakes += error.mistakes
         else:
-            found += same if key is None else [_identity(key, file)]
+            found += same if key is None else _identities(key, file)
     if mistakes:
         raise ConfigurationError(*mistakes)
     return found
@@ -122,9 +133,12 @@ def _key(data: bytes, secret: bytes | None) -> Key:
     return key
 
 
-def _identity(key: Key, file: tuple[str, bytes]) -> Identity:
-    public = PublicKey.fromString(key.public().blob(), type="BLOB")
-    return Identity(public, lambda data: succeed(key.sign(data, public.sshType())), file)
+def _identities(key: Key, file: tuple[str, bytes]) -> Iterator[Identity]:
+    def signing(algorithm: bytes) -> Callable[[bytes], Deferred[bytes]]:
+        return lambda data: succeed(key.sign(data, algorithm))
+
+    for public in _public_keys(key.public().blob()):
+        yield Identity(public, signing(public.algorithm), file)
 
 
 async def identities_of_agent(reactor: IReactor) -> tuple[list[Identity], Callable[[], None]]:
@@ -152,17 +166,17 @@ async def identities_of_agent(reactor: IReactor) -> tuple[list[Identity], Callab
     found = []
     for blob, _ in keys:
         try:
-            public = PublicKey.fromString(blob, type="BLOB")
+            public_keys = list(_public_keys(blob))
         except Exception:  # noqa: S112 - a kind of key that conch does not know
             continue
-        found.append(Identity(public, _signing(agent, blob, public)))
+        found += [Identity(each, _signing(agent, blob, each.algorithm)) for each in public_keys]
     return found, cast(ITransport, agent.transport).loseConnection
 
 
 def _signing(
-    agent: SSHAgentClient, blob: bytes, public: PublicKey
+    agent: SSHAgentClient, blob: bytes, algorithm: bytes
 ) -> Callable[[bytes], Deferred[bytes]]:
-    flags = _AGENT_RSA_SHA2_512 if public.sshType() == _RSA_SHA2_512 else _AGENT_NO_FLAGS
+    flags = _AGENT_FLAGS.get(algorithm, _AGENT_NO_FLAGS)
 
     def sign(data: bytes) -> Deferred[bytes]:
         # conch's own signData() asks for no flags: RSA keys would sign with SHA-1.

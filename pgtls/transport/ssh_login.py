@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from twisted.conch.ssh.connection import SSHConnection
 from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.transport import SSHClientTransport
 from twisted.conch.ssh.userauth import SSHUserAuthClient
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogPublisher
@@ -18,6 +19,8 @@ from pgtls.transport.ssh_identities import Identity, PublicKey
 #: In place of conch's loggers, which say each step: what an operator needs is said elsewhere.
 SILENT = Logger(observer=LogPublisher())
 
+#: How RSA keys sign (RFC 8332).
+_RSA = {b"rsa-sha2-512", b"rsa-sha2-256"}
 
 _HAVE_ONE = "name one with ssh_identity_file, or have an agent that answers (SSH_AUTH_SOCK)"
 
@@ -34,10 +37,17 @@ class Login(SSHUserAuthClient):
 
     def __init__(self, user: str, service: SSHConnection, identities: Sequence[Identity]) -> None:
         super().__init__(user.encode(), service)
-        self._tried = len(identities)
-        self._identities = iter(identities)
+        self._identities = identities
+        self._offers: Iterator[Identity] = iter(())
         self._offered: Identity | None = None
         self._methods: str | None = None  # that the server would accept
+
+    def serviceStarted(self) -> None:
+        """The server takes logins, and may have said which signatures it knows (RFC 8308)."""
+        server = cast(SSHClientTransport, self.transport)
+        server_knows = server.peerExtensions.get(b"server-sig-algs", b"")
+        self._offers = iter(_offers(self._identities, server_knows))
+        super().serviceStarted()
 
     def tryAuth(self, kind: bytes) -> Any:
         """Nothing but keys.
@@ -49,7 +59,7 @@ class Login(SSHUserAuthClient):
 
     def getPublicKey(self) -> PublicKey | None:
         """The next key; None when all have been offered."""
-        self._offered = next(self._identities, None)
+        self._offered = next(self._offers, None)
         return self._offered.public if self._offered is not None else None
 
     def signData(self, publicKey: Key, signData: bytes) -> Deferred[bytes] | None:
@@ -76,9 +86,19 @@ class Login(SSHUserAuthClient):
         """Why the server did not let us in; None where it has not said."""
         if self._methods is None:
             return None
-        tried = self._tried
+        tried = len({each.public.blob() for each in self._identities})
         keys = f"{tried} {'key was' if tried == 1 else 'keys were'} offered" if tried else "no key"
         return ConnectFailed(
             f"Permission denied ({self._methods}): {keys}"
             + ("" if tried else f" to offer: {_HAVE_ONE}")
         )
+
+
+def _offers(identities: Sequence[Identity], server_knows: bytes) -> list[Identity]:
+    """In which order they are offered. What OpenSSH 9.2 says it knows is more than its
+    PubkeyAcceptedAlgorithms lets in, so RSA keys try both signatures. Each offer counts
+    (MaxAuthTries): the second ones come last."""
+    known = _RSA.intersection(server_knows.split(b","))
+    unknown = _RSA - known if known else set()
+    offers = [each for each in identities if each.public.algorithm not in unknown]
+    return sorted(offers, key=lambda each: each.public.algorithm == b"rsa-sha2-256")

@@ -138,12 +138,18 @@ class IdentityTests(SSHCase):
         error = self.assertRaises(GatewayFailed, self.through, key="readable")
         self.assertIn(f'private key file "{path}" has group or world access', str(error))
 
+    def let_in_with_SHA_256_alone(self, session: psycopg.Connection[tuple[object, ...]]) -> None:
+        """The SSH server restarts, and lets in no other signatures. It ends a session."""
+        self.ssh.stop()
+        self.assertRaises(psycopg.OperationalError, session.execute, "SELECT 1")
+        self.ssh.start("PubkeyAcceptedAlgorithms rsa-sha2-256")
+
     def test_RSA_with_a_passphrase(self) -> None:
         self.ssh.make_key("rsa", "rsa", "secret words")
         self.ssh.let_in("rsa")
-        session = self.session(
-            self.through("--ssh-passphrase-command", "echo secret words", key="rsa")
-        )
+        gateway = self.through("--ssh-passphrase-command", "echo secret words", key="rsa")
+        self.let_in_with_SHA_256_alone(self.session(gateway))
+        session = self.session(gateway)
         self.assertEqual(session.execute("SELECT 1").fetchone(), (1,))
         error = self.assertRaises(GatewayFailed, self.through, key="rsa")
         self.assertIn("set ssh_passphrase_command to a command that prints its", str(error))
@@ -182,6 +188,7 @@ class IdentityTests(SSHCase):
                 *("--ssh-known-hosts-file", self.ssh.known_hosts),
                 env={"SSH_AUTH_SOCK": socket_path, "HOME": home},
             )
+            self.let_in_with_SHA_256_alone(self.session(gateway))
             session = self.session(gateway)
             self.assertEqual(session.execute("SELECT 1").fetchone(), (1,))
 
