@@ -9,6 +9,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
@@ -162,7 +163,10 @@ class SSHTunnel:
                 server, self._known_hosts, [*self._identities, *of_agent], self._reactor
             )
             endpoint = HostnameEndpoint(self._reactor, server.host, server.port, LOGIN_TIMEOUT)
-            await endpoint.connect(OneProtocol.forProtocol(lambda: connection))
+            try:
+                await endpoint.connect(OneProtocol.forProtocol(lambda: connection))
+            except ConnectingCancelledError:  # Twisted's endpoints' own: it took too long
+                raise CancelledError from None
             await connection.ready
         finally:
             agent_done()
@@ -180,11 +184,10 @@ class SSHTunnel:
             self._try_again(error.reason)
 
     def _failed(self, failure: Failure) -> None:
-        error = failure.value
         self._connecting = None
-        if isinstance(error, CancelledError):
+        if not self._wanted:
             return
-        reason = _why_not_connected(error)
+        reason = _why_not_connected(failure.value)
         waiting, self._waiting = self._waiting, []
         self._try_again(reason)
         for each in waiting:

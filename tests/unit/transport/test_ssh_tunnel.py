@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from urllib.parse import urlsplit
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -50,6 +51,31 @@ class PauseTests(TunnelCase):
             await self.dialling()
         why = str(self.failureResultOf(self.dialling(), ConnectFailed).value)
         self.assertEqual(why, f"{self.address}: Connection refused; next attempt in 12 s")
+
+
+class SilentServerTests(TunnelCase):
+    """An SSH server that answers nothing, not even TCP."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        server = socket.create_server(("127.0.0.1", urlsplit(self.address).port or 0), backlog=0)
+        self.addCleanup(server.close)
+        for _ in range(2):  # one is one more than it takes
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+
+    async def test_the_client_is_told(self) -> None:
+        self.patch(ssh_tunnel, "LOGIN_TIMEOUT", 0.1)
+        with self.assertRaisesRegex(ConnectFailed, f"^{self.address}: no SSH connection in 0.1 s$"):
+            await self.dialling()
+
+    def test_a_stop_ends_the_attempt(self) -> None:
+        dialling = self.dialling()
+        self.tunnel.stop()
+        self.failureResultOf(dialling, ConnectFailed)
+        self.assertEqual(reactor.getDelayedCalls(), [])  # type: ignore[attr-defined]
 
 
 class SettingsTests(TestCase):
