@@ -96,6 +96,8 @@ def _table(gateways: Sequence[LoadedGateway]) -> Table:
         facts = _facts(gateway)
         routes = f"{facts['routes']} routes" if facts["routes"] else ""
         upstream = ", ".join(filter(None, [str(facts["upstream"] or ""), routes]))
+        if facts["upstream_via"]:
+            upstream += f" through {facts['upstream_via']}"
         row = [
             facts["gateway"],
             facts["listen"],
@@ -121,6 +123,7 @@ def _facts(gateway: LoadedGateway) -> dict[str, object]:
         "ssl": str(settings.listener.ssl),
         "certificate_until": f"{min(ends):%Y-%m-%d %H:%M:%S} UTC" if ends else None,
         "upstream": places(upstream.hosts) if upstream is not None else None,
+        "upstream_via": settings.ssh.upstream_via or None,
         "routes": len(configuration.routes),
         "max_connections": settings.listener.max_connections,
     }

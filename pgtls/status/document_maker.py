@@ -117,7 +117,8 @@ def _reloads(reloads: Reloads) -> ReloadStatus:
 
 def _where(state: UpstreamState) -> str:
     route = "" if state.name == "default" else f" of route {state.name}"
-    return f"the upstream{route} of {state.gateway} ({state.hosts})"
+    via = f" through {state.upstream_via}" if state.upstream_via else ""
+    return f"the upstream{route} of {state.gateway} ({state.hosts}{via})"
 
 
 def _gateway(
@@ -135,6 +136,7 @@ def _gateway(
             UpstreamStatus(
                 name=state.name,
                 hosts=state.hosts,
+                upstream_via=state.upstream_via,
                 reached=state.reached,
                 checked=state.checked,
                 error=state.error,

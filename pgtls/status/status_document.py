@@ -18,6 +18,7 @@ class UpstreamStatus(TypedDict):
 
     :ivar name: ``default``, or the number of the route.
     :ivar hosts: where it is.
+    :ivar upstream_via: the SSH server that it is reached through; empty for none.
     :ivar reached: whether it was reached at the last look; None before there was one.
     :ivar checked: when that was, in seconds since 1970.
     :ivar error: why it was not reached; empty where it was.
@@ -25,6 +26,7 @@ class UpstreamStatus(TypedDict):
 
     name: str
     hosts: str
+    upstream_via: str
     reached: bool | None
     checked: float | None
     error: str

@@ -35,6 +35,7 @@ class UpstreamState:
     :ivar gateway: the gateway's label.
     :ivar name: ``default`` or the route's number.
     :ivar hosts: where it is.
+    :ivar upstream_via: the SSH server that it is reached through; empty for none.
     :ivar reached: whether the last look reached it; None before there was one.
     :ivar checked: when that was, in seconds since 1970.
     :ivar error: why it did not; empty where it did.
@@ -45,6 +46,7 @@ class UpstreamState:
     gateway: str
     name: str
     hosts: str
+    upstream_via: str
     reached: bool | None = None
     checked: float | None = None
     error: str = ""
@@ -73,7 +75,7 @@ class UpstreamWatch:
 
         :returns: of each upstream of each gateway.
         """
-        return [self._state(*named[:3]) for named in self._upstreams()]
+        return [state for state, _ in self._upstreams()]
 
     def start(self) -> None:
         """Begin, with the first look at once."""
@@ -89,24 +91,27 @@ class UpstreamWatch:
         for look in list(self._looks):
             look.cancel()
 
-    def _upstreams(self) -> list[tuple[str, str, str, PgTLSClientEndpoint]]:
+    def _upstreams(self) -> list[tuple[UpstreamState, PgTLSClientEndpoint]]:
         r"""Those that are known before a client comes: without the ones of routes with ``\1``."""
         found = []
         for gateway in self._gateways():
             loaded = gateway.loaded
             if loaded.upstream is not None:
-                found.append(("default", loaded.upstream, gateway.label))
+                found.append(("default", loaded.upstream, gateway))
             found += [
-                (str(number), route.upstream.endpoint, gateway.label)
+                (str(number), route.upstream.endpoint, gateway)
                 for number, route in enumerate(loaded.routes, 1)
                 if not route.upstream.takes_label
             ]
-        return [(label, name, _hosts(each), each) for name, each, label in found]
+        return [(self._state(gateway, name, each), each) for name, each, gateway in found]
 
-    def _state(self, gateway: str, name: str, hosts: str) -> UpstreamState:
-        state = self._states.get((gateway, name))
-        if state is None or state.hosts != hosts:
-            self._states[gateway, name] = state = UpstreamState(gateway, name, hosts)
+    def _state(self, gateway: Gateway, name: str, endpoint: PgTLSClientEndpoint) -> UpstreamState:
+        hosts = ",".join(host.place for host in endpoint.conninfo.hosts)
+        via = gateway.loaded.configuration.settings.ssh.upstream_via
+        state = self._states.get((gateway.label, name))
+        if state is None or (state.hosts, state.upstream_via) != (hosts, via):
+            state = UpstreamState(gateway.label, name, hosts, via)
+            self._states[gateway.label, name] = state
         return state
 
     def _look(self) -> None:
@@ -115,8 +120,7 @@ class UpstreamWatch:
         self._timer = self._clock.callLater(pause, self._look)
         if self._looks:
             return  # they take their time, but not for ever
-        for gateway, name, hosts, endpoint in upstreams:
-            state = self._state(gateway, name, hosts)
+        for state, endpoint in upstreams:
             look = Deferred.fromCoroutine(self._look_at(endpoint, state))
             self._looks.add(look)
             look.addBoth(self._over, look)
@@ -141,7 +145,3 @@ class UpstreamWatch:
 
     def _over(self, _: object, look: Deferred[None]) -> None:
         self._looks.discard(look)
-
-
-def _hosts(endpoint: PgTLSClientEndpoint) -> str:
-    return ",".join(host.place for host in endpoint.conninfo.hosts)

@@ -13,6 +13,7 @@ from unittest import SkipTest
 import psycopg
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.daemon.test_status import STATUS, StatusSite
 from tests.support import servers
 from tests.support.command_line import PGTLS
 from tests.support.gateway_daemon import Gateway, GatewayCase, GatewayFailed, wait_until
@@ -84,9 +85,13 @@ class TunnelTests(SSHCase):
         self.assertEqual(total, expected)
 
     def test_a_server_that_does_not_listen_is_said_by_the_SSH_server(self) -> None:
-        gateway = self.through(port=str(free_port()))
-        why = self.why_refused(gateway)
-        self.assertIn("the SSH server could not connect to it (Connection refused)", why)
+        gateway = self.through("--status", STATUS, port=str(free_port()))
+        reason = "the SSH server could not connect to it (Connection refused)"
+        self.assertIn(reason, self.why_refused(gateway))
+        site = StatusSite(gateway)
+        wait_until(lambda: reason in site.ask("/readyz")[1], lambda: site.ask("/readyz")[1])
+        self.assertIn(f" through {self.ssh.address}) is not reachable", site.ask("/readyz")[1])
+        self.assertIn(f'"upstream_via": "{self.ssh.address}"', site.ask("/status.json")[1])
 
     def test_the_server_restarts_sessions_end_and_new_ones_work(self) -> None:
         gateway = self.through()

@@ -71,6 +71,7 @@ def status_document(sessions: int = 3, *, ready: bool = True) -> StatusDocument:
                     UpstreamStatus(
                         name="1",
                         hosts="db.example.com:5432",
+                        upstream_via=f"ssh://{HOSTILE}@bastion",
                         reached=ready,
                         checked=NOW - 2,
                         error="" if ready else HOSTILE,

@@ -161,6 +161,18 @@ class CheckTests(SynchronousTestCase):
         self.assertNotIn("secret", done.stdout)
         self.assertEqual(os.listdir(self.files.directory), ["pgtls.toml"])
 
+    def test_an_upstream_that_is_reached_through_SSH(self) -> None:
+        known_hosts = self.files.write("known_hosts", b"")
+        config = f"""
+            [[gateway]]
+            upstream = "host=db port=5433 sslmode=disable"
+            upstream_via = "ssh://alice@bastion"
+            ssh_known_hosts_file = "{known_hosts}"
+            """
+        self.assertIn("db:5433 through ssh://alice@bastion", self.check(config).stdout)
+        (gateway,) = json.loads(self.check(config, "--json").stdout)["gateways"]
+        self.assertEqual(gateway["upstream_via"], "ssh://alice@bastion")
+
     def test_what_expires_is_a_warning(self) -> None:
         yesterday = datetime.now(UTC) - timedelta(days=1)
         issued = Authority("check").issue(

@@ -58,6 +58,9 @@ class PageTests(SynchronousTestCase):
                 self.assertNotIn("alert", found.get(name) or "")
         self.assertGreaterEqual(self.elements.text.count(HOSTILE[:20]), 8)
 
+    def test_an_upstream_that_is_reached_through_SSH(self) -> None:
+        self.assertIn(f"through ssh://{HOSTILE}@bastion", self.elements.text)
+
     def test_nothing_is_written_in_place(self) -> None:
         """The Content-Security-Policy forbids it."""
         self.assertEqual(self.elements.named("style"), [])
