@@ -59,7 +59,11 @@ def pgtls(
         tables += ["[[gateway.route]]", _toml(route)]
     config = site.write("pgtls.toml", "\n".join(tables) + "\n")
     # As its unit runs it, without session tickets: pgbouncer sends none either.
-    environment = [f"OPENSSL_CONF={SOURCE / 'conf/openssl.cnf'}", f"PYTHONPATH={source}"]
+    environment = [
+        f"OPENSSL_CONF={SOURCE / 'conf/openssl.cnf'}",
+        "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+        f"PYTHONPATH={source}",
+    ]
     log = f"--logfile={site.directory / 'log'}"
     return ["env", *environment, *TWISTD, "-n", "--pidfile=", log, "pgtls", "--config", config]
 

@@ -69,14 +69,16 @@ class UnitTests(TestCase):
             settings_of_unit["ExecStart"].replace("/etc/pgtls", str(directory))
         )
         self.assertEqual(program, "/opt/pgtls/bin/twistd")
-        name, _, path = settings_of_unit["Environment"].partition("=")
+        environment = re.findall(r"^Environment=(\w+)=(.*)$", unit, re.MULTILINE)
         daemon = await Daemon.start(
             self,
             [*TWISTD, *arguments],
             r"listening on 127\.0\.0\.1:(\d+)",
             env={
                 "STATE_DIRECTORY": str(directory / "state"),
-                name: path.replace("/etc/pgtls", str(directory)),
+                **{
+                    name: value.replace("/etc/pgtls", str(directory)) for name, value in environment
+                },
             },
         )
         client = await run(
