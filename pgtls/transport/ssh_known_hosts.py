@@ -54,8 +54,10 @@ class _Line:
         :param text: the line.
         :returns: the line; None where it is none.
         """
-        marked = text.lstrip().startswith("@")
-        marker, *fields = text.split() if marked else ["", *text.split()]
+        text = text.strip()
+        if text.startswith("#"):  # what is behind that may be a line like any other
+            return None
+        marker, *fields = text.split() if text.startswith("@") else ["", *text.split()]
         if len(fields) < 3 or not _is_key(fields[1], fields[2]):
             return None
         return cls(place, marker, *fields[:3])

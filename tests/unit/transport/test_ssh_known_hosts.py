@@ -94,6 +94,13 @@ class KnownHostsTests(SynchronousTestCase):
         self.assertEqual(known.key_types(SERVER), {b"ssh-ed25519"})
         self.assertIn("is not known", self.refused(self.file(*none), SERVER, shown))
 
+    def test_a_line_that_is_commented_out_does_not_count(self) -> None:
+        shown = key()
+        for comment in ("#", " #", "# ", "#*,"):
+            known = self.file(comment + line("old.example.com,bastion.example.com", shown))
+            self.assertIn("is not known", self.refused(known, SERVER, shown))
+            self.assertEqual(known.key_types(SERVER), set())
+
     def test_names_with_patterns(self) -> None:
         shown = key()
         for names in ("*.example.com", "Bastion.?xample.com", "other,*", "!other.example.com,*"):
