@@ -113,7 +113,7 @@ class Against:
 
 
 def comparisons(workloads: Sequence[Workload], samples: Samples) -> Iterator[Comparison]:
-    """What was measured as often of the one as of the other."""
+    """What was measured as often of the one as of the other, and often enough."""
     for legs in Legs:
         for workload in workloads:
             for metric in workload.metrics:
@@ -122,7 +122,7 @@ def comparisons(workloads: Sequence[Workload], samples: Samples) -> Iterator[Com
                     for name in (OLD, NEW)
                 )
                 before, now = (old, new) if metric.lower_is_better else (new, old)
-                if len(old) != len(new) or not old or 0 in before:
+                if len(old) != len(new) or len(old) < FEWEST_ROUNDS or 0 in before:
                     continue
                 ratios = [b / a for a, b in zip(before, now, strict=True)]
                 ratio, (low, high) = median(ratios), interval(ratios)

@@ -137,6 +137,8 @@ class AgainstTests(SynchronousTestCase):
         samples = Samples()
         samples.add("conn", Legs.TLS_PLAIN, "old", {"cpu": 1.0})
         self.assertEqual(list(comparisons([WORKLOADS["conn"]], samples)), [])
+        samples.add("conn", Legs.TLS_PLAIN, "new", {"cpu": 1.0})  # too few of both to say anything
+        self.assertEqual(list(comparisons([WORKLOADS["conn"]], samples)), [])
 
     def test_a_loss_is_what_both_measurements_say(self) -> None:
         loss = compared([1.0] * 8, [1.2] * 8, "conn", "cpu")
