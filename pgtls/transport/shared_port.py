@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
@@ -163,8 +164,8 @@ class SharedPort:
         """
         if self._socket.fileno() >= 0:
             if self._watched_for:
-                self._take()  # what no other process has been woken for
-            self._unwatch()
+                self._unwatch()
+                self._take_last()
             self._socket.close()
             self._factory.doStop()
         return succeed(None)
@@ -234,6 +235,13 @@ class SharedPort:
                 raise
             _log.error("no connection can be accepted: {error}", error=error.strerror)
             self._pause(_PAUSE, lambda: None)
+
+    def _take_last(self) -> None:
+        """Accept what is waiting: no other process may have been woken for it."""
+        with suppress(OSError):  # what cannot be accepted is no reason to stay open
+            for _ in range(BATCH):
+                if not self._acceptor.accept():
+                    return
 
     def _pause(self, seconds: float, then: Callable[[], None]) -> None:
         self._unwatch()

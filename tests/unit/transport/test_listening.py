@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pgtls.protocols.server_settings import ListenerSettings
 from pgtls.protocols.server_tls import ServerTLS
 from pgtls.protocols.strings import PgTLSServerEndpoint
 from pgtls.tls.server_context import ServerTLSSettings
+from pgtls.transport import listening
 from pgtls.transport.listening import BATCH, LEAST_BACKLOG, Acceptor, backlog_for
 from pgtls.transport.poller import poller
 from pgtls.transport.shared_port import shared_endpoint
@@ -217,21 +219,37 @@ class Shared(Transports, TestCase):
         self.assertGreaterEqual(count, BATCH)
 
     async def test_what_it_may_have_been_woken_for_is_accepted_at_the_end(self) -> None:
-        """No other process knows of it."""
+        """No other process knows of it, whatever this one has that others have not."""
         made: list[Protocol] = []
 
         class Made(Protocol):
             def connectionMade(self) -> None:
                 made.append(self)
 
+        lead = 0
+        with socket.create_server(("127.0.0.1", 0)) as opened, ExitStack() as clients:
+            opened.setblocking(False)
+            endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), lambda: lead)
+            port: Any = await endpoint.listen(Factory.forProtocol(Made))
+            for _ in range(3):
+                clients.enter_context(socket.create_connection(opened.getsockname()))
+            lead = 10
+            await port.stopListening()
+        self.assertEqual(len(made), 3)
+        for each in made:
+            each.transport.abortConnection()  # type: ignore[union-attr]
+
+    async def test_nothing_is_left_of_one_that_is_closed_without_descriptors(self) -> None:
+        def accept(*_: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
         with socket.create_server(("127.0.0.1", 0)) as opened:
             opened.setblocking(False)
             endpoint = shared_endpoint(reactor, os.dup(opened.fileno()), lambda: 0)
-            port: Any = await endpoint.listen(Factory.forProtocol(Made))
-            with socket.create_connection(opened.getsockname()):
-                await port.stopListening()
-        [only] = made
-        only.transport.abortConnection()  # type: ignore[union-attr]
+            port: Any = await endpoint.listen(Factory())
+            self.patch(listening, "accept", accept)
+            await port.stopListening()
+        self.assertEqual((port.fileno(), reactor.getDelayedCalls()), (-1, []))
 
     async def test_a_socket_that_another_process_has_shut_down(self) -> None:
         """It would be ready for ever."""
