@@ -27,8 +27,18 @@ class RememberedTests(SynchronousTestCase):
         settings = ListenerSettings(ssl=SSL.OFF, hba_file=path)
         return HbaPolicy(settings, cast(Any, reactor))
 
-    def admits(self, policy: HbaPolicy, user: bytes, host: str = "10.1.2.3") -> bool:
-        client = Client(StartupMessage.build({b"user": user}), IPv4Address("TCP", host, 50000))
+    def admits(
+        self,
+        policy: HbaPolicy,
+        user: bytes,
+        host: str = "10.1.2.3",
+        tls: Any = None,
+        **parameters: bytes,
+    ) -> bool:
+        startup = StartupMessage.build(
+            {b"user": user, **{name.encode(): value for name, value in parameters.items()}}
+        )
+        client = Client(startup, IPv4Address("TCP", host, 50000), tls)
         return isinstance(policy.decide(client), Admit)
 
     def test_the_same_line_decides(self) -> None:
@@ -37,6 +47,15 @@ class RememberedTests(SynchronousTestCase):
             self.assertTrue(self.admits(policy, b"alice"))
             self.assertFalse(self.admits(policy, b"bob"))
             self.assertFalse(self.admits(policy, b"alice", "11.1.2.3"))
+
+    def test_another_line_for_all_else_that_a_line_may_ask_for(self) -> None:
+        policy = self.policy("hostnossl app,replication alice all trust\nhost all all all reject\n")
+        for _ in range(2):
+            self.assertTrue(self.admits(policy, b"alice", database=b"app"))
+            self.assertFalse(self.admits(policy, b"alice", database=b"other"))
+            self.assertFalse(self.admits(policy, b"alice", database=b"app", tls=object()))
+            self.assertTrue(self.admits(policy, b"alice", replication=b"true"))
+            self.assertFalse(self.admits(policy, b"alice", replication=b"false"))
 
     def test_another_line_when_this_machines_addresses_have_changed(self) -> None:
         addresses = [ip_interface("10.1.2.3/16")]
