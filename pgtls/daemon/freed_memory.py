@@ -18,8 +18,8 @@ from pgtls.transport.reactor import IReactor
 #: Seconds between two looks at how many sessions there are.
 _INTERVAL = 1.0
 
-#: Sessions that must be over since the last time: about 5 MB.
-_FEWER = 200
+#: Sessions that must have ended since the last time, at least: about 5 MB.
+_LEAST_ENDED = 200
 
 
 class FreedMemory:
@@ -41,7 +41,7 @@ class FreedMemory:
             self._timer = self._reactor.callLater(_INTERVAL, self._look)
 
     def stop(self) -> None:
-        """It is enough."""
+        """Look at them no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -50,7 +50,7 @@ class FreedMemory:
         self._timer = self._reactor.callLater(_INTERVAL, self._look)
         count = self._sessions()
         self._most = max(self._most, count)
-        if self._most - count >= max(_FEWER, self._most / 2):
+        if self._most - count >= max(_LEAST_ENDED, self._most / 2):
             self._most = count
             # Other threads go on meanwhile, but for those that need more of the same memory.
             self._reactor.callInThread(give_back)
