@@ -39,7 +39,7 @@ _SHAREABLE = ("tcp", "tcp6", "unix", "systemd")
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 1.0
 
-#: EPOLLIN and EPOLLEXCLUSIVE, where there is an epoll.
+#: EPOLLIN and EPOLLEXCLUSIVE, which the module select has only where there is an epoll.
 _READABLE = 1
 _EXCLUSIVE = 1 << 28
 
