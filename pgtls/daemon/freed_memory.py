@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from pgtls.transport.reactor import IReactor
 
 #: Seconds between two looks at how many sessions there are.
-_INTERVAL = 1.0
+_INTERVAL = 5.0
 
 #: Sessions that must have ended since the last time, at least: about 5 MB.
 _LEAST_ENDED = 200

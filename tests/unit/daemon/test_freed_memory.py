@@ -42,7 +42,7 @@ class WhenItIsGivenBack(SynchronousTestCase):
         """How often it is, with so many sessions one second after the other."""
         before = self.reactor.given_back
         for self.count in counts:
-            self.reactor.advance(1)
+            self.reactor.advance(5)
         return int(self.reactor.given_back) - before
 
     def test_when_half_of_the_sessions_are_over_and_half_of_the_rest(self) -> None:
