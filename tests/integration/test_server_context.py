@@ -529,5 +529,6 @@ class Warnings(ContextCase):
         gateway.wait_for_log(r"pgtls\.server#warn\] ssl_ciphers has suites without forward")
 
     def test_so_is_an_upstream_that_is_not_there(self) -> None:
-        found = daemon().wait_for_log(r"pgtls\.gateway#warn\] upstream: .*Connection refused.*", 2)
+        line = r"pgtls\.gateway#warn\] .*: gateway [12]: upstream: .*Connection refused.*"
+        found = daemon().wait_for_log(line, 2)
         self.assertTrue(all(re.search("until that changes clients are refused", x) for x in found))
