@@ -190,10 +190,16 @@ class Passwords(KeyFileTestCase):
             for password in (b"secret", lambda: b"secret"):
                 self.assertEqual(public(load_private_key(path, password)), PUBLIC)
 
+    def wrong_password(self, path: str) -> str:
+        """What is said of a wrong one. One in 256 decrypts to what could be padding, and OpenSSL
+        finds something else wrong: then, of another one."""
+        complaints = (self.complaint(path, b"not it %d" % number) for number in range(4))
+        return next((said for said in complaints if "bad decrypt" in said), "")
+
     def test_wrong_password(self) -> None:
         """libpq's words, and neither the password nor a traceback."""
         for path in self.encrypted():
-            said = self.complaint(path, b"not it")
+            said = self.wrong_password(path)
             self.assertIn(f'could not load private key file "{path}": bad decrypt', said)
             self.assertNotIn("not it", said)
 
@@ -202,7 +208,7 @@ class Passwords(KeyFileTestCase):
         for cipher, arguments in ENCRYPTIONS.items():
             path = self.key_file(content=encrypted_key(KEY, *arguments))
             self.assertEqual(public(load_private_key(path, b"secret")), PUBLIC, cipher)
-            self.assertIn("bad decrypt", self.complaint(path, b"not it"), cipher)
+            self.assertTrue(self.wrong_password(path), cipher)
 
     def test_what_openssl_3_has_left_behind(self) -> None:
         """libpq refuses them, and so do we, by the name of the cipher."""
