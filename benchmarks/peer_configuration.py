@@ -7,16 +7,23 @@ certificate (ECDSA P-256), and passes everything on to one server.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sites import Site
-from tests.support.processes import TWISTD
 from tests.support.servers import HOST, free_port
 
 #: The checkout that this is in.
 SOURCE = Path(__file__).resolve().parent.parent
+
+#: ``twistd`` with the plugin in the directory that comes first: another pgtls may be installed, and
+#: Twisted would find the plugin of that one.
+_TWISTD = (
+    "import sys, twisted.plugins; twisted.plugins.__path__.insert(0, sys.argv.pop(1)); "
+    "from twisted.scripts.twistd import run; run()"
+)
 
 #: Clients that each peer lets in at a time.
 CLIENTS = 6_000
@@ -65,7 +72,8 @@ def pgtls(
         f"PYTHONPATH={source}",
     ]
     log = f"--logfile={site.directory / 'log'}"
-    return ["env", *environment, *TWISTD, "-n", "--pidfile=", log, "pgtls", "--config", config]
+    twistd = [sys.executable, "-c", _TWISTD, f"{source / 'twisted/plugins'}"]
+    return ["env", *environment, *twistd, "-n", "--pidfile=", log, "pgtls", "--config", config]
 
 
 def _toml(settings: Mapping[str, Any]) -> str:
