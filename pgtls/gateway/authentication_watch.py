@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgtls.errors import AuthenticationNotAllowed, PgTLSError
+from pgtls.gateway.session_authentication import SessionAuthentication
 from pgtls.protocols.connection_info import own_certificate
 from pgtls.wire.required_authentication import AuthenticationCheck
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CLIENT_WITHOUT_TLS = "channel binding required, but the client's connection has no SSL"
 
 
-class AuthenticationWatch:
+class AuthenticationWatch(SessionAuthentication):
     """Watches one session's authentication.
 
     :param check: what is required, and how far it has come.
@@ -38,14 +39,12 @@ class AuthenticationWatch:
         upstream: ServerSide,
         refused: Callable[[PgTLSError], None],
     ) -> None:
+        super().__init__(client, upstream, refused)
         self._check = check
-        self._client = client
-        self._upstream = upstream
-        self._refused: Callable[[PgTLSError], None] | None = refused
 
     def begin(self) -> None:
         """Look at what the client sends, if it can have what is required at all."""
-        self._client.authentication = self
+        super().begin()
         if self._check.required.channel_binding and own_certificate(self._client.transport) is None:
             self._refuse(AuthenticationNotAllowed(CLIENT_WITHOUT_TLS))
 
@@ -67,21 +66,7 @@ class AuthenticationWatch:
         """More has come from the server: after AuthenticationOk nothing is looked at any more."""
         if not self._check.completed or self._refused is None:
             return
-        self._refused = None
-        self._client.authentication = None
+        self._over()
         if held := self._check.from_client(b""):
             self._upstream.transport.write(held)
         self._client.allow_splice()
-
-    def server_refused(self, error: PgTLSError) -> None:
-        """The connection to the server has been closed for what the server asked.
-
-        :param error: what is not allowed.
-        """
-        refused, self._refused = self._refused, None
-        if refused is not None:
-            refused(error)
-
-    def _refuse(self, error: PgTLSError) -> None:
-        self.server_refused(error)
-        self._upstream.transport.abortConnection()

@@ -8,10 +8,9 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.relay import RelaySide
-from pgtls.gateway.scram_login import ScramLogin
 from pgtls.gateway.session import Session, SessionContext
+from pgtls.gateway.session_authentication import SessionAuthentication
 from pgtls.gateway.upstream_header import upstream_header
 from pgtls.protocols.connection_info import server_name
 from pgtls.protocols.deciding import EARLY_LIMIT
@@ -34,7 +33,7 @@ class ClientSide(RelaySide):
         nothing is watched.
     """
 
-    authentication: AuthenticationWatch | ScramLogin | None = None
+    authentication: SessionAuthentication | None = None
 
     def __init__(self, context: SessionContext) -> None:
         super().__init__(context.reactor)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgtls.errors import NegotiationRefused, PgTLSError, ProtocolViolation
+from pgtls.gateway.session_authentication import SessionAuthentication
 from pgtls.protocols.deciding import EARLY_LIMIT
 from pgtls.protocols.scram_mechanism import scram_client
 from pgtls.wire.authentication import AuthenticationRequest, RequestCode
@@ -29,7 +30,7 @@ OUT_OF_DATE = (
 )
 
 
-class ScramLogin:
+class ScramLogin(SessionAuthentication):
     """One session's login to its server; the client waits for AuthenticationOk.
 
     :param keys: the client's.
@@ -47,18 +48,12 @@ class ScramLogin:
         upstream: ServerSide,
         refused: Callable[[PgTLSError], None],
     ) -> None:
+        super().__init__(client, upstream, refused)
         self._keys = keys
         self._check = check
-        self._client = client
-        self._upstream = upstream
-        self._refused: Callable[[PgTLSError], None] | None = refused
         self._exchange: ScramClient | None = None
         self._early = b""
         self._completed = False
-
-    def begin(self) -> None:
-        """Hold what the client sends before it may."""
-        self._client.authentication = self
 
     def client_sent(self, data: bytes) -> None:
         """A client that does not wait for AuthenticationOk waits here.
@@ -87,22 +82,12 @@ class ScramLogin:
         """More has come from the server: after AuthenticationOk the client may send."""
         if not self._completed or self._refused is None:
             return
-        self._refused = None
-        self._client.authentication = None
+        self._over()
         if len(self._early) > EARLY_LIMIT:
             self._client.transport.resumeProducing()
         if self._early:
             self._upstream.transport.write(self._early)
         self._client.allow_splice()
-
-    def server_refused(self, error: PgTLSError) -> None:
-        """The connection to the server has been closed for what the server asked.
-
-        :param error: what is not allowed.
-        """
-        refused, self._refused = self._refused, None
-        if refused is not None:
-            refused(error)
 
     def _answer(self, request: AuthenticationRequest, message: bytes) -> bytes:
         data = message[HEADER_SIZE + 4 :]
@@ -130,7 +115,3 @@ class ScramLogin:
         if self._check is not None:
             message = self._check.from_client(message)
         self._upstream.transport.write(message)
-
-    def _refuse(self, error: PgTLSError) -> None:
-        self.server_refused(error)
-        self._upstream.transport.abortConnection()

@@ -10,10 +10,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pgtls.errors import PgTLSError
-from pgtls.gateway.authentication_watch import AuthenticationWatch
 from pgtls.gateway.cancel import Backend
 from pgtls.gateway.relay import RelaySide
 from pgtls.gateway.scram_login import ScramLogin
+from pgtls.gateway.session_authentication import SessionAuthentication
 from pgtls.protocols.handshake_errors import is_tls_error, tls_reason
 from pgtls.wire.messages import ErrorResponse
 from pgtls.wire.session_attributes import TargetSessionAttrs
@@ -38,7 +38,7 @@ class ServerSide(RelaySide):
         self._start: SessionStart | None = None
         self._key = b""
         self._backend: Backend | None = None
-        self._authentication: AuthenticationWatch | ScramLogin | None = None
+        self._authentication: SessionAuthentication | None = None
         self._session: Session | None = None  # until the session has begun
         if context.observers.counts_bytes:
             self.count_bytes()
@@ -53,7 +53,7 @@ class ServerSide(RelaySide):
         client: ClientSide,
         session: Session,
         backend: Backend | None,
-        authentication: AuthenticationWatch | ScramLogin | None,
+        authentication: SessionAuthentication | None,
         target: TargetSessionAttrs = TargetSessionAttrs.ANY,
     ) -> None:
         """Begin the relay; nothing has been read from the server yet.

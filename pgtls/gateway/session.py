@@ -29,6 +29,7 @@ from pgtls.gateway.channel_binding_check import ChannelBinding
 from pgtls.gateway.response_for_client import response_for_client
 from pgtls.gateway.scram_login import OUT_OF_DATE, ScramLogin
 from pgtls.gateway.server_side import ServerSide, ServerSides
+from pgtls.gateway.session_authentication import SessionAuthentication
 from pgtls.gateway.tls_parameters import tls_parameters
 from pgtls.gateway.upstream_header import upstream_header
 from pgtls.protocols.connect_attempt import ConnectOutcome
@@ -249,7 +250,7 @@ class Session:
         check = attempt.authentication
         if check is not None and check.completed:
             check = None
-        watch: AuthenticationWatch | ScramLogin | None = None
+        watch: SessionAuthentication | None = None
         if self.client.scram is not None:
             watch = ScramLogin(self.client.scram, check, self._side, server, self._refused)
         elif check is not None:
