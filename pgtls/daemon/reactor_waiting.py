@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
+from pgtls.transport.lifecycle import READABLE
 from pgtls.transport.poller import Poller, poller
 from pgtls.transport.reactor import IReactor
 from pgtls.transport.twisted_private import can_wait_elsewhere, epoll_descriptor, has_new_timers
 
 if TYPE_CHECKING:
     from twisted.internet.epollreactor import EPollReactor
-
-#: EPOLLIN, where there is an epoll.
-_READABLE = 1
 
 #: Seconds after which the reactor gets to know if an event has stopped it.
 _STAY = 0.02
@@ -93,7 +91,7 @@ def dedicate(reactor: IReactor) -> None:
         return
     ours, own = poller(reactor), _ReactorsOwn(reactor)
     ours.stand_alone()
-    ours.watch(own, 0, _READABLE)
+    ours.watch(own, 0, READABLE)
     reactor.doIteration = partial(_wait, reactor, ours, own)
     # What the reactor does to its readers in the end.
     reactor.addSystemEventTrigger(

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from pgtls.errors import ConfigurationError
 from pgtls.transport.addresses import socket_address
+from pgtls.transport.lifecycle import READABLE
 from pgtls.transport.listening import BATCH, Acceptor
 from pgtls.transport.listening_sockets import HAPROXY
 from pgtls.transport.poller import poller
@@ -39,8 +40,7 @@ _SHAREABLE = ("tcp", "tcp6", "unix", "systemd")
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 1.0
 
-#: EPOLLIN and EPOLLEXCLUSIVE, which the module select has only where there is an epoll.
-_READABLE = 1
+#: EPOLLEXCLUSIVE, which the module select has only where there is an epoll.
 _EXCLUSIVE = 1 << 28
 
 #: How many connections more than another process are too many, and the seconds that it then gets.
@@ -187,7 +187,7 @@ class SharedPort:
     def _watch(self) -> None:
         if self._watched_for:
             return
-        self._watched_for = _READABLE
+        self._watched_for = READABLE
         if self._fast:
             if self._excess() <= _FAR:
                 self._watched_for |= _EXCLUSIVE
