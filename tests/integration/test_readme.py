@@ -22,6 +22,7 @@ from pgtls.conninfo.connection_string import ConnInfo
 from pgtls.daemon.options import Options
 from tests.support.certificates import Files, authority, localhost
 from tests.support.command_line import PGTLS
+from tests.support.how_to import HowToCase
 from tests.support.processes import TWISTD, Daemon, Finished, reactor, run
 from tests.support.raw_client import answer, startup_message
 from tests.support.servers import HOST, Server, postgres, psql
@@ -38,26 +39,15 @@ def recipe(title: str) -> list[str]:
     return commands
 
 
-class RecipeTests(TestCase):
+class RecipeTests(HowToCase):
     """The recipes: with a port and a directory of the test's, otherwise as they stand."""
 
-    def setUp(self) -> None:
-        self.home = Path(self.mktemp()).absolute()
-        self.home.mkdir(mode=0o700)
-        self.env = {"HOME": str(self.home), "XDG_STATE_HOME": ""}
-
-    async def gateway(self, command: str, server: Server) -> Daemon:
+    async def recipe_gateway(self, command: str, server: Server) -> Daemon:
         """Run a recipe's ``twistd``, on any free port and in front of the server."""
-        name, *arguments = shlex.split(command)
-        self.assertEqual(name, "twistd")
+        self.assertEqual(shlex.split(command)[0], "twistd")
         upstream = f"host={server.socket_dir} port={server.port}"
-        ours = {"tcp:6432": "tcp:0", "host=/var/run/postgresql": upstream}
-        return await Daemon.start(
-            self,
-            [*TWISTD, "--pidfile=", *(ours.get(word, word) for word in arguments)],
-            r"listening on .*:(\d+)",
-            env=self.env,
-            cwd=str(self.home),
+        return await self.gateway(
+            command, {"tcp:6432": "tcp:0", "host=/var/run/postgresql": upstream}
         )
 
     async def do(self, command: str, **changes: str) -> Finished:
@@ -71,7 +61,7 @@ class RecipeTests(TestCase):
 
     async def test_a_local_server(self) -> None:
         (command,) = recipe("A local PostgreSQL, for the network")
-        gateway = await self.gateway(command, postgres(18))
+        gateway = await self.recipe_gateway(command, postgres(18))
         shown = await gateway.line(r"(psql .*)$")
         done = await self.do(f"{shown[1].strip()} -XAtc 'SELECT 42' -U postgres")
         self.assertEqual((done.code, done.out, done.err), (0, "42\n", ""))
@@ -79,7 +69,7 @@ class RecipeTests(TestCase):
     async def test_a_server_without_tls_on_a_tcp_port(self) -> None:
         _, command = recipe("A look-alike without TLS")
         server = postgres(18)
-        gateway = await self.gateway(
+        gateway = await self.recipe_gateway(
             command.replace("host=127.0.0.1 port=5433", f"host={HOST} port={server.port}"), server
         )
         shown = await gateway.line(r"(psql .*)$")
@@ -113,7 +103,7 @@ class RecipeTests(TestCase):
         for command in certificates:
             done = await self.do(command)
             self.assertEqual(done.code, 0, f"{command}: {done.err}")
-        gateway = await self.gateway(gateway_command, server)
+        gateway = await self.recipe_gateway(gateway_command, server)
         whole = f"{session} -XAtc 'SELECT session_user'"
         done = await self.do(whole, **{"port=6432": f"port={gateway.ready[1]}"})
         self.assertEqual((done.code, done.out, done.err), (0, "alice\n", ""))
@@ -129,7 +119,7 @@ class RecipeTests(TestCase):
         for each in (auth_file, mkcert):
             done = await self.do(each, **local)
             self.assertEqual(done.code, 0, done.err)
-        gateway = await self.gateway(
+        gateway = await self.recipe_gateway(
             command.replace(
                 "host=db.example.com", f"host=localhost hostaddr={HOST} port={server.port}"
             ).replace("sslrootcert=system", f"sslrootcert={server.root_crt}"),
@@ -147,7 +137,7 @@ class RecipeTests(TestCase):
         (self.home / "pg_hba.conf").write_text("\n".join(lines).replace("10.1.7.20", HOST))
         server = Server(18)
         server.psql("CREATE DATABASE reports")
-        gateway = await self.gateway(command, server)
+        gateway = await self.recipe_gateway(command, server)
         base = f"host={HOST} port={gateway.ready[1]} user=postgres"
         for database, sslmode, code in (
             ("reports", "disable", 0),
@@ -174,7 +164,7 @@ class RecipeTests(TestCase):
                 f"host={server.socket_dir} port={server.port}",
             )
         config.write_text(text)
-        gateway = await self.gateway(command, server)
+        gateway = await self.recipe_gateway(command, server)
         for name, version in (("acme", "17."), ("globex", "18.")):
             conninfo = f"host={name}.example.com hostaddr={HOST} port={gateway.ready[1]}"
             sql = "SHOW server_version"
@@ -183,7 +173,7 @@ class RecipeTests(TestCase):
 
     async def test_behind_a_load_balancer(self) -> None:
         (command,) = recipe("Behind a load balancer")
-        gateway = await self.gateway(command.replace("10.0.0.7", HOST), postgres(17))
+        gateway = await self.recipe_gateway(command.replace("10.0.0.7", HOST), postgres(17))
         header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5432\r\n"
         address = HOST, int(gateway.ready[1])
         refused = await deferToThread(answer, address, header + startup_message())
@@ -193,7 +183,7 @@ class RecipeTests(TestCase):
     async def test_see_what_it_does(self) -> None:
         command, top = recipe("See what it does")
         command = command.replace("tcp:9187", "tcp:0")
-        gateway = await self.gateway(command, postgres(17))
+        gateway = await self.recipe_gateway(command, postgres(17))
         url = (await gateway.line(r"pgtls: status at (\S+)"))[1]
         done = await self.do(top.replace("http://127.0.0.1:9187/", url))
         self.assertEqual((done.code, done.err), (0, ""))
@@ -201,7 +191,7 @@ class RecipeTests(TestCase):
 
     async def test_an_upgrade(self) -> None:
         start, upgrade = recipe("Upgrade without a refused connection")
-        gateway = await self.gateway(start, postgres(18))
+        gateway = await self.recipe_gateway(start, postgres(18))
         shown = await gateway.line(r"(psql .*)$")
         before = (self.home / "pgtls.pid").read_text()
         done = await run(["sh", "-c", upgrade], cwd=str(self.home))
@@ -216,7 +206,7 @@ class RecipeTests(TestCase):
     async def test_certificates_that_rotate(self) -> None:
         make, start, renew, connect = recipe("Certificates that rotate")
         await self.do(make)
-        gateway = await self.gateway(start, postgres(18))
+        gateway = await self.recipe_gateway(start, postgres(18))
         self.assertEqual((await self.do(renew)).code, 0)
         await gateway.line(r"reloaded: .*server\.crt")
         done = await self.do(
